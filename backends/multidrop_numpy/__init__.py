@@ -1,0 +1,36 @@
+"""multidrop for NumPy: the embedded default, and the reference to read beside the other backends.
+
+NumPy has no autograd, so that each layer's `backward` is written out by hand.
+"""
+
+from numpy import __version__ as version
+
+from .functional import NAME as name
+from .functional import draw_key, dropout_layer, keep_mask, tensor, to_numpy
+from .layers import Dropout, Flatten, Layer, Linear, ReLU, Sequential
+from .net import Net, concise_net, get_state, set_state
+from .training import Trainer
+
+types = (Layer,)
+
+__all__ = [
+    "Dropout",
+    "Flatten",
+    "Layer",
+    "Linear",
+    "Net",
+    "ReLU",
+    "Sequential",
+    "Trainer",
+    "concise_net",
+    "draw_key",
+    "dropout_layer",
+    "get_state",
+    "keep_mask",
+    "name",
+    "set_state",
+    "tensor",
+    "to_numpy",
+    "types",
+    "version",
+]

@@ -1,0 +1,78 @@
+"""Functions on NumPy arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from multidrop import checks, masks
+from multidrop.keys import Key, as_key, call_key
+from multidrop.masks import keep_mask as keep_mask
+
+NAME = "numpy"
+
+Array = npt.NDArray
+
+
+def tensor(data: npt.ArrayLike, dtype: str | None = None) -> Array:
+    """An array of host data: of `dtype`, or else of the type that NumPy gives it."""
+    return np.asarray(data, dtype)
+
+
+def to_numpy(tensor: Array) -> Array:
+    """The array itself; bfloat16 (of the ml_dtypes package) comes as float32."""
+    return tensor.astype(np.float32) if tensor.dtype.name == "bfloat16" else tensor
+
+
+def draw_key() -> Key:
+    """A key from NumPy's global generator, the one that `numpy.random.seed` seeds."""
+    return Key(int.from_bytes(np.random.bytes(8), "little"))
+
+
+def dropout_layer(X: npt.ArrayLike, dropout: float, key: int | Key | None = None, *, start: int = 0) -> Array:
+    """`multidrop.dropout_layer` for arrays. Its gradient is the same function: `dropout_layer(dY, dropout, key)` is
+    the gradient with respect to X, where dY is the one with respect to the output.
+
+    Args:
+        X: array of any shape; float16, bfloat16, float32 or float64.
+        dropout: p, in [0, 1].
+        key: what names the mask; without one, the next after `manual_seed`, or one from NumPy's global generator.
+        start: the index of X's first element.
+
+    Returns:
+        An array of X's shape and type; X itself at p = 0.
+
+    Raises:
+        ValueError: for a bad probability, key or start.
+        TypeError: for an array that is not floating.
+    """
+    X = tensor(X)
+    checks.floating(X.dtype.name, 'X.astype("float32")')
+    p = checks.probability("dropout", dropout)
+    key = (call_key(NAME) or draw_key()) if key is None else as_key(key)
+    return masks.dropout(X, p, key, start)
+
+
+def relu(x: Array) -> Array:
+    """max(x, 0), elementwise."""
+    return np.maximum(x, 0)
+
+
+def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
+    """The loss −log softmax(logits)[label] of each example, and its gradient with respect to the logits.
+
+    Args:
+        logits: shape (n, classes), floating.
+        labels: shape (n,), integers in [0, classes).
+
+    Returns:
+        Losses of shape (n,), and gradients softmax(logits) − onehot(labels) of shape (n, classes).
+    """
+    shifted = logits - logits.max(axis=1, keepdims=True)  # the exponentials stay at most 1
+    exponentials = np.exp(shifted)
+    totals = exponentials.sum(axis=1, keepdims=True)
+    rows = np.arange(len(labels))
+    losses = np.log(totals[:, 0]) - shifted[rows, labels]
+    gradients = exponentials / totals
+    gradients[rows, labels] -= 1
+    return losses, gradients

@@ -1,0 +1,26 @@
+"""multidrop: dropout whose mask is a pure function of (key, call, element index), the same bit for bit in NumPy,
+PyTorch, TensorFlow and MXNet."""
+
+from .builders import Dropout, Net, concise_net
+from .dispatch import BackendError, available_backends, get_backend, set_backend, use_backend
+from .functional import dropout_layer
+from .keys import Key, Stream, manual_seed
+from .masks import keep_mask
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendError",
+    "Dropout",
+    "Key",
+    "Net",
+    "Stream",
+    "available_backends",
+    "concise_net",
+    "dropout_layer",
+    "get_backend",
+    "keep_mask",
+    "manual_seed",
+    "set_backend",
+    "use_backend",
+]

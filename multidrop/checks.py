@@ -1,0 +1,103 @@
+"""What is checked of arguments, in every backend with the same words: each check gives the value back, or raises an
+error that names the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from typing import Any
+
+FLOATING = ("float16", "bfloat16", "float32", "float64")
+
+
+def shown(value: object) -> str:
+    """`value` as an error message shows it: short, with its type."""
+    text = repr(value)
+    text = text if len(text) <= 60 else text[:57] + "..."
+    return f"{text} ({type(value).__name__})"
+
+
+def probability(name: str, value: object) -> float:
+    """A probability as a float.
+
+    Raises:
+        ValueError: where it is no number (a string, None, a bool), NaN, or outside [0, 1].
+    """
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        p = float(value)
+        if 0.0 <= p <= 1.0:
+            return p + 0.0  # -0.0 becomes 0.0
+    raise ValueError(f"{name}: expected a probability, a number in [0, 1]; got {shown(value)}")
+
+
+def _integer(value: object) -> int | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # whether it can is what is asked
+    except TypeError:
+        return None
+
+
+def word64(name: str, value: object) -> int:
+    """A 64-bit word as an int.
+
+    Raises:
+        ValueError: where it is no integer in [0, 2^64).
+    """
+    number = _integer(value)
+    if number is None or not 0 <= number < 2**64:
+        raise ValueError(f"{name}: expected an integer in [0, 2^64); got {shown(value)}")
+    return number
+
+
+def positive(name: str, value: object) -> int:
+    """A size or a count as an int.
+
+    Raises:
+        ValueError: where it is no integer above 0.
+    """
+    number = _integer(value)
+    if number is None or number < 1:
+        raise ValueError(f"{name}: expected an integer above 0; got {shown(value)}")
+    return number
+
+
+def at_least_zero(name: str, value: object) -> float:
+    """A rate as a float.
+
+    Raises:
+        ValueError: where it is no finite number of at least 0.
+    """
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        number = float(value)
+        if math.isfinite(number) and number >= 0.0:
+            return number
+    raise ValueError(f"{name}: expected a finite number of at least 0; got {shown(value)}")
+
+
+def choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """One of `choices`.
+
+    Raises:
+        ValueError: where it is none of them.
+    """
+    if isinstance(value, str) and value in choices:
+        return value
+    expected = ", ".join(map(repr, choices))
+    raise ValueError(f"{name}: expected one of {expected}; got {shown(value)}")
+
+
+def floating(dtype: str, remedy: str) -> None:
+    """That a tensor's type is one that dropout is defined for.
+
+    Args:
+        dtype: the type's plain name, such as "float32".
+        remedy: how the user makes a floating tensor of it, in the framework's own terms.
+
+    Raises:
+        TypeError: where it is not.
+    """
+    if dtype not in FLOATING:
+        raise TypeError(f"X: expected a tensor of type {', '.join(FLOATING)}; got {dtype}: convert it with {remedy}")

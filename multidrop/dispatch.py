@@ -1,0 +1,187 @@
+"""Which backend does the work: the one that a tensor belongs to, or the one that was set.
+
+Backends are found as entry points and imported when they are first needed, so that a program loads no framework that
+it does not use.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import numbers
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import numpy as np
+
+from . import checks
+from .protocol import Backend
+
+GROUP = "multidrop.backends"
+DEFAULT = "numpy"
+VARIABLE = "MULTIDROP_BACKEND"
+
+
+class BackendError(ImportError):
+    """A backend that exists but cannot be used here: its framework is not installed, or fails to import."""
+
+
+@cache
+def _declared() -> dict[str, EntryPoint]:
+    """The entry points by name. An editable install may list one twice, which is no conflict."""
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=GROUP):
+        other = found.setdefault(entry.name, entry)
+        if other.value != entry.value:
+            raise BackendError(
+                f"backend {entry.name!r} is declared twice, as {other.value!r} and as {entry.value!r}: "
+                "uninstall one of the two packages"
+            )
+    return dict(sorted(found.items()))
+
+
+def declared_backends() -> tuple[str, ...]:
+    """The names of all backends, whether or not their frameworks are installed."""
+    return tuple(_declared())
+
+
+def available_backends() -> tuple[str, ...]:
+    """The names of the backends whose frameworks are installed. None is imported for it, so that a broken
+    installation shows itself only when it is used; `multidrop backends` imports each and reports it."""
+    return tuple(name for name in _declared() if _installed(name))
+
+
+def _installed(name: str) -> bool:
+    return name in sys.modules or importlib.util.find_spec(name) is not None
+
+
+def install_hint(name: str) -> str:
+    """The command that installs a backend's framework."""
+    distribution = _declared()[name].dist
+    package = distribution.name if distribution is not None else "multidrop"
+    return f'pip install "{package}[{name}]"' if package == "multidrop" else f"pip install {package}"
+
+
+@cache
+def load(name: str) -> Backend:
+    """The backend of that name, imported.
+
+    Raises:
+        ValueError: where no backend has that name.
+        BackendError: where its framework is not installed or fails to import.
+    """
+    entry = _declared()[checks.choice("backend", name, declared_backends())]
+    if not _installed(name):
+        raise BackendError(f"backend {name!r} needs {name}, which is not installed: {install_hint(name)}")
+    try:
+        backend = entry.load()
+    except Exception as error:  # a broken framework fails in any way it likes; MXNet's is an AttributeError
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise BackendError(f"backend {name!r}: {name} is installed but fails to import: {reason}") from error
+    missing = sorted(member for member in _members() if not hasattr(backend, member))
+    if missing:
+        raise BackendError(f"backend {name!r}: {entry.value} lacks {', '.join(missing)} (see multidrop.protocol)")
+    return backend
+
+
+def _members() -> set[str]:
+    return {name for name in vars(Backend) if not name.startswith("_")}
+
+
+# What `use_backend` chose, in this thread or task; and what `set_backend` chose, for the whole process.
+_used: ContextVar[str | None] = ContextVar("multidrop_backend", default=None)
+_set: str | None = None
+
+
+def set_backend(name: str) -> None:
+    """Choose the backend of constructors, and of functions that are given lists, numbers or NumPy arrays.
+
+    It holds for the whole process; inside a `use_backend` block, until the end of that block. The framework is
+    imported at once, so that what is wrong with it shows here.
+
+    Args:
+        name: one of `available_backends()`.
+
+    Raises:
+        ValueError: where no backend has that name.
+        BackendError: where its framework is not installed or fails to import; it says what to install.
+    """
+    global _set
+    load(name)
+    if _used.get() is None:
+        _set = name
+    else:
+        _used.set(name)
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """`set_backend` for the length of a `with` block, in this thread or asyncio task alone.
+
+    What was chosen before is restored on exit, also after an exception.
+
+    Args:
+        name: one of `available_backends()`.
+
+    Raises:
+        ValueError: where no backend has that name.
+        BackendError: where its framework is not installed or fails to import.
+    """
+    load(name)
+    before = _used.get()
+    _used.set(name)
+    try:
+        yield
+    finally:
+        _used.set(before)
+
+
+def get_backend() -> str:
+    """The name of the backend in force: that of the innermost `use_backend` block, else of `set_backend`, else of
+    the environment variable MULTIDROP_BACKEND, else "numpy"."""
+    return _used.get() or _set or _from_environment()
+
+
+def _from_environment() -> str:
+    name = os.environ.get(VARIABLE) or DEFAULT
+    return checks.choice(VARIABLE, name, declared_backends())
+
+
+def current() -> Backend:
+    """The backend in force, imported."""
+    return load(get_backend())
+
+
+_HOST = (np.ndarray, np.generic, list, tuple, numbers.Number)
+
+
+@cache
+def _backend_of_type(cls: type) -> Backend | None:
+    """The backend to which instances of a class belong; None for host data, which belongs to none."""
+    if not issubclass(cls, _HOST) or issubclass(cls, np.ndarray) and cls is not np.ndarray:
+        for name in _declared():
+            # A framework's object exists only where the framework is imported, so none is imported to look.
+            if name in sys.modules and issubclass(cls, tuple(load(name).types)):
+                return load(name)
+    if issubclass(cls, _HOST):
+        return None
+    known = ", ".join(declared_backends())
+    raise TypeError(
+        f"expected a tensor or a model of one of {known}, or a NumPy array, a list or a number; "
+        f"got {cls.__module__}.{cls.__qualname__}"
+    )
+
+
+def backend_of(value: Any) -> Backend:
+    """The backend that `value` belongs to: its framework's for a tensor or a model; for a NumPy array, a list or a
+    number, the one that is set.
+
+    Raises:
+        TypeError: where no backend knows its type.
+    """
+    return _backend_of_type(type(value)) or current()

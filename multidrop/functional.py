@@ -1,0 +1,36 @@
+"""The library's functions, for any framework's tensors: each goes to the backend that its tensor belongs to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .dispatch import backend_of
+from .keys import Key
+
+
+def dropout_layer(X: Any, dropout: float, key: int | Key | None = None, *, start: int = 0) -> Any:
+    """`X` through dropout: each element becomes 0 with probability `dropout`, else x/(1 − dropout), so that the
+    expectation is unchanged. Differentiable where the framework differentiates; the gradient goes through the same
+    mask and scale, drawn again from the key rather than stored.
+
+    Source: N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15 (2014),
+    section 4, in the inverted form (section 10); the mask is that of `multidrop.masks`.
+
+    Args:
+        X: a floating tensor of any framework, shape and layout: float16, bfloat16, float32 or float64. It is computed
+            by its own framework. A NumPy array, list or number goes to the backend that is set, and becomes its
+            tensor.
+        dropout: p, the probability that an element is dropped, in [0, 1]. At 0 the input comes back as it is, at 1
+            all is zero, the gradient too.
+        key: what names the mask, a `Key` or an int for `Key(int)`. Without one, each call takes the next mask after
+            `manual_seed`, or draws one from the framework's own generator where `manual_seed` was not called.
+        start: the index of X's first element, where X is a part of a larger tensor whose mask it is to share.
+
+    Returns:
+        A tensor of X's framework, shape and type.
+
+    Raises:
+        ValueError: for a probability that is no number in [0, 1], or a bad key or start.
+        TypeError: for an integer, boolean or complex tensor, or an object of no known framework.
+    """
+    return backend_of(X).dropout_layer(X, dropout, key, start=start)

@@ -1,0 +1,212 @@
+"""Keys, streams and seeds: where a mask's randomness comes from.
+
+A `Key` is a value: the same key gives the same mask, anywhere. A `Stream` hands out one key a call. `manual_seed`
+gives every layer, net and data loader that is built afterwards a key of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .checks import word64
+from .philox import philox4x32, split64
+
+# The second counter word of a mask stays below 2^29 or above 2^31 for every element index below 2^64, so keys
+# derived with this bit set never meet the words of a mask.
+_DERIVE = 1 << 30
+_FROM_INT, _FROM_STR = _DERIVE, _DERIVE + 2
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A point in the space of masks: `seed` names a stream of masks, `call` one mask of it.
+
+    Args:
+        seed: integer in [0, 2^64).
+        call: integer in [0, 2^64).
+
+    Raises:
+        ValueError: where either is out of range or no integer.
+    """
+
+    seed: int
+    call: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", word64("seed", self.seed))
+        object.__setattr__(self, "call", word64("call", self.call))
+
+    def fold_in(self, data: int | str) -> Key:
+        """An independent key, derived from this one and `data`.
+
+        Args:
+            data: an integer in [0, 2^64) or a string, such as a layer's number or name; `1` and `"1"` differ.
+
+        Returns:
+            A key at call 0. Seed, call and data enter Philox as separate words, so that no two combinations meet
+            by addition; the 64 bits of the result collide as random numbers do.
+
+        Raises:
+            ValueError: where `data` is neither.
+        """
+        if isinstance(data, str):
+            tag = _FROM_STR
+            number = int.from_bytes(hashlib.blake2b(data.encode(), digest_size=8).digest(), "little")
+        else:
+            tag = _FROM_INT
+            number = word64("data", data)
+        low, high = split64(number)
+        seed = _first64((low, tag, *split64(self.call)), self.seed)
+        return Key(_first64((high, tag + 1, 0, 0), seed))
+
+
+def _first64(counter: tuple[int, int, int, int], seed: int) -> int:
+    low, high, _, _ = philox4x32(counter, seed)
+    return int(low[0]) | int(high[0]) << 32
+
+
+class Stream:
+    """A key and a counter: each `next()` gives a key that none before it gave. Safe to share between threads.
+
+    Args:
+        key: where the stream starts; its `call` is the first call handed out.
+    """
+
+    def __init__(self, key: Key) -> None:
+        self._key = key
+        self._lock = threading.Lock()
+
+    @property
+    def key(self) -> Key:
+        """The key that `next()` will give; setting it moves the stream there."""
+        return self._key
+
+    @key.setter
+    def key(self, key: Key) -> None:
+        with self._lock:
+            self._key = key
+
+    def next(self) -> Key:
+        """The stream's present key; the stream moves on by one call (and from 2^64 − 1 back to 0)."""
+        with self._lock:
+            key = self._key
+            self._key = Key(key.seed, (key.call + 1) % 2**64)
+        return key
+
+    def __repr__(self) -> str:
+        return f"Stream({self._key})"
+
+    def __getstate__(self) -> Key:  # a lock neither copies nor pickles
+        return self._key
+
+    def __setstate__(self, key: Key) -> None:
+        self.__init__(key)  # type: ignore[misc]  # the one way to give a copy a lock of its own
+
+
+class Seeds:
+    """Hands every part that is built a key of its own: the n-th part of a kind always gets the same one.
+
+    Args:
+        root: what all of them are derived from.
+    """
+
+    def __init__(self, root: Key) -> None:
+        self.root = root
+        self._built: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def next(self, kind: str) -> Key:
+        """The key of the next part of `kind` ("dropout", "weights", "batches")."""
+        with self._lock:
+            number = self._built[kind]
+            self._built[kind] += 1
+        return self.root.fold_in(kind).fold_in(number)
+
+
+class _ManualSeed:
+    """What `manual_seed` set. Every framework counts for itself, so that the n-th layer that is built in each has the
+    same key, however a program mixes them."""
+
+    def __init__(self) -> None:
+        self.root: Key | None = None
+        self.seeds: dict[str, Seeds] = {}
+        self.calls: dict[str, Stream] = {}
+        self.listeners: list[Callable[[Key | None], None]] = []
+        self.lock = threading.Lock()
+
+
+_manual = _ManualSeed()
+
+
+def manual_seed(seed: int | None) -> None:
+    """Key everything that is built from here on, in every framework and every thread.
+
+    The n-th dropout layer, net and data loader that is built afterwards has the same key in every framework, and so
+    has the n-th `dropout_layer` call without a key. What was built before keeps its keys.
+
+    Args:
+        seed: integer in [0, 2^64), or None to follow each framework's own generator again (as at the start).
+
+    Raises:
+        ValueError: where `seed` is neither.
+    """
+    root = None if seed is None else Key(seed)
+    with _manual.lock:
+        _manual.root = root
+        _manual.seeds.clear()
+        _manual.calls.clear()
+        listeners = list(_manual.listeners)
+    for listener in listeners:
+        listener(root)
+
+
+def seeds_for(framework: str, seed: int | Key | Seeds | None = None) -> Seeds | None:
+    """Where the parts of a net, layer or loader get their keys: from its own `seed`, from `manual_seed`, or (None)
+    from the framework's own generator."""
+    if isinstance(seed, Seeds):
+        return seed
+    if seed is not None:
+        return Seeds(as_key(seed, "seed"))
+    with _manual.lock:
+        if _manual.root is None:
+            return None
+        return _manual.seeds.setdefault(framework, Seeds(_manual.root))
+
+
+def layer_key(framework: str, seed: int | Key | None = None) -> Key | None:
+    """The key of a new dropout layer, or None where it is to follow the framework's own generator."""
+    if seed is not None:
+        return as_key(seed, "seed")
+    seeds = seeds_for(framework)
+    return None if seeds is None else seeds.next("dropout")
+
+
+def call_key(framework: str) -> Key | None:
+    """The key of a `dropout_layer` call that was given none, or None where `manual_seed` is not in force."""
+    with _manual.lock:
+        if _manual.root is None:
+            return None
+        stream = _manual.calls.setdefault(framework, Stream(_manual.root.fold_in("calls")))
+    return stream.next()
+
+
+def on_manual_seed(listener: Callable[[Key | None], None]) -> None:
+    """Have `listener` called with the root key now and after each `manual_seed`: for a backend that keeps the
+    position of keyless calls in the program it traces."""
+    with _manual.lock:
+        _manual.listeners.append(listener)
+        root = _manual.root
+    listener(root)
+
+
+def as_key(value: int | Key, name: str = "key") -> Key:
+    """`value` as a key: itself, or `Key(value)`.
+
+    Raises:
+        ValueError: where it is neither a key nor an integer in [0, 2^64).
+    """
+    return value if isinstance(value, Key) else Key(word64(name, value))

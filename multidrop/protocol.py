@@ -1,0 +1,109 @@
+"""What a backend must provide: the whole contract between the library and a framework.
+
+A backend is a module (or any object) with these attributes, declared as an entry point of the group
+`multidrop.backends` whose name is the name under which its framework is imported:
+
+    [project.entry-points."multidrop.backends"]
+    torch = "multidrop_torch"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .keys import Key
+
+# A framework's own types are opaque here: the library hands them back to the backend they came from.
+Tensor = Any
+Model = Any
+
+State = dict[str, npt.NDArray[Any]]
+"""A net's state by name, the same names and layouts in every backend: `W1`, `b1`, … the weights, W of shape
+(inputs, outputs), b of shape (outputs,); `dropout1`, … the mask streams, uint64 (seed, call of the next mask)."""
+
+
+class Trainer(Protocol):
+    """Minibatch SGD on softmax cross-entropy, for one net."""
+
+    def step(self, X: Tensor, y: Tensor) -> tuple[float, int]:
+        """One step of SGD on one batch, in training mode.
+
+        Args:
+            X: examples, shape (n, …), of the net's floating type.
+            y: labels, shape (n,), integers.
+
+        Returns:
+            The sum of the n losses, and how many examples were classified rightly, both from before the update.
+        """
+        ...
+
+    def evaluate(self, X: Tensor, y: Tensor) -> int:
+        """How many examples of one batch are classified rightly in evaluation mode."""
+        ...
+
+
+class Backend(Protocol):
+    """The attributes of a backend. All but the first three follow the public functions of the same names."""
+
+    @property
+    def name(self) -> str:
+        """The backend's name, that of its entry point: the framework's import name."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """The framework's version."""
+        ...
+
+    @property
+    def types(self) -> tuple[type, ...]:
+        """The types of the framework's tensors and models: what is an instance of one belongs to this backend."""
+        ...
+
+    def tensor(self, data: npt.ArrayLike, dtype: str | None = None) -> Tensor:
+        """A tensor of host data; without a dtype, of the type that the framework gives such data."""
+        ...
+
+    def to_numpy(self, tensor: Tensor) -> npt.NDArray[Any]:
+        """A tensor's values on the host; bfloat16 comes as float32."""
+        ...
+
+    def draw_key(self) -> Key:
+        """A key drawn from the framework's own generator, and so governed by the framework's own seed."""
+        ...
+
+    def dropout_layer(self, X: Tensor, dropout: float, key: int | Key | None = None, *, start: int = 0) -> Tensor:
+        """`multidrop.dropout_layer` for the framework's tensors (and for what `tensor` takes), differentiable."""
+        ...
+
+    def Dropout(self, p: float = 0.5, *, seed: int | Key | None = None) -> Model:
+        """`multidrop.Dropout`; only the first argument, by position, and `seed`, by name, are common to all."""
+        ...
+
+    def Net(self, num_inputs: int = ..., num_outputs: int = ..., num_hiddens1: int = ..., num_hiddens2: int = ...,
+            *, dropout1: float = ..., dropout2: float = ..., is_training: bool = ..., seed: int | Key | None = ...,
+            dtype: str = ...) -> Model:  # fmt: skip
+        """`multidrop.Net`."""
+        ...
+
+    def concise_net(self, num_inputs: int = ..., num_outputs: int = ..., num_hiddens1: int = ...,
+                    num_hiddens2: int = ..., *, dropout1: float = ..., dropout2: float = ...,
+                    seed: int | Key | None = ..., dtype: str = ...) -> Model:  # fmt: skip
+        """`multidrop.concise_net`."""
+        ...
+
+    def get_state(self, net: Model) -> State:
+        """A net's weights and mask streams, copied to the host."""
+        ...
+
+    def set_state(self, net: Model, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Gives a net the weights and mask streams of `state`; ValueError where names or shapes do not fit."""
+        ...
+
+    def Trainer(self, net: Model, lr: float, weight_decay: float = 0.0) -> Trainer:
+        """What trains and evaluates `net`: w ← w − lr·(mean gradient + weight_decay·w), no decay for biases."""
+        ...
