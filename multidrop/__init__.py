@@ -2,16 +2,24 @@
 PyTorch, TensorFlow and MXNet."""
 
 from .builders import Dropout, Net, concise_net
+from .checkpoint import CheckpointError
+from .data import Batches, DataError, load_data_fashion_mnist
 from .dispatch import BackendError, available_backends, get_backend, set_backend, use_backend
 from .functional import dropout_layer
+from .history import History
 from .keys import Key, Stream, manual_seed
 from .masks import keep_mask
+from .training import train
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BackendError",
+    "Batches",
+    "CheckpointError",
+    "DataError",
     "Dropout",
+    "History",
     "Key",
     "Net",
     "Stream",
@@ -20,7 +28,9 @@ __all__ = [
     "dropout_layer",
     "get_backend",
     "keep_mask",
+    "load_data_fashion_mnist",
     "manual_seed",
     "set_backend",
+    "train",
     "use_backend",
 ]

@@ -14,13 +14,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import checks
 from .protocol import Backend
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "multidrop.backends"
 DEFAULT = "numpy"
@@ -34,6 +36,8 @@ class BackendError(ImportError):
 @cache
 def _declared() -> dict[str, EntryPoint]:
     """The entry points by name. An editable install may list one twice, which is no conflict."""
+    from importlib.metadata import entry_points  # a third of this library's import time, and needed only here
+
     found: dict[str, EntryPoint] = {}
     for entry in entry_points(group=GROUP):
         other = found.setdefault(entry.name, entry)

@@ -1,0 +1,94 @@
+"""Functions on MXNet arrays, of its NumPy interface (`mx.np`) and of its classic one (`mx.nd`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import numpy.typing as npt
+
+from multidrop import checks, masks
+from multidrop.keys import Key, as_key, call_key
+
+NAME = "mxnet"
+
+Array = mx.nd.NDArray
+"""Either kind of array: `mx.np.ndarray` is a subclass."""
+
+
+def tensor(data: Any, dtype: str | None = None) -> Array:
+    """An array of host data: of `dtype`, or else of the type that `mx.np.array` gives it (a NumPy array's own; float32
+    for lists and numbers). An array of MXNet that is of that type already is given back."""
+    if isinstance(data, Array):
+        return data if dtype is None else data.astype(dtype, copy=False)
+    return mx.np.array(data, dtype)
+
+
+def to_numpy(tensor: Array) -> npt.NDArray[Any]:
+    """An array's values on the host."""
+    return tensor.asnumpy()
+
+
+def draw_key() -> Key:
+    """A key from MXNet's generator, the one that `mx.random.seed` seeds."""
+    low, high = mx.np.random.randint(0, 2**32, size=2, dtype="int64").tolist()
+    return Key(low | high << 32)
+
+
+def dropout_layer(X: Array, dropout: float, key: int | Key | None = None, *, start: int = 0) -> Array:
+    """`multidrop.dropout_layer` for arrays, differentiable once.
+
+    Args:
+        X: array of either kind, any shape and context; float16, float32 or float64.
+        dropout: p, in [0, 1].
+        key: what names the mask; without one, the next after `multidrop.manual_seed`, or one from MXNet's generator.
+        start: the index of X's first element.
+
+    Returns:
+        An array of X's kind, shape, type and context; X itself at p = 0.
+
+    Raises:
+        ValueError: for a bad probability, key or start.
+        TypeError: for an array that is not floating.
+    """
+    X = tensor(X)
+    check_floating(X)
+    p = checks.probability("dropout", dropout)
+    key = (call_key(NAME) or draw_key()) if key is None else as_key(key)
+    return masked(X, p, key, checks.word64("start", start))
+
+
+def check_floating(X: Array) -> None:
+    """TypeError where X is not of a floating type, with MXNet's remedy."""
+    checks.floating(np.dtype(X.dtype).name, 'X.astype("float32")')
+
+
+def keep_mask(
+    shape: int | Sequence[int], dropout: float, key: int | Key, start: int = 0, ctx: mx.Context | None = None
+) -> mx.np.ndarray:
+    """`multidrop.keep_mask` as a bool array on `ctx`, by default MXNet's current context."""
+    return mx.np.array(masks.keep_mask(shape, dropout, key, start), "bool", ctx=ctx)
+
+
+def masked(X: Array, p: float, key: Key, start: int = 0) -> Array:
+    """X through the mask of `key`: `dropout_layer` after its checks."""
+    if p == 0.0:
+        return X
+    return _Masked(p, key, start)(X)
+
+
+class _Masked(mx.autograd.Function):
+    """The gradient of a dropout is the same dropout of the gradient, so that the backward pass keeps p and the key
+    and nothing else."""
+
+    def __init__(self, p: float, key: Key, start: int) -> None:
+        super().__init__()
+        self.arguments = p, key, start
+
+    def forward(self, X: Array) -> Array:
+        Y = mx.np.array(masks.dropout(X.asnumpy(), *self.arguments), X.dtype, ctx=X.ctx)
+        return Y if isinstance(X, mx.np.ndarray) else Y.as_nd_ndarray()
+
+    backward = forward

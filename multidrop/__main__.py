@@ -1,0 +1,5 @@
+"""`python -m multidrop`, the same as `multidrop`."""
+
+from .cli import main
+
+main()
