@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ app = typer.Typer(
 )
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+# What the parser raises: click's ClickException, or that of the copy of click which newer versions of Typer contain.
+_BadUsage: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
 
 
 @app.command()
@@ -85,25 +88,24 @@ def backends() -> None:
 
 def main() -> None:
     """Runs the command line: bad options and bad data are one line on standard error, not a traceback."""
-    import click
-
     from .checkpoint import CheckpointError
     from .data import DataError
     from .dispatch import BackendError
 
     try:
         status = app(standalone_mode=False)
-    except click.ClickException as error:
+    except _BadUsage as error:
         status = _complain(error.format_message(), USAGE)
     except (ValueError, BackendError) as error:
         status = _complain(str(error), USAGE)
     except (CheckpointError, DataError, OSError) as error:
         status = _complain(str(error), FAILED)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         status = _complain("interrupted", INTERRUPTED)
     sys.exit(status)
 
 
 def _complain(message: str, status: int) -> int:
-    print(f"multidrop: {' '.join(message.split())}", file=sys.stderr)
+    if message:  # the parser has none where it has shown the help instead
+        print(f"multidrop: {' '.join(message.split())}", file=sys.stderr)
     return status

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import mxnet as mx
 import numpy as np
@@ -14,7 +14,7 @@ from multidrop.keys import Key, as_key, call_key
 
 NAME = "mxnet"
 
-Array = mx.nd.NDArray
+Array: TypeAlias = mx.nd.NDArray
 """Either kind of array: `mx.np.ndarray` is a subclass."""
 
 
@@ -47,7 +47,7 @@ def dropout_layer(X: Array, dropout: float, key: int | Key | None = None, *, sta
         start: the index of X's first element.
 
     Returns:
-        An array of X's kind, shape, type and context; X itself at p = 0.
+        An array of X's kind, shape, type and context; X itself at p = 0, or where it is empty.
 
     Raises:
         ValueError: for a bad probability, key or start.
@@ -74,14 +74,23 @@ def keep_mask(
 
 def masked(X: Array, p: float, key: Key, start: int = 0) -> Array:
     """X through the mask of `key`: `dropout_layer` after its checks."""
-    if p == 0.0:
+    if p == 0.0 or X.size == 0:
         return X
-    return _Masked(p, key, start)(X)
+    recording = mx.autograd.is_recording()
+    try:
+        with mx.util.np_shape(True):  # without it, () means an unknown shape
+            return _Masked(p, key, start)(X.reshape((-1,))).reshape(X.shape)
+    finally:
+        mx.autograd.set_recording(recording)  # which a Function whose forward raises leaves switched off
 
 
 class _Masked(mx.autograd.Function):
     """The gradient of a dropout is the same dropout of the gradient, so that the backward pass keeps p and the key
-    and nothing else."""
+    and nothing else.
+
+    It takes and gives flat arrays. The reshapes around it, which copy nothing, keep from it what a Function gets wrong:
+    it cannot write the gradient of a scalar, and forgets one that is to be added to what is there (`grad_req="add"`).
+    """
 
     def __init__(self, p: float, key: Key, start: int) -> None:
         super().__init__()

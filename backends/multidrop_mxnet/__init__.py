@@ -1,0 +1,31 @@
+"""multidrop for MXNet."""
+
+from .numpy_names import import_mxnet
+
+mx = import_mxnet()  # before the first `import mxnet` below
+
+from .functional import NAME as name  # noqa: E402
+from .functional import draw_key, dropout_layer, keep_mask, tensor, to_numpy  # noqa: E402
+from .layers import Dropout  # noqa: E402
+from .net import Net, concise_net, get_state, set_state  # noqa: E402
+from .training import Trainer  # noqa: E402
+
+types = (mx.np.ndarray, mx.nd.NDArray, mx.gluon.Block, Net)
+version = mx.__version__
+
+__all__ = [
+    "Dropout",
+    "Net",
+    "Trainer",
+    "concise_net",
+    "draw_key",
+    "dropout_layer",
+    "get_state",
+    "keep_mask",
+    "name",
+    "set_state",
+    "tensor",
+    "to_numpy",
+    "types",
+    "version",
+]

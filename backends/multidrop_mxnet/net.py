@@ -1,0 +1,158 @@
+"""The section's net, from scratch and concisely."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import numpy.typing as npt
+from mxnet import gluon
+from mxnet.gluon import nn
+
+from multidrop.architecture import Architecture, check_state
+from multidrop.keys import Key, seeds_for
+from multidrop.protocol import State
+
+from .functional import NAME, Array, draw_key, tensor
+from .layers import Dropout, StreamParameter
+
+
+class Net:
+    """Two hidden layers with ReLU and dropout; maps X of shape (n, …), num_inputs elements an example, to logits of
+    shape (n, num_outputs).
+
+    `net.params` are its weights W1, b1, W2, b2, W3, b3, with gradients attached.
+
+    Args and errors are those of `multidrop.Net`; inside `autograd.record()` the net drops, unless its `is_training` is
+    False.
+    """
+
+    def __init__(
+        self,
+        num_inputs: int = 784,
+        num_outputs: int = 10,
+        num_hiddens1: int = 256,
+        num_hiddens2: int = 256,
+        *,
+        dropout1: float = 0.2,
+        dropout2: float = 0.5,
+        is_training: bool = True,
+        seed: int | Key | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        architecture = Architecture(num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype)
+        self.num_inputs = architecture.num_inputs
+        self.is_training = is_training
+        seeds = seeds_for(NAME, seed)
+        weights = architecture.initial_weights(seeds.next("weights") if seeds else draw_key())
+        self.dropout1 = Dropout(dropout1, seed=seeds and seeds.next("dropout"))
+        self.dropout2 = Dropout(dropout2, seed=seeds and seeds.next("dropout"))
+        self.params = [tensor(weight) for weight in weights.values()]
+        for param in self.params:
+            param.attach_grad()
+
+    def __call__(self, X: Array) -> mx.np.ndarray:
+        W1, b1, W2, b2, W3, b3 = self.params
+        X = X.as_np_ndarray().reshape(-1, self.num_inputs)
+        H1 = mx.npx.relu(mx.np.dot(X, W1) + b1)
+        if self.is_training:
+            H1 = self.dropout1(H1)
+        H2 = mx.npx.relu(mx.np.dot(H1, W2) + b2)
+        if self.is_training:
+            H2 = self.dropout2(H2)
+        return mx.np.dot(H2, W3) + b3
+
+
+@mx.util.use_np
+class Sequential(nn.Sequential):
+    """Gluon's, with NumPy arrays for its parameters and its output whether or not `npx.set_np()` was called, and with
+    either kind for its input."""
+
+    def forward(self, X: Array) -> mx.np.ndarray:
+        return super().forward(X.as_np_ndarray())
+
+
+def concise_net(
+    num_inputs: int = 784,
+    num_outputs: int = 10,
+    num_hiddens1: int = 256,
+    num_hiddens2: int = 256,
+    *,
+    dropout1: float = 0.2,
+    dropout2: float = 0.5,
+    seed: int | Key | None = None,
+    dtype: str = "float32",
+) -> Sequential:
+    """The same net as a `Sequential`, initialized. Args and errors are those of `multidrop.concise_net`."""
+    architecture = Architecture(num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype)
+    seeds = seeds_for(NAME, seed)
+    weights = architecture.initial_weights(seeds.next("weights") if seeds else draw_key())
+    (in1, out1), (in2, out2), (in3, out3) = architecture.layers
+    net = Sequential()
+    net.add(
+        nn.Dense(out1, activation="relu", in_units=in1, dtype=dtype),
+        Dropout(dropout1, seed=seeds and seeds.next("dropout")),
+        nn.Dense(out2, activation="relu", in_units=in2, dtype=dtype),
+        Dropout(dropout2, seed=seeds and seeds.next("dropout")),
+        nn.Dense(out3, in_units=in3, dtype=dtype),
+    )
+    net.initialize(mx.init.Zero())  # which leaves MXNet's generator alone
+    _set_weights(net, weights)
+    return net
+
+
+def _layers(net: Net | gluon.Block, kind: type) -> list[Any]:
+    """The net's layers of one kind, in order."""
+    if isinstance(net, Net):
+        return [layer for layer in (net.dropout1, net.dropout2) if isinstance(layer, kind)]
+    layers: list[gluon.Block] = []
+    net.apply(layers.append)
+    return [layer for layer in layers if isinstance(layer, kind)]
+
+
+def _weights(net: Net | gluon.Block) -> dict[str, Array]:
+    """The weights by their common names; Gluon's dense layers hold W transposed."""
+    if isinstance(net, Net):
+        weights = net.params
+    else:
+        weights = [param.data() for layer in _layers(net, nn.Dense) for param in (layer.weight, layer.bias)]
+    return {f"{'Wb'[i % 2]}{i // 2 + 1}": weight for i, weight in enumerate(weights)}
+
+
+def _oriented(net: Net | gluon.Block, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A weight from the net's layout to the common one, or back."""
+    return weight if isinstance(net, Net) else weight.T
+
+
+def _set_weights(net: Net | gluon.Block, state: Mapping[str, npt.NDArray[Any]]) -> None:
+    for name, weight in _weights(net).items():
+        weight[:] = _oriented(net, state[name])
+
+
+def _streams(net: Net | gluon.Block) -> dict[str, StreamParameter]:
+    layers = _layers(net, Dropout)
+    return {f"dropout{i}": layer.stream for i, layer in enumerate(layers, start=1) if layer.stream is not None}
+
+
+def get_state(net: Net | gluon.Block) -> State:
+    """A net's weights and mask streams, copied to the host; see `multidrop.protocol.State`. A dropout layer that
+    follows MXNet's generator has no stream, and is left out."""
+    streams = {name: stream.key for name, stream in _streams(net).items()}
+    state = {name: np.array(_oriented(net, w.asnumpy()), order="C") for name, w in _weights(net).items()}
+    return state | {name: np.array([key.seed, key.call], np.uint64) for name, key in streams.items()}
+
+
+def set_state(net: Net | gluon.Block, state: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Gives a net the weights and mask streams of `state`.
+
+    Raises:
+        ValueError: where names or shapes are not the net's.
+    """
+    streams = _streams(net)
+    shapes = {name: _oriented(net, weight.asnumpy()).shape for name, weight in _weights(net).items()}
+    check_state(state, shapes | dict.fromkeys(streams, (2,)))
+    _set_weights(net, state)
+    for name, stream in streams.items():
+        stream.key = Key(*map(int, state[name]))

@@ -1,0 +1,157 @@
+"""The section's net, from scratch and concisely."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from multidrop.architecture import Architecture, check_state
+from multidrop.keys import Key, seeds_for
+from multidrop.protocol import State
+
+from .functional import NAME, draw_key, signed
+from .layers import Dropout
+
+
+class Net(keras.Model):
+    """Two hidden layers with ReLU and dropout; maps X of shape (n, …), num_inputs elements an example, to logits of
+    shape (n, num_outputs).
+
+    Args and errors are those of `multidrop.Net`. In Keras the call decides the mode, `net(X, training=True)`; a net
+    whose `is_training` is False never drops.
+    """
+
+    def __init__(
+        self,
+        num_inputs: int = 784,
+        num_outputs: int = 10,
+        num_hiddens1: int = 256,
+        num_hiddens2: int = 256,
+        *,
+        dropout1: float = 0.2,
+        dropout2: float = 0.5,
+        is_training: bool = True,
+        seed: int | Key | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        architecture = Architecture(num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype)
+        super().__init__(dtype=dtype)
+        self.num_inputs = architecture.num_inputs
+        self.is_training = is_training
+        self.lin1, self.lin2, self.lin3 = _linear_layers(architecture)
+        seeds = seeds_for(NAME, seed)
+        weights = architecture.initial_weights(seeds.next("weights") if seeds else draw_key())
+        self.dropout1 = Dropout(dropout1, seed=seeds and seeds.next("dropout"), dtype=dtype)
+        self.dropout2 = Dropout(dropout2, seed=seeds and seeds.next("dropout"), dtype=dtype)
+        _set_weights(self, weights)
+        self.built = True
+
+    def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None) -> tf.Tensor:
+        training = training if self.is_training else False
+        H1 = self.dropout1(self.lin1(tf.reshape(inputs, (-1, self.num_inputs))), training=training)
+        H2 = self.dropout2(self.lin2(H1), training=training)
+        return self.lin3(H2)
+
+
+def concise_net(
+    num_inputs: int = 784,
+    num_outputs: int = 10,
+    num_hiddens1: int = 256,
+    num_hiddens2: int = 256,
+    *,
+    dropout1: float = 0.2,
+    dropout2: float = 0.5,
+    seed: int | Key | None = None,
+    dtype: str = "float32",
+) -> keras.Sequential:
+    """The same net as a `keras.Sequential`. Args and errors are those of `multidrop.concise_net`."""
+    architecture = Architecture(num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype)
+    seeds = seeds_for(NAME, seed)
+    weights = architecture.initial_weights(seeds.next("weights") if seeds else draw_key())
+    lin1, lin2, lin3 = _linear_layers(architecture)
+    net = FlatteningSequential(
+        [
+            keras.Input((architecture.num_inputs,), dtype=dtype),
+            lin1,
+            Dropout(dropout1, seed=seeds and seeds.next("dropout"), dtype=dtype),
+            lin2,
+            Dropout(dropout2, seed=seeds and seeds.next("dropout"), dtype=dtype),
+            lin3,
+        ]
+    )
+    _set_weights(net, weights)
+    return net
+
+
+@keras.saving.register_keras_serializable(package="multidrop")
+class FlatteningSequential(keras.Sequential):
+    """A `Sequential` that flattens (n, 1, 28, 28) and (n, 784) alike to its `Input`.
+
+    With a `Flatten` layer instead, Keras' own is bound to the rank of its first input, and until then has nothing that
+    a `tf.train.Checkpoint` would save.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.autocast = False  # to float32, whatever its layers are; the `Input` casts to its type
+
+    def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None, mask: Any = None) -> tf.Tensor:
+        return super().call(tf.reshape(inputs, (-1, *self.input_shape[1:])), training=training, mask=mask)
+
+
+def _linear_layers(architecture: Architecture) -> list[keras.layers.Dense]:
+    """The linear layers, the hidden ones with their ReLU; built, so that they have weights before the first call."""
+    last = len(architecture.layers) - 1
+    layers = []
+    for number, (inputs, outputs) in enumerate(architecture.layers):
+        activation = None if number == last else "relu"
+        layer = keras.layers.Dense(outputs, activation, kernel_initializer="zeros", dtype=architecture.dtype)
+        layer.build((None, inputs))
+        layers.append(layer)
+    return layers
+
+
+def _weights(net: keras.Model) -> dict[str, keras.Variable]:
+    """The weights by their common names. Keras' dense layers hold W as (inputs, outputs) already."""
+    linear = [layer for layer in net.layers if isinstance(layer, keras.layers.Dense)]
+    weights = {}
+    for number, layer in enumerate(linear, start=1):
+        weights[f"W{number}"] = layer.kernel
+        weights[f"b{number}"] = layer.bias
+    return weights
+
+
+def _set_weights(net: keras.Model, state: Mapping[str, npt.NDArray[Any]]) -> None:
+    for name, weight in _weights(net).items():
+        weight.assign(state[name])
+
+
+def _streams(net: keras.Model) -> dict[str, keras.Variable]:
+    layers = [layer for layer in net.layers if isinstance(layer, Dropout)]
+    return {f"dropout{i}": layer.stream for i, layer in enumerate(layers, start=1) if layer.stream is not None}
+
+
+def get_state(net: keras.Model) -> State:
+    """A net's weights and mask streams, copied to the host; see `multidrop.protocol.State`. A dropout layer that
+    follows `tf.random` has no stream, and is left out."""
+    state = {name: np.array(weight.numpy()) for name, weight in _weights(net).items()}
+    return state | {name: stream.numpy().astype(np.uint64) for name, stream in _streams(net).items()}
+
+
+def set_state(net: keras.Model, state: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Gives a net the weights and mask streams of `state`.
+
+    Raises:
+        ValueError: where names or shapes are not the net's.
+    """
+    streams = _streams(net)
+    shapes = {name: tuple(weight.shape) for name, weight in _weights(net).items()}
+    check_state(state, shapes | dict.fromkeys(streams, (2,)))
+    _set_weights(net, state)
+    for name, stream in streams.items():
+        stream.assign(signed(Key(*map(int, state[name]))))

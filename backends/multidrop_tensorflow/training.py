@@ -1,0 +1,54 @@
+"""One step of minibatch SGD, and the evaluation of a batch."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from .functional import tensor
+
+
+class Trainer:
+    """Trains a Keras model by minibatch SGD on softmax cross-entropy: w ← w − lr·(mean gradient + weight_decay·w),
+    without decay for biases.
+
+    Both programs are traced once for the first shape of batch and once for batches of any size.
+
+    Args:
+        net: a model that maps (n, …) to logits (n, classes).
+        lr: the learning rate; a constant of the traced step, as is the decay.
+        weight_decay: λ of the penalty λ/2·‖w‖².
+    """
+
+    def __init__(self, net: keras.Model, lr: float, weight_decay: float = 0.0) -> None:
+        self.net, self._lr, self._weight_decay = net, lr, weight_decay
+
+    def step(self, X: tf.Tensor, y: tf.Tensor) -> tuple[float, int]:
+        """One update from a batch; the sum of its losses and the number classified rightly, from before it."""
+        loss, right = self._step(tensor(X), tensor(y))
+        return float(loss), int(right)
+
+    @tf.function(reduce_retracing=True)
+    def _step(self, X: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            logits = self.net(X, training=True)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(y, tf.int64), logits)
+            mean = tf.reduce_mean(losses)
+        weights = [weight.value for weight in self.net.trainable_variables]
+        # By hand: Keras' optimizers hold the learning rate as float32, which float64 training would inherit.
+        for w, gradient in zip(weights, tape.gradient(mean, weights), strict=True):
+            decay = 0.0 if w.shape.rank == 1 else self._weight_decay
+            w.assign_sub(self._lr * (gradient + decay * w))
+        return tf.reduce_sum(losses), _rightly_classified(logits, y)
+
+    def evaluate(self, X: tf.Tensor, y: tf.Tensor) -> int:
+        """How many of a batch are classified rightly in evaluation mode."""
+        return int(self._evaluate(tensor(X), tensor(y)))
+
+    @tf.function(reduce_retracing=True)
+    def _evaluate(self, X: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        return _rightly_classified(self.net(X, training=False), y)
+
+
+def _rightly_classified(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    return tf.math.count_nonzero(tf.argmax(logits, axis=1) == tf.cast(y, tf.int64))

@@ -1,0 +1,95 @@
+"""Which backends the suite runs: `pytest --backend torch --backend mxnet`, or `--backend all`.
+
+A backend that was asked for must be there; without the option, those that are not installed are skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from modes import MODES, Mode, modes_of
+
+import multidrop as md
+from multidrop import dispatch
+from multidrop.data import fashion_mnist
+
+BACKENDS = ("numpy", "torch", "tensorflow", "mxnet")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--backend", action="append", default=[], choices=[*BACKENDS, "all"], help="required; repeatable")
+    parser.addoption("--full-data", action="store_true", help="require the full Fashion-MNIST in Debian's folder")
+
+
+def requested(config: pytest.Config) -> list[str]:
+    """The backends that must be there; none where the option was not given."""
+    asked = config.getoption("--backend")
+    return [name for name in BACKENDS if name in asked or "all" in asked]
+
+
+def parameters(config: pytest.Config, modes: dict[str, tuple[str, ...]]) -> list[Any]:
+    """(backend, mode) for each mode of the backends that this run is about."""
+    names = requested(config) or BACKENDS
+    return [pytest.param((name, mode), id=mode) for name in names for mode in modes[name]]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" in metafunc.fixturenames:
+        each = {name: (name,) for name in BACKENDS}
+        metafunc.parametrize("backend", parameters(metafunc.config, each), indirect=True)
+    if "mode" in metafunc.fixturenames:
+        metafunc.parametrize("mode", parameters(metafunc.config, MODES), indirect=True)
+
+
+def loaded(config: pytest.Config, name: str) -> Any:
+    """The backend; skips where nobody asked for it and its framework is not installed, fails otherwise."""
+    asked = requested(config)
+    if asked and name not in asked:
+        pytest.skip(f"about {name}, and --backend was given without it")
+    if not asked and name not in md.available_backends():
+        pytest.skip(f"{name} is not installed, and --backend {name} was not given")
+    return dispatch.load(name)
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Each backend in turn, set for the test."""
+    name, _ = request.param
+    backend = loaded(request.config, name)
+    with md.use_backend(name):
+        yield backend
+
+
+@pytest.fixture
+def mode(request: pytest.FixtureRequest) -> Mode:
+    """Each way of computing in turn: see `modes`."""
+    backend, name = request.param
+    loaded(request.config, backend)
+    return next(mode for mode in modes_of(backend) if mode.name == name)
+
+
+@pytest.fixture
+def need(request: pytest.FixtureRequest) -> Any:
+    """`need("torch")`: that backend, for a test that is about it alone."""
+    return lambda name: loaded(request.config, name)
+
+
+@pytest.fixture(scope="session")
+def full_data(pytestconfig: pytest.Config) -> None:
+    """For tests of the real set."""
+    if not fashion_mnist.DEBIAN_FOLDER.is_dir():
+        if pytestconfig.getoption("--full-data"):
+            pytest.fail(f"--full-data was given, and {fashion_mnist.DEBIAN_FOLDER} is not there")
+        pytest.skip(f"the full set is not in {fashion_mnist.DEBIAN_FOLDER}, and --full-data was not given")
+
+
+@pytest.fixture(autouse=True)
+def unseeded() -> Iterator[None]:
+    """Each test begins and ends without `manual_seed` in force, and with NumPy's generator at a fixed place."""
+    md.manual_seed(None)
+    np.random.seed(0)
+    yield
+    md.manual_seed(None)

@@ -1,0 +1,159 @@
+"""Every way in which a framework computes a dropout, behind one face: host arrays in, host arrays out.
+
+The tests compare each of them with the oracle, `multidrop.masks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ml_dtypes import bfloat16
+
+from multidrop.dispatch import load
+from multidrop.keys import Key
+
+DTYPES = {"float16": np.float16, "bfloat16": bfloat16, "float32": np.float32, "float64": np.float64}
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way of computing."""
+
+    backend: str
+    name: str
+    keep_mask: Callable[[tuple[int, ...], float, Key, int], np.ndarray]
+    dropout: Callable[[np.ndarray, float, Key, int], np.ndarray]
+    gradient: Callable[[np.ndarray, np.ndarray, float, Key, int], np.ndarray]
+    """(x, dy, p, key, start): the gradient with respect to x, where dy is the one with respect to the output."""
+    lacks: tuple[str, ...] = ()  # dtypes that the framework does not have
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays are equal in shape, type and every bit, but for the payload of a NaN, which the specification
+    leaves open (a framework's conversion between types changes it)."""
+    if (a.shape, a.dtype) != (b.shape, b.dtype):
+        return False
+    a_nan, b_nan = np.isnan(a), np.isnan(b)
+    unsigned = f"u{a.dtype.itemsize}"
+    equal = np.ascontiguousarray(a).view(unsigned) == np.ascontiguousarray(b).view(unsigned)
+    return bool(((a_nan & b_nan) | (equal & ~a_nan & ~b_nan)).all())
+
+
+def _numpy() -> list[Mode]:
+    import multidrop_numpy as backend
+
+    def dropout(x: np.ndarray, p: float, key: Key, start: int) -> np.ndarray:
+        return backend.dropout_layer(x, p, key, start=start)
+
+    # NumPy has no autograd: by the specification the gradient is the same dropout of the output's gradient.
+    return [Mode("numpy", "numpy", backend.keep_mask, dropout, lambda x, dy, p, key, start: dropout(dy, p, key, start))]
+
+
+def _torch() -> list[Mode]:
+    import multidrop_torch as backend
+    import torch
+
+    def tensor(x: np.ndarray) -> Any:
+        if x.dtype == bfloat16:
+            return torch.tensor(x.astype(np.float32)).to(torch.bfloat16)
+        return torch.tensor(x)
+
+    def host(y: Any, like: np.ndarray) -> np.ndarray:
+        return backend.to_numpy(y).astype(like.dtype)
+
+    def dropout(x: np.ndarray, p: float, key: Key, start: int) -> np.ndarray:
+        return host(backend.dropout_layer(tensor(x), p, key, start=start), x)
+
+    def gradient(x: np.ndarray, dy: np.ndarray, p: float, key: Key, start: int) -> np.ndarray:
+        X = tensor(x).requires_grad_()
+        (dX,) = torch.autograd.grad(backend.dropout_layer(X, p, key, start=start), X, tensor(dy))
+        return host(dX, x)
+
+    def keep_mask(shape: tuple[int, ...], p: float, key: Key, start: int) -> np.ndarray:
+        return backend.keep_mask(shape, p, key, start).numpy()
+
+    return [Mode("torch", "torch-eager", keep_mask, dropout, gradient)]
+
+
+def _tensorflow() -> list[Mode]:
+    import multidrop_tensorflow as backend
+    import tensorflow as tf
+
+    def modes(name: str, run: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Mode:
+        def keep_mask(shape: tuple[int, ...], p: float, key: Key, start: int) -> np.ndarray:
+            return run(lambda: backend.keep_mask(shape, p, key, start))().numpy()
+
+        def dropout(x: np.ndarray, p: float, key: Key, start: int) -> np.ndarray:
+            return run(lambda X: backend.dropout_layer(X, p, key, start=start))(tf.constant(x)).numpy()
+
+        def gradient(x: np.ndarray, dy: np.ndarray, p: float, key: Key, start: int) -> np.ndarray:
+            def both(X: Any, dY: Any) -> Any:
+                with tf.GradientTape() as tape:
+                    tape.watch(X)
+                    Y = backend.dropout_layer(X, p, key, start=start)
+                return tape.gradient(Y, X, output_gradients=dY)
+
+            return run(both)(tf.constant(x), tf.constant(dy)).numpy()
+
+        return Mode("tensorflow", name, keep_mask, dropout, gradient)
+
+    def traced(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        return lambda function: tf.function(function, autograph=False, **options)
+
+    return [
+        modes("tensorflow-eager", lambda function: function),
+        modes("tensorflow-function", traced()),
+        modes("tensorflow-xla", traced(jit_compile=True)),
+    ]
+
+
+def _mxnet() -> list[Mode]:
+    import multidrop_mxnet as backend
+    import mxnet as mx
+
+    def mode(name: str, array: Callable[[np.ndarray], Any]) -> Mode:
+        def keep_mask(shape: tuple[int, ...], p: float, key: Key, start: int) -> np.ndarray:
+            return backend.to_numpy(backend.keep_mask(shape, p, key, start)).astype(bool)
+
+        def dropout(x: np.ndarray, p: float, key: Key, start: int) -> np.ndarray:
+            return backend.to_numpy(backend.dropout_layer(array(x), p, key, start=start))
+
+        def gradient(x: np.ndarray, dy: np.ndarray, p: float, key: Key, start: int) -> np.ndarray:
+            X = array(x)
+            X.attach_grad()
+            with mx.autograd.record():
+                Y = backend.dropout_layer(X, p, key, start=start)
+            Y.backward(array(dy))
+            return backend.to_numpy(X.grad)
+
+        return Mode("mxnet", name, keep_mask, dropout, gradient, lacks=("bfloat16",))
+
+    def np_array(x: np.ndarray) -> Any:
+        with mx.util.np_shape(True):
+            return mx.np.array(x, dtype=x.dtype)
+
+    def nd_array(x: np.ndarray) -> Any:
+        with mx.util.np_shape(True):
+            return mx.nd.array(x, dtype=x.dtype)
+
+    return [mode("mxnet-np", np_array), mode("mxnet-nd", nd_array)]
+
+
+MODES = {
+    "numpy": ("numpy",),
+    "torch": ("torch-eager",),
+    "tensorflow": ("tensorflow-eager", "tensorflow-function", "tensorflow-xla"),
+    "mxnet": ("mxnet-np", "mxnet-nd"),
+}
+_MAKERS = {"numpy": _numpy, "torch": _torch, "tensorflow": _tensorflow, "mxnet": _mxnet}
+
+
+def modes_of(backend: str) -> list[Mode]:
+    """The modes of a backend, which must be installed."""
+    load(backend)
+    modes = _MAKERS[backend]()
+    assert tuple(mode.name for mode in modes) == MODES[backend]
+    return modes

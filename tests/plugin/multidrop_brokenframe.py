@@ -1,0 +1,3 @@
+"""A backend for it."""
+
+import brokenframe as brokenframe

@@ -1,0 +1,50 @@
+"""A third party's backend: all that the contract asks for, from outside of the library.
+
+Its nets are the NumPy backend's, for what this shows is how a backend is found and how tensors find it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from multidrop_numpy import Dropout, Net, Trainer, concise_net, draw_key, get_state, set_state
+from toyframe import ToyTensor
+from toyframe import __version__ as version
+
+from multidrop import checks, masks
+from multidrop.keys import Key, as_key, call_key
+
+name = "toyframe"
+types = (ToyTensor,)
+
+
+def tensor(data: Any, dtype: str | None = None) -> ToyTensor:
+    return data if isinstance(data, ToyTensor) else ToyTensor(np.asarray(data, dtype).ravel().tolist())
+
+
+def to_numpy(tensor: ToyTensor) -> np.ndarray:
+    return np.array(tensor.values)
+
+
+def dropout_layer(X: Any, dropout: float, key: int | Key | None = None, *, start: int = 0) -> ToyTensor:
+    p = checks.probability("dropout", dropout)
+    key = (call_key(name) or draw_key()) if key is None else as_key(key)
+    return ToyTensor(masks.dropout(to_numpy(tensor(X)), p, key, start).tolist())
+
+
+__all__ = [
+    "Dropout",
+    "Net",
+    "Trainer",
+    "concise_net",
+    "draw_key",
+    "dropout_layer",
+    "get_state",
+    "name",
+    "set_state",
+    "tensor",
+    "to_numpy",
+    "types",
+    "version",
+]

@@ -1,0 +1,203 @@
+"""Finding, checking and batching Fashion-MNIST."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import multidrop as md
+from multidrop.data import download, fashion_mnist
+from multidrop.data.fashion_mnist import FILES, MINI, MINI_FOLDER
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty cache, and no other place to find the set in."""
+    monkeypatch.setenv(download.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "none")
+    monkeypatch.setattr(download, "ADDRESSES", ("http://127.0.0.1:9/",))  # the discard port: refused at once
+    return tmp_path / "cache" / "fashion-mnist"
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder with the mini set, which for the test is the full one: its digests and archives are what is expected."""
+    folder = tmp_path / "published"
+    folder.mkdir()
+    for name in FILES:
+        (folder / f"{name}.gz").write_bytes((MINI_FOLDER / f"{name}.gz").read_bytes())
+    archives = {f"{n}.gz": hashlib.md5((folder / f"{n}.gz").read_bytes()).hexdigest() for n in FILES}
+    monkeypatch.setattr(fashion_mnist, "FULL", fashion_mnist.Edition("published", MINI.digests))
+    monkeypatch.setattr(download, "ARCHIVES", archives)
+    return folder
+
+
+@pytest.fixture
+def server(small: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The publisher, on this machine: what was asked of it."""
+    asked: list[str] = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(small))
+
+        def log_message(self, *_: Any) -> None:
+            asked.append(self.path)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setattr(download, "ADDRESSES", (f"http://127.0.0.1:{server.server_port}/",))
+        yield asked
+        server.shutdown()
+        thread.join()
+
+
+def test_the_mini_set() -> None:
+    images = fashion_mnist.load("mini")
+    assert images.train[0].shape == (6000, 28, 28)
+    assert images.test[0].shape == (1000, 28, 28)
+    assert np.bincount(images.train[1]).tolist() == [600] * 10
+    assert np.bincount(images.test[1]).tolist() == [100] * 10
+    assert str(images) == "mini Fashion-MNIST, 6,000 training and 1,000 test images"
+    assert "MIT License" in (MINI_FOLDER / "LICENSE").read_text()
+
+
+@pytest.mark.usefixtures("full_data")
+class TestFullSet:
+    @pytest.fixture(autouse=True)
+    def debian(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.undo()
+
+    def test_it_is_found_and_checked(self) -> None:
+        images = fashion_mnist.load("full")
+        assert images.train[0].shape == (60_000, 28, 28)
+        assert np.bincount(images.test[1]).tolist() == [1000] * 10
+
+    def test_the_mini_set_is_a_part_of_it(self) -> None:
+        full, mini = fashion_mnist.load(fashion_mnist.DEBIAN_FOLDER), fashion_mnist.load("mini")
+        for (images, labels), (part, part_labels) in ((full.train, mini.train), (full.test, mini.test)):
+            whole = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
+            assert all(whole[i.tobytes()] == label for i, label in zip(part, part_labels, strict=True))
+
+
+def test_auto_falls_back_with_a_plain_warning() -> None:
+    with pytest.warns(UserWarning, match="could not be downloaded; using its mini edition"):
+        assert fashion_mnist.load("auto").edition is MINI
+
+
+def test_full_does_not_fall_back() -> None:
+    with pytest.raises(md.DataError, match=r"train-images-idx3-ubyte\.gz could not be downloaded .*data=\"mini\""):
+        fashion_mnist.load("full")
+
+
+def test_download(server: list[str], own_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = fashion_mnist.load("full")
+    assert images.folder == own_cache
+    assert len(server) == 4
+    assert np.array_equal(images.train[0], fashion_mnist.load("mini").train[0])
+    fashion_mnist.load("full")
+    assert len(server) == 4  # the cache was enough
+    assert "train-images-idx3-ubyte.gz" in capsys.readouterr().err  # the bar
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_download_is_not_kept(server: list[str], small: Path, own_cache: Path, name: str) -> None:
+    path = small / f"{name}.gz"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(md.DataError, match=name):
+        fashion_mnist.load("full")
+    assert not (own_cache / f"{name}.gz").exists()
+
+
+def test_the_next_address_is_tried(
+    server: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(download, "ADDRESSES", ("http://127.0.0.1:9/", *download.ADDRESSES))
+    assert fashion_mnist.load("full").edition.name == "published"
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_folder_that_is_given(small: Path, compressed: bool) -> None:
+    if not compressed:
+        for path in list(small.iterdir()):
+            path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+            path.unlink()
+    assert len(fashion_mnist.load(small).train[1]) == 6000
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["truncated", "altered", "missing", "not gzip", "swapped bytes"])
+def test_damaged_files_are_named(small: Path, name: str, damage: str) -> None:
+    path = small / f"{name}.gz"
+    content = bytearray(path.read_bytes())
+    if damage == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "altered":
+        inner = bytearray(gzip.decompress(content))
+        inner[-1] ^= 1
+        path.write_bytes(gzip.compress(inner))
+    elif damage == "missing":
+        path.unlink()
+    elif damage == "not gzip":
+        path.write_bytes(b"<html>404</html>")
+    else:
+        content[100] ^= 255
+        path.write_bytes(content)
+    with pytest.raises(md.DataError, match=name):
+        md.load_data_fashion_mnist(256, small)
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(md.DataError, match='expected "auto", "full", "mini" or a folder; there is no folder'):
+        fashion_mnist.load(tmp_path / "nowhere")
+
+
+def test_batches(backend: Any) -> None:
+    train_iter, test_iter = md.load_data_fashion_mnist(256, "mini", seed=1)
+    assert len(train_iter) == 24
+    batches = list(train_iter)
+    assert [len(y) for _, y in batches] == [256] * 23 + [112]
+    X, y = batches[0]
+    assert tuple(X.shape) == (256, 1, 28, 28)
+    host = backend.to_numpy(X)
+    assert host.dtype == np.float32
+    assert backend.to_numpy(y).dtype.kind == "i"
+    order = train_iter.order(0)
+    images = fashion_mnist.load("mini").train[0]
+    assert np.array_equal(host[:, 0], images[order[:256]].astype(np.float32) / np.float32(255))
+    assert np.array_equal(backend.to_numpy(y), fashion_mnist.load("mini").train[1][order[:256]])
+    first, again = (backend.to_numpy(next(iter(test_iter))[1]) for _ in range(2))
+    assert np.array_equal(first, again)
+
+
+def test_each_pass_has_its_own_order(backend: Any) -> None:
+    train_iter, _ = md.load_data_fashion_mnist(256, "mini", seed=1)
+    passes = [np.concatenate([backend.to_numpy(y) for _, y in train_iter]) for _ in range(2)]
+    assert not np.array_equal(passes[0], passes[1])
+    train_iter.epoch = 0
+    assert np.array_equal(np.concatenate([backend.to_numpy(y) for _, y in train_iter]), passes[0])
+    assert sorted(train_iter.order(5)) == list(range(6000))
+
+
+def test_the_order_is_the_same_in_every_framework(backend: Any) -> None:
+    md.manual_seed(1)
+    train_iter, _ = md.load_data_fashion_mnist(256, "mini")
+    key = md.Key(1).fold_in("batches").fold_in(0)
+    assert train_iter.key == key
+    generator = np.random.Generator(np.random.Philox(key=key.fold_in(3).seed))
+    assert np.array_equal(train_iter.order(3), generator.permutation(6000))
+
+
+@pytest.mark.parametrize("bad", [0, -1, 2.5, None])
+def test_bad_batch_sizes(bad: Any) -> None:
+    with pytest.raises(ValueError, match="batch_size: expected an integer above 0"):
+        md.load_data_fashion_mnist(bad, "mini")

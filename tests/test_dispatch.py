@@ -1,0 +1,231 @@
+"""Which backend does the work, how it is found, and what is said of one that cannot be used."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import multidrop as md
+from multidrop import dispatch, protocol
+
+PLUGIN = Path(__file__).parent / "plugin"
+CACHES = (dispatch._declared, dispatch.load, dispatch._backend_of_type)
+
+
+@pytest.fixture
+def plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A third party's package on the path, as if it were installed."""
+    monkeypatch.syspath_prepend(PLUGIN)
+    for cache in CACHES:
+        cache.cache_clear()
+    yield
+    for name in ("toyframe", "multidrop_toyframe"):
+        sys.modules.pop(name, None)
+    for cache in CACHES:
+        cache.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_set", None)
+    monkeypatch.delenv(dispatch.VARIABLE, raising=False)
+
+
+def python(code: str, **environment: str) -> str:
+    """What a fresh interpreter prints."""
+    import os
+
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout.strip()
+
+
+def test_the_default_is_numpy() -> None:
+    assert md.get_backend() == "numpy"
+    assert type(md.dropout_layer([1.0, 2.0], 0.5)) is np.ndarray
+
+
+def test_set_and_use(backend: Any) -> None:
+    with md.use_backend("numpy"):
+        md.set_backend(backend.name)
+        assert md.get_backend() == backend.name
+        with md.use_backend("numpy"):
+            assert md.get_backend() == "numpy"
+        assert md.get_backend() == backend.name
+    assert md.get_backend() == backend.name  # of the fixture's own block
+
+
+def test_set_backend_holds_until_set_again(backend: Any) -> None:
+    def everything() -> None:
+        md.set_backend(backend.name)
+        seen.append(md.get_backend())
+
+    seen: list[str] = []
+    for target in (everything, lambda: seen.append(md.get_backend())):  # a thread has no block around it
+        thread = threading.Thread(target=target)
+        thread.start()
+        thread.join()
+    assert seen == [backend.name, backend.name]
+
+
+def test_use_backend_restores_after_an_exception(need: Any) -> None:
+    need("torch")
+    with pytest.raises(KeyError), md.use_backend("torch"):
+        raise KeyError
+    assert md.get_backend() == "numpy"
+
+
+def test_use_backend_touches_no_other_thread(need: Any) -> None:
+    need("torch")
+    entered, left = threading.Event(), threading.Event()
+    seen = []
+
+    def other() -> None:
+        entered.wait(10)
+        seen.append(md.get_backend())
+        left.set()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with md.use_backend("torch"):
+        entered.set()
+        left.wait(10)
+    thread.join()
+    assert seen == ["numpy"]
+
+
+def test_use_backend_touches_no_other_task(need: Any) -> None:
+    need("torch")
+
+    async def one(name: str, seen: list[str]) -> None:
+        with md.use_backend(name):
+            await asyncio.sleep(0)  # the other task enters its block here
+            seen.append(md.get_backend())
+            await asyncio.sleep(0)
+        seen.append(md.get_backend())
+
+    async def both() -> tuple[list[str], list[str]]:
+        first: list[str] = []
+        second: list[str] = []
+        await asyncio.gather(one("torch", first), one("numpy", second))
+        return first, second
+
+    assert asyncio.run(both()) == (["torch", "numpy"], ["numpy", "numpy"])
+
+
+def test_the_environment_variable(monkeypatch: pytest.MonkeyPatch, need: Any) -> None:
+    need("torch")
+    monkeypatch.setenv(dispatch.VARIABLE, "torch")
+    assert md.get_backend() == "torch"
+    md.set_backend("numpy")
+    assert md.get_backend() == "numpy"
+
+
+def test_a_wrong_environment_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(dispatch.VARIABLE, "pytorch")
+    with pytest.raises(ValueError, match="MULTIDROP_BACKEND: expected one of .*'torch'.*got 'pytorch'"):
+        md.get_backend()
+
+
+def test_functions_go_by_the_tensor(backend: Any) -> None:
+    """A tensor is computed in its own framework, whatever is set; host data goes to the one that is set."""
+    X = backend.tensor(np.ones((2, 3), np.float32))
+    with md.use_backend("numpy"):
+        Y = md.dropout_layer(X, 0.5)
+    assert type(Y) is type(X)
+    for data in (np.ones(3, np.float32), np.float32(1.0), [1.0, 2.0], 3.0):
+        assert isinstance(md.dropout_layer(data, 0.5), type(X))
+
+
+def test_an_object_of_no_framework_is_named() -> None:
+    with pytest.raises(TypeError, match=r"expected a tensor or a model of one of .*; got builtins\.set"):
+        md.dropout_layer({1.0}, 0.5)
+
+
+@pytest.mark.parametrize("bad", ["jax", "Torch", "", None, 3])
+def test_an_unknown_backend_is_named(bad: Any) -> None:
+    with pytest.raises(ValueError, match="backend: expected one of .*'numpy'.*; got "):
+        md.set_backend(bad)
+    with pytest.raises(ValueError, match="backend: expected one of"), md.use_backend(bad):
+        pass
+
+
+def test_a_third_party_backend(plugin: None) -> None:
+    assert "toyframe" in md.available_backends()
+    assert "toyframe" not in sys.modules
+    with md.use_backend("toyframe"):
+        Y = md.dropout_layer([1.0] * 64, 0.5, 0)
+    assert type(Y).__name__ == "ToyTensor"
+    assert [value != 0 for value in Y.values] == md.keep_mask(64, 0.5, 0).tolist()
+    assert type(md.dropout_layer(Y, 0.5)) is type(Y)  # by its type, with NumPy in force
+
+
+def test_a_framework_that_is_not_installed(plugin: None) -> None:
+    assert "absentframe" not in md.available_backends()
+    with pytest.raises(md.BackendError, match="needs absentframe, which is not installed: pip install toyframe-backend"):
+        md.set_backend("absentframe")
+    assert md.get_backend() == "numpy"
+
+
+def test_a_built_in_framework_that_is_not_installed() -> None:
+    code = """
+import importlib.util, multidrop as md
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "torch" else find(name, *rest)
+assert "torch" not in md.available_backends()
+try:
+    md.set_backend("torch")
+except ImportError as error:
+    print(error)
+"""
+    assert python(code) == 'backend \'torch\' needs torch, which is not installed: pip install "multidrop[torch]"'
+
+
+def test_a_framework_that_is_broken(plugin: None) -> None:
+    """It is said to be broken, not absent, and why."""
+    with pytest.raises(md.BackendError, match="brokenframe is installed but fails to import: AttributeError: .*'bool'"):
+        md.set_backend("brokenframe")
+
+
+def test_a_backend_that_lacks_something(plugin: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    import multidrop_toyframe
+
+    monkeypatch.delattr(multidrop_toyframe, "Net")
+    with pytest.raises(md.BackendError, match="multidrop_toyframe lacks Net"):
+        dispatch.load("toyframe")
+
+
+def test_backends_have_the_whole_contract(backend: Any) -> None:
+    members = [name for name in vars(protocol.Backend) if not name.startswith("_")]
+    assert len(members) >= 10
+    assert backend.name in md.available_backends()
+    assert [member for member in members if not hasattr(backend, member)] == []
+
+
+LOADED = "import sys; print([m for m in ('torch', 'tensorflow', 'keras', 'mxnet', 'numba') if m in sys.modules])"
+
+
+def test_import_loads_no_framework() -> None:
+    assert python(f"import multidrop as md; md.available_backends(); md.dropout_layer([1.0], 0.5); {LOADED}") == "[]"
+
+
+def test_that_check_can_fail(need: Any) -> None:
+    need("torch")
+    assert "torch" in python(f"import multidrop as md; md.set_backend('torch'); {LOADED}")
+
+
+def test_numpy_data_loads_no_framework(need: Any) -> None:
+    """A framework that the program imported does not make a NumPy array load its backend."""
+    need("torch")
+    code = "import torch, sys, multidrop as md; md.dropout_layer([1.0], 0.5); print('multidrop_torch' in sys.modules)"
+    assert python(code) == "False"

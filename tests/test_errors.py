@@ -1,0 +1,88 @@
+"""Bad input gets one error everywhere, which names the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import multidrop as md
+
+NOT_PROBABILITIES = [-0.1, 1.1, float("nan"), float("inf"), None, "0.5", True, [0.5], 1 + 0j]
+
+
+@pytest.mark.parametrize("bad", NOT_PROBABILITIES, ids=repr)
+def test_probabilities(backend: Any, bad: Any) -> None:
+    X = backend.tensor(np.ones(4, np.float32))
+    expected = r"expected a probability, a number in \[0, 1\]; got "
+    with pytest.raises(ValueError, match="dropout: " + expected):
+        md.dropout_layer(X, bad)
+    with pytest.raises(ValueError, match="(p|rate): " + expected):
+        md.Dropout(bad)
+    with pytest.raises(ValueError, match="dropout1: " + expected):
+        md.Net(dropout1=bad)
+    with pytest.raises(ValueError, match="dropout2: " + expected):
+        md.concise_net(dropout2=bad)
+
+
+@pytest.mark.parametrize("good", [0, 1, 0.25, np.float32(0.25), np.float64(0.25), np.int64(1)], ids=repr)
+def test_numbers_of_all_kinds_are_probabilities(backend: Any, good: Any) -> None:
+    md.dropout_layer(backend.tensor(np.ones(4, np.float32)), good)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "uint8", "bool"])
+def test_tensors_that_are_not_floating(backend: Any, dtype: str) -> None:
+    X = backend.tensor(np.ones(4, dtype), dtype)
+    remedy = {"numpy": "astype", "torch": r"X\.float\(\)", "tensorflow": r"tf\.cast", "mxnet": "astype"}[backend.name]
+    message = f"X: expected a tensor of type float16, bfloat16, float32, float64; got {dtype}: convert it .*{remedy}"
+    with pytest.raises(TypeError, match=message):
+        md.dropout_layer(X, 0.5)
+
+
+def test_keys(backend: Any) -> None:
+    X = backend.tensor(np.ones(4, np.float32))
+    for bad in (-1, 2**64, "0", 0.5):
+        with pytest.raises(ValueError, match=r"key: expected an integer in \[0, 2\^64\); got "):
+            md.dropout_layer(X, 0.5, bad)
+    with pytest.raises(ValueError, match="start: expected an integer"):
+        md.dropout_layer(X, 0.5, 0, start=-1)
+
+
+@pytest.mark.parametrize("name", ["num_inputs", "num_outputs", "num_hiddens1", "num_hiddens2"])
+@pytest.mark.parametrize("bad", [0, -1, 2.5, "3", None])
+def test_sizes(backend: Any, name: str, bad: Any) -> None:
+    for build in (md.Net, md.concise_net):
+        with pytest.raises(ValueError, match=f"{name}: expected an integer above 0; got "):
+            build(**{name: bad})
+
+
+def test_dtypes(backend: Any) -> None:
+    for build in (md.Net, md.concise_net):
+        with pytest.raises(ValueError, match="dtype: expected one of 'float32', 'float64'; got 'float16'"):
+            build(dtype="float16")
+
+
+def test_a_bad_call_takes_no_mask(backend: Any) -> None:
+    """What fails advances no stream."""
+    X = backend.tensor(np.ones(64, np.float32))
+    md.manual_seed(0)
+    first = backend.to_numpy(md.dropout_layer(X, 0.5))
+    md.manual_seed(0)
+    with pytest.raises(ValueError, match="dropout"):
+        md.dropout_layer(X, 2)
+    with pytest.raises(TypeError):
+        md.dropout_layer(backend.tensor(np.ones(4, "int32"), "int32"), 0.5)
+    assert np.array_equal(backend.to_numpy(md.dropout_layer(X, 0.5)), first)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"num_epochs": 0}, {"num_epochs": 1.5}, {"lr": -1.0}, {"lr": float("nan")}, {"lr": "fast"}, {"weight_decay": -1}],
+    ids=str,
+)
+def test_training_arguments(backend: Any, arguments: dict[str, Any]) -> None:
+    (name,) = arguments
+    train_iter, test_iter = md.load_data_fashion_mnist(256, "mini")
+    with pytest.raises(ValueError, match=f"{name}: expected"):
+        md.train(md.Net(), train_iter, test_iter, **arguments)

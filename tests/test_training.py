@@ -1,0 +1,264 @@
+"""Training: agreement across frameworks, history, and going on after a kill."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import multidrop as md
+from multidrop import checkpoint as checkpoints
+from multidrop.history import Epoch, header, row
+
+
+def run(build: Callable[..., Any] = md.Net, epochs: int = 2, dtype: str = "float64", **options: Any) -> Any:
+    """A run on the mini set in the backend in force: history and net."""
+    md.manual_seed(1)
+    train_iter, test_iter = md.load_data_fashion_mnist(256, "mini", dtype=dtype)
+    net = build(dtype=dtype)
+    return md.train(net, train_iter, test_iter, epochs, 0.1, **options), net
+
+
+@pytest.fixture(scope="module")
+def reference() -> Any:
+    with md.use_backend("numpy"):
+        return run(weight_decay=1e-3)[0]
+
+
+@pytest.mark.parametrize("build", [md.Net, md.concise_net], ids=["from-scratch", "concise"])
+def test_runs_agree_across_frameworks(backend: Any, build: Callable[..., Any], reference: md.History) -> None:
+    """In float64, with equal weights, batches and masks, and a learning rate that float32 cannot hold."""
+    history, _ = run(build, weight_decay=1e-3)
+    for ours, theirs in zip(history.epochs, reference.epochs, strict=True):
+        assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-11)
+        assert ours.train_accuracy == theirs.train_accuracy
+        assert ours.test_accuracy == theirs.test_accuracy
+
+
+def test_full_set(backend: Any, full_data: None) -> None:
+    """One epoch of the section's run on the real set, as the command line makes it."""
+    md.manual_seed(0)
+    train_iter, test_iter = md.load_data_fashion_mnist(256, "full")
+    history = md.train(md.Net(), train_iter, test_iter, num_epochs=1)
+    assert "60,000" in history.settings["data"]
+    assert history.epochs[0].test_accuracy > 0.6
+    assert history.epochs[0].train_loss == pytest.approx(1.1377, abs=0.02)
+
+
+def test_weight_decay_spares_biases(backend: Any) -> None:
+    md.manual_seed(0)
+    net = md.Net(num_inputs=4, num_hiddens1=4, num_hiddens2=4, num_outputs=2, dtype="float64")
+    state = backend.get_state(net)
+    state["b1"] += 1.0
+    backend.set_state(net, state)
+    X, y = backend.tensor(np.zeros((2, 4))), backend.tensor(np.array([0, 1]))
+    backend.Trainer(net, lr=0.5, weight_decay=0.1).step(X, y)
+    after = backend.get_state(net)
+    np.testing.assert_allclose(after["W1"], state["W1"] * (1 - 0.5 * 0.1), rtol=1e-14)  # its gradient is 0, as X is
+    assert not np.array_equal(after["b3"], state["b3"] * (1 - 0.5 * 0.1))
+    backend.Trainer(net, lr=0.0, weight_decay=0.1).step(X, y)
+    assert all(np.array_equal(after[k], v) for k, v in backend.get_state(net).items() if not k.startswith("dropout"))
+
+
+def test_batches_may_be_numpy_arrays(backend: Any) -> None:
+    md.manual_seed(0)
+    generator = np.random.default_rng(0)
+    batches = [(generator.normal(size=(8, 4)).astype(np.float32), np.arange(8) % 2) for _ in range(3)]
+    history = md.train(md.Net(num_inputs=4, num_outputs=2), batches, batches, num_epochs=1)
+    assert math.isfinite(history.epochs[0].train_loss)
+
+
+def test_batches_of_another_framework_are_named(backend: Any, need: Any) -> None:
+    other = "torch" if backend.name != "torch" else "tensorflow"
+    need(other)
+    with md.use_backend(other):
+        batches, _ = md.load_data_fashion_mnist(256, "mini")
+    with pytest.raises(TypeError, match=f"expected tensors of {backend.name}, .* got tensors of {other}"):
+        md.train(md.Net(), batches, batches, num_epochs=1)
+
+
+def test_batches_that_are_used_up_are_named(backend: Any) -> None:
+    with pytest.raises(ValueError, match="train_iter: expected batches; it gave none"):
+        md.train(md.Net(), iter([]), [], num_epochs=1)
+
+
+HISTORY = md.History(
+    {"backend": "numpy", "data": "some data"},
+    [Epoch(1, 1.5, 0.5, 0.625, 2.0, 30_000.0), Epoch(2, math.nan, 0.1, 0.1, 2.5, 24_000.0)],
+)
+
+
+def test_history_as_json_and_csv(tmp_path: Path) -> None:
+    HISTORY.to_json(tmp_path / "h.json")
+    again = md.History.from_json(tmp_path / "h.json")
+    assert again.settings == HISTORY.settings
+    assert again.epochs[0] == HISTORY.epochs[0]
+    assert math.isnan(again.epochs[1].train_loss)
+    assert json.loads((tmp_path / "h.json").read_text())["epochs"][1]["train_loss"] is None
+    HISTORY.to_csv(tmp_path / "h.csv")
+    rows = list(csv.DictReader((tmp_path / "h.csv").read_text().splitlines()))
+    assert [float(r["test_accuracy"]) for r in rows] == [0.625, 0.1]
+
+
+def test_history_as_a_table() -> None:
+    lines = str(HISTORY).splitlines()
+    assert lines == [header(), row(HISTORY.epochs[0]), row(HISTORY.epochs[1])]
+    assert len(set(map(len, lines))) == 1
+    assert lines[1].split() == ["1", "1.5000", "0.5000", "0.6250", "2.00", "30,000"]
+
+
+def test_history_as_curves(tmp_path: Path) -> None:
+    figure = HISTORY.plot(tmp_path / "curves.png")
+    (panel,) = figure.axes
+    assert [line.get_label() for line in panel.lines] == ["train loss", "train accuracy", "test accuracy"]
+    assert panel.lines[2].get_ydata().tolist() == [0.625, 0.1]
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def weights(path: Path) -> dict[str, bytes]:
+    state, _ = checkpoints.load(path)
+    return {name: array.tobytes() for name, array in state.items()}
+
+
+def test_resuming_changes_nothing(backend: Any, tmp_path: Path) -> None:
+    """A run in three sittings ends as one in a single sitting, bit for bit."""
+    whole, _ = run(epochs=3, dtype="float32", checkpoint=tmp_path / "whole")
+    for epochs in (1, 2, 3):
+        md.manual_seed(None)
+        parts, _ = run(epochs=epochs, dtype="float32", checkpoint=tmp_path / "parts", resume=True)
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+    assert [e.train_loss for e in parts.epochs] == [e.train_loss for e in whole.epochs]
+
+
+def test_another_backend_goes_on(backend: Any, tmp_path: Path, reference: md.History) -> None:
+    with md.use_backend("numpy"):
+        run(epochs=1, checkpoint=tmp_path / "run", weight_decay=1e-3)
+    history, _ = run(epochs=2, checkpoint=tmp_path / "run", resume=True, weight_decay=1e-3)
+    assert history.epochs[1].train_loss == pytest.approx(reference.epochs[1].train_loss, rel=1e-11)
+
+
+def command(name: str, folder: Path, *options: str) -> list[str]:
+    data = ["--data", "mini", "--epochs", "6", "--backend", name, "--out", str(folder)]
+    return [sys.executable, "-m", "multidrop", "train", *data, "--checkpoint", str(folder / "run"), *options]
+
+
+def test_killed_and_resumed(backend: Any, tmp_path: Path) -> None:
+    """SIGKILL, some epochs into the run and at whatever instruction it happens to be."""
+    for folder in ("whole", "killed"):
+        (tmp_path / folder).mkdir()
+    subprocess.run(command(backend.name, tmp_path / "whole"), check=True, capture_output=True)
+    victim = subprocess.Popen(command(backend.name, tmp_path / "killed"), stdout=subprocess.PIPE, text=True)
+    assert victim.stdout is not None
+    for line in victim.stdout:  # a line for each epoch, as it ends
+        if line.split()[:1] == ["2"]:
+            break
+    victim.send_signal(signal.SIGKILL)
+    assert victim.wait() == -signal.SIGKILL
+    victim.stdout.close()
+    _, facts = checkpoints.load(tmp_path / "killed" / "run")
+    assert 1 <= len(facts["history"]["epochs"]) < 6
+    subprocess.run(command(backend.name, tmp_path / "killed", "--resume"), check=True, capture_output=True)
+    assert weights(tmp_path / "killed" / "run") == weights(tmp_path / "whole" / "run")
+
+
+def test_killed_while_writing(tmp_path: Path) -> None:
+    """A process that does nothing but write checkpoints, killed at ten random moments: the file is whole each time."""
+    code = f"""
+import numpy as np
+from multidrop import checkpoint
+state = {{"W1": np.zeros((1000, 1000))}}
+n = 0
+while True:
+    n += 1
+    state["W1"][:] = n
+    checkpoint.save({str(tmp_path / "run")!r}, state, {{"n": n}})
+    print(n, flush=True)
+"""
+    for wait in np.random.default_rng(0).uniform(0, 0.03, 10):
+        victim = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        assert victim.stdout is not None
+        victim.stdout.readline()
+        time.sleep(wait)  # not for something to happen: to choose the moment
+        victim.kill()
+        victim.communicate()
+        state, facts = checkpoints.load(tmp_path / "run")
+        assert (state["W1"] == facts["n"]).all()
+
+
+def test_a_checkpoint_is_not_overwritten_unasked(tmp_path: Path) -> None:
+    run(epochs=1, checkpoint=tmp_path / "run")
+    before = (tmp_path / "run").read_bytes()
+    with pytest.raises(md.CheckpointError, match="exists; resume the run in it, or delete it"):
+        run(epochs=1, checkpoint=tmp_path / "run")
+    assert (tmp_path / "run").read_bytes() == before
+
+
+def test_a_run_with_other_settings_is_not_gone_on_with(tmp_path: Path) -> None:
+    run(epochs=1, checkpoint=tmp_path / "run")
+    before = (tmp_path / "run").read_bytes()
+    with pytest.raises(md.CheckpointError, match=r"weight_decay was 0\.0, now it is 0\.5"):
+        run(epochs=2, checkpoint=tmp_path / "run", resume=True, weight_decay=0.5)
+    with pytest.raises(md.CheckpointError, match=r"of another net: state: expected W1 of shape"):
+        run(lambda **o: md.Net(num_hiddens1=9, **o), epochs=2, checkpoint=tmp_path / "run", resume=True)
+    assert (tmp_path / "run").read_bytes() == before
+
+
+def test_what_cannot_be_resumed_exactly_is_refused(backend: Any, tmp_path: Path) -> None:
+    train_iter, test_iter = md.load_data_fashion_mnist(256, "mini")
+    with pytest.raises(md.CheckpointError, match="expected a net whose masks are keyed"):
+        md.train(md.Net(), train_iter, test_iter, 1, checkpoint=tmp_path / "run")
+    with pytest.raises(md.CheckpointError, match="expected a train_iter of load_data_fashion_mnist"):
+        md.train(md.Net(seed=0), list(test_iter)[:1], test_iter, 1, checkpoint=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "emptied", "foreign"])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "run"
+    checkpoints.save(path, {"W1": np.arange(1000.0)}, {})
+    content = bytearray(path.read_bytes())
+    if damage == "truncated":
+        path.write_bytes(content[:-100])
+    elif damage == "altered":
+        content[-100] ^= 1
+        path.write_bytes(content)
+    elif damage == "emptied":
+        path.write_bytes(b"")
+    else:
+        from safetensors.numpy import save_file
+
+        save_file({"W1": np.zeros(3)}, path)
+    with pytest.raises(md.CheckpointError, match=str(path)):
+        checkpoints.load(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files by a system call of POSIX")
+def test_a_full_disk(tmp_path: Path) -> None:
+    """The write fails in its middle, as on a full disk: the checkpoint before it is kept, and nothing else is left."""
+    path = tmp_path / "run"
+    checkpoints.save(path, {"W1": np.zeros(1000)}, {"n": 1})
+    code = f"""
+import resource, numpy as np
+from multidrop import checkpoint
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    checkpoint.save({str(path)!r}, {{"W1": np.ones(1_000_000)}}, {{"n": 2}})
+except checkpoint.CheckpointError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "could not be written" in done.stdout
+    assert "the one before it is kept" in done.stdout
+    assert checkpoints.load(path)[1] == {"n": 1}
+    assert os.listdir(tmp_path) == ["run"]
