@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +45,7 @@ class Architecture:
     def layers(self) -> tuple[tuple[int, int], ...]:
         """(inputs, outputs) of each linear layer."""
         sizes = (self.num_inputs, self.num_hiddens1, self.num_hiddens2, self.num_outputs)
-        return tuple(zip(sizes, sizes[1:]))
+        return tuple(pairwise(sizes))
 
     def initial_weights(self, key: Key) -> State:
         """`W1`, `b1`, … as host arrays: weights normal with deviation 0.01, biases zero.

@@ -78,9 +78,7 @@ def _train_one(name: str, options: TrainOptions, checkpoint: Path | None) -> His
         md.manual_seed(options.seed)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            train_iter, test_iter = md.load_data_fashion_mnist(
-                options.batch_size, options.data, dtype=options.dtype
-            )
+            train_iter, test_iter = md.load_data_fashion_mnist(options.batch_size, options.data, dtype=options.dtype)
         for warning in caught:
             console.print(f"[yellow]warning:[/] {warning.message}", soft_wrap=True)
         build = md.concise_net if options.concise else md.Net
@@ -126,7 +124,7 @@ def _comparison(histories: Sequence[History]) -> list[list[Any]]:
     """A line of names, then a line for each epoch: each curve in each backend, and the largest difference between
     two backends, that of the loss relative to it."""
     lines: list[list[Any]] = [["epoch"]]
-    for field, label in CURVES:
+    for _, label in CURVES:
         lines[0] += [f"{label} {h.settings['backend']}" for h in histories] + [f"{label} difference"]
     for epochs in zip(*(h.epochs for h in histories), strict=True):
         line: list[Any] = [epochs[0].epoch]

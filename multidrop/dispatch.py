@@ -167,7 +167,7 @@ _HOST = (np.ndarray, np.generic, list, tuple, numbers.Number)
 @cache
 def _backend_of_type(cls: type) -> Backend | None:
     """The backend to which instances of a class belong; None for host data, which belongs to none."""
-    if not issubclass(cls, _HOST) or issubclass(cls, np.ndarray) and cls is not np.ndarray:
+    if not issubclass(cls, _HOST) or (issubclass(cls, np.ndarray) and cls is not np.ndarray):
         for name in _declared():
             # A framework's object exists only where the framework is imported, so none is imported to look.
             if name in sys.modules and issubclass(cls, tuple(load(name).types)):
@@ -188,4 +188,4 @@ def backend_of(value: Any) -> Backend:
     Raises:
         TypeError: where no backend knows its type.
     """
-    return _backend_of_type(type(value)) or current()
+    return _backend_of_type(type(value)) or current()  # type: ignore[arg-type]  # a type is hashable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ def _draw_net(panel: Axes, keep: Sequence[bool] | np.ndarray) -> None:
     """One net: the units that are not kept stand empty and without a connection."""
     layers = [_row(INPUTS, "x", 0.0), _row(HIDDEN, "h", 1.0), _row(OUTPUTS, "o", 2.0)]
     alive = [np.ones(INPUTS, bool), keep, np.ones(OUTPUTS, bool)]
-    for lower, upper, lower_alive, upper_alive in zip(layers, layers[1:], alive, alive[1:]):
+    for (lower, lower_alive), (upper, upper_alive) in pairwise(zip(layers, alive, strict=True)):
         for (x0, y0, _), kept0 in zip(lower, lower_alive, strict=True):
             for (x1, y1, _), kept1 in zip(upper, upper_alive, strict=True):
                 if kept0 and kept1:

@@ -72,7 +72,9 @@ class History:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> History:
         """The history that `to_dict` wrote."""
-        rows = [{k: math.nan if v is None else v for k, v in row.items()} for row in content["epochs"]]
+        rows: list[dict[str, Any]] = [
+            {k: math.nan if v is None else v for k, v in row.items()} for row in content["epochs"]
+        ]
         return cls(dict(content["settings"]), [Epoch(**row) for row in rows])
 
     def to_json(self, path: str | Path) -> None:
@@ -123,13 +125,15 @@ def plot(histories: Sequence[History], path: str | Path | None = None) -> Figure
 
 
 def _draw_curves(panel: Axes, history: History) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     numbers = [epoch.epoch for epoch in history.epochs]
     for (name, label), style in zip(CURVES, ("-", "--", "-."), strict=True):
         # A marker as well, for a run of one epoch has no line.
         panel.plot(numbers, [getattr(e, name) for e in history.epochs], style, marker=".", label=label)
     panel.set_title(history.settings.get("backend", ""))
     panel.set_xlabel("epoch")
-    panel.xaxis.get_major_locator().set_params(integer=True)
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.set_ylim(bottom=0)
     panel.grid(alpha=0.3)
 

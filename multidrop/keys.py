@@ -111,16 +111,18 @@ class Seeds:
     """Hands every part that is built a key of its own: the n-th part of a kind always gets the same one.
 
     Args:
-        root: what all of them are derived from.
+        root: what all of them are derived from; None leaves every part to its framework's own generator.
     """
 
-    def __init__(self, root: Key) -> None:
+    def __init__(self, root: Key | None) -> None:
         self.root = root
         self._built: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def next(self, kind: str) -> Key:
+    def next(self, kind: str) -> Key | None:
         """The key of the next part of `kind` ("dropout", "weights", "batches")."""
+        if self.root is None:
+            return None
         with self._lock:
             number = self._built[kind]
             self._built[kind] += 1
@@ -164,25 +166,18 @@ def manual_seed(seed: int | None) -> None:
         listener(root)
 
 
-def seeds_for(framework: str, seed: int | Key | Seeds | None = None) -> Seeds | None:
-    """Where the parts of a net, layer or loader get their keys: from its own `seed`, from `manual_seed`, or (None)
-    from the framework's own generator."""
-    if isinstance(seed, Seeds):
-        return seed
+def seeds_for(framework: str, seed: int | Key | None = None) -> Seeds:
+    """Where the parts of a net or a loader get their keys: from its own `seed`, else from `manual_seed`, else from the
+    framework's own generator."""
     if seed is not None:
         return Seeds(as_key(seed, "seed"))
     with _manual.lock:
-        if _manual.root is None:
-            return None
         return _manual.seeds.setdefault(framework, Seeds(_manual.root))
 
 
 def layer_key(framework: str, seed: int | Key | None = None) -> Key | None:
     """The key of a new dropout layer, or None where it is to follow the framework's own generator."""
-    if seed is not None:
-        return as_key(seed, "seed")
-    seeds = seeds_for(framework)
-    return None if seeds is None else seeds.next("dropout")
+    return seeds_for(framework).next("dropout") if seed is None else as_key(seed, "seed")
 
 
 def call_key(framework: str) -> Key | None:

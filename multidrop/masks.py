@@ -72,9 +72,7 @@ def scale(p: float, dtype: str = "float64") -> float:
     return exact if dtype == "float64" else float(np.float32(exact))
 
 
-def keep_mask(
-    shape: int | Sequence[int], dropout: float, key: int | Key, start: int = 0
-) -> npt.NDArray[np.bool_]:
+def keep_mask(shape: int | Sequence[int], dropout: float, key: int | Key, start: int = 0) -> npt.NDArray[np.bool_]:
     """The mask itself: True where an element is kept.
 
     Args:
@@ -116,7 +114,7 @@ def dropout(x: npt.NDArray, p: float, key: int | Key, start: int = 0) -> npt.NDA
     if p == 0.0:
         return x
     dtype = x.dtype.name
-    compute = np.float64 if dtype == "float64" else np.float32
+    compute = np.dtype("float64" if dtype == "float64" else "float32")
     with np.errstate(over="ignore", invalid="ignore"):  # a large x may become infinite, in silence as in a framework
-        scaled = (x.astype(compute) * compute(scale(p, dtype))).astype(x.dtype)
+        scaled = (x.astype(compute) * np.array(scale(p, dtype), compute)).astype(x.dtype)
     return np.where(keep_mask(x.shape, p, key, start), scaled, np.zeros((), x.dtype))

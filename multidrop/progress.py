@@ -73,5 +73,3 @@ class Display:
     def _print(self, text: str) -> None:
         if self._console is not None:
             self._console.print(text, soft_wrap=True)
-
-

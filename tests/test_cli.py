@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import multidrop as md
+from multidrop import masks
 from multidrop.dispatch import VARIABLE
 
 
@@ -58,9 +61,7 @@ def test_train_with_every_option(tmp_path: Path) -> None:
 def test_all_backends_side_by_side(tmp_path: Path, need: Any) -> None:
     for name in ("numpy", "torch", "tensorflow", "mxnet"):
         need(name)
-    done = multidrop(
-        "train", "--backend", "all", "--data", "mini", "--epochs", "1", "--dtype", "float64", cwd=tmp_path
-    )
+    done = multidrop("train", "--backend", "all", "--data", "mini", "--epochs", "1", "--dtype", "float64", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "largest relative difference" in done.stdout
     with open(tmp_path / "multidrop-out" / "comparison.csv") as file:
@@ -80,29 +81,45 @@ def test_the_backend_of_the_environment(tmp_path: Path, need: Any) -> None:
     assert md.History.from_json(tmp_path / "multidrop-out" / "history.json").settings["backend"] == "torch"
 
 
-def test_demo(backend: Any, tmp_path: Path) -> None:
-    done = multidrop("demo", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert f"{backend.name} {backend.version}" in done.stdout
-    assert (tmp_path / "multidrop-out" / "dropout.png").read_bytes().startswith(b"\x89PNG")
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """What `multidrop demo` prints of all backends, which takes a while to import."""
+    folder = tmp_path_factory.mktemp("demo")
+    done = multidrop("demo", cwd=folder)
+    assert (folder / "multidrop-out" / "dropout.png").read_bytes().startswith(b"\x89PNG")
+    return done
 
 
-def test_backends(backend: Any, tmp_path: Path) -> None:
-    done = multidrop("backends", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    (line,) = [line for line in done.stdout.splitlines() if f" {backend.name} " in line]
-    assert backend.version in line
-    assert ("in force" if backend.name == "numpy" else "ready") in line
+def test_demo(backend: Any, demo: subprocess.CompletedProcess[str]) -> None:
+    """Each backend shows the section's examples, with the same numbers."""
+    assert demo.returncode == 0, demo.stderr
+    shown = demo.stdout.split(f"{backend.name} {backend.version}\n")[1].split("\n\n")[0]
+    printed = re.split(r"dropout_layer\(X, [\d.]+\)", shown)[1:]
+    X = np.arange(16.0, dtype=np.float32).reshape(2, 8)
+    for p, text in zip((0.0, 0.5, 1.0), printed, strict=True):
+        numbers = [float(number) for number in re.findall(r"\d+\.", text)]
+        assert numbers == masks.dropout(X, p, md.Key(0)).ravel().tolist()
 
 
-def test_backends_that_cannot_be_used(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def backends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The line that `multidrop backends` has of each, a third party's among them."""
     plugin = str(Path(__file__).parent / "plugin")
-    done = multidrop("backends", cwd=tmp_path, PYTHONPATH=plugin, PYTHONWARNINGS="", COLUMNS="250")
-    lines = {line.split()[1]: line for line in done.stdout.splitlines() if "frame" in line}
-    assert "not installed: pip install toyframe-backend" in lines["absentframe"]
-    assert "broken: " in lines["brokenframe"]
-    assert "AttributeError: module 'numpy' has no attribute 'bool'" in lines["brokenframe"]
-    assert "ready" in lines["toyframe"]
+    done = multidrop("backends", cwd=tmp_path_factory.mktemp("backends"), PYTHONPATH=plugin, COLUMNS="250")
+    assert done.returncode == 0, done.stderr
+    return {line.split()[1]: line for line in done.stdout.splitlines() if len(line.split()) > 2}
+
+
+def test_backends(backend: Any, backends: dict[str, str]) -> None:
+    assert backend.version in backends[backend.name]
+    assert ("in force" if backend.name == "numpy" else "ready") in backends[backend.name]
+
+
+def test_backends_that_cannot_be_used(backends: dict[str, str]) -> None:
+    assert "not installed: pip install toyframe-backend" in backends["absentframe"]
+    assert "broken: " in backends["brokenframe"]
+    assert "AttributeError: module 'numpy' has no attribute 'bool'" in backends["brokenframe"]
+    assert "ready" in backends["toyframe"]
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_the_environment_variable(monkeypatch: pytest.MonkeyPatch, need: Any) ->
 
 def test_a_wrong_environment_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(dispatch.VARIABLE, "pytorch")
-    with pytest.raises(ValueError, match="MULTIDROP_BACKEND: expected one of .*'torch'.*got 'pytorch'"):
+    with pytest.raises(ValueError, match=r"MULTIDROP_BACKEND: expected one of .*'torch'.*got 'pytorch'"):
         md.get_backend()
 
 
@@ -154,7 +154,7 @@ def test_an_object_of_no_framework_is_named() -> None:
 
 @pytest.mark.parametrize("bad", ["jax", "Torch", "", None, 3])
 def test_an_unknown_backend_is_named(bad: Any) -> None:
-    with pytest.raises(ValueError, match="backend: expected one of .*'numpy'.*; got "):
+    with pytest.raises(ValueError, match=r"backend: expected one of .*'numpy'.*; got "):
         md.set_backend(bad)
     with pytest.raises(ValueError, match="backend: expected one of"), md.use_backend(bad):
         pass
@@ -172,7 +172,9 @@ def test_a_third_party_backend(plugin: None) -> None:
 
 def test_a_framework_that_is_not_installed(plugin: None) -> None:
     assert "absentframe" not in md.available_backends()
-    with pytest.raises(md.BackendError, match="needs absentframe, which is not installed: pip install toyframe-backend"):
+    with pytest.raises(
+        md.BackendError, match="needs absentframe, which is not installed: pip install toyframe-backend"
+    ):
         md.set_backend("absentframe")
     assert md.get_backend() == "numpy"
 
@@ -188,12 +190,12 @@ try:
 except ImportError as error:
     print(error)
 """
-    assert python(code) == 'backend \'torch\' needs torch, which is not installed: pip install "multidrop[torch]"'
+    assert python(code) == "backend 'torch' needs torch, which is not installed: pip install \"multidrop[torch]\""
 
 
 def test_a_framework_that_is_broken(plugin: None) -> None:
     """It is said to be broken, not absent, and why."""
-    with pytest.raises(md.BackendError, match="brokenframe is installed but fails to import: AttributeError: .*'bool'"):
+    with pytest.raises(md.BackendError, match="brokenframe is installed but fails to import: AttributeError: module"):
         md.set_backend("brokenframe")
 
 

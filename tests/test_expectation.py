@@ -4,8 +4,8 @@ Size and power. For h = 1 an output is 1/(1 − p) with probability 1 − p, els
 of N of them has the deviation s = sqrt(p/((1 − p)·N)). The test asks for |mean − 1| < 5·s; for random masks a right
 implementation would fail it once in 1.7 million keys (2·Q(5)), and the keys here are fixed, so that it passes always
 or never. With N = 2^22 and p = 0.5 the bound is 0.0024: an implementation whose expectation is off by twice that,
-0.5 %, fails with the probability 1 − Q(5) > 0.999999. Kernels that quantise p to 8 bits but scale by the exact p are off
-by up to 0.4 % at p = 0.5 and by up to 1.6 % at p = 0.9, where the bound is 0.0073.
+0.5 %, fails with the probability 1 − Q(5) > 0.999999. Kernels that quantise p to 8 bits but scale by the exact p are
+off by up to 0.4 % at p = 0.5 and by up to 1.6 % at p = 0.9, where the bound is 0.0073.
 """
 
 from __future__ import annotations

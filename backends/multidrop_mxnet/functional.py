@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -14,6 +15,9 @@ from multidrop.keys import Key, as_key, call_key
 
 NAME = "mxnet"
 
+# At exit MXNet ends the threads that run a Function's backward, and then waits, forever, for those still queued.
+atexit.register(mx.nd.waitall)
+
 Array: TypeAlias = mx.nd.NDArray
 """Either kind of array: `mx.np.ndarray` is a subclass."""
 
@@ -21,7 +25,7 @@ Array: TypeAlias = mx.nd.NDArray
 def tensor(data: Any, dtype: str | None = None) -> Array:
     """An array of host data: of `dtype`, or else of the type that `mx.np.array` gives it (a NumPy array's own; float32
     for lists and numbers). An array of MXNet that is of that type already is given back."""
-    if isinstance(data, Array):
+    if isinstance(data, mx.nd.NDArray):
         return data if dtype is None else data.astype(dtype, copy=False)
     return mx.np.array(data, dtype)
 

@@ -19,6 +19,7 @@ from .functional import NAME, Array, draw_key, tensor
 from .layers import Dropout, StreamParameter
 
 
+@mx.util.use_np_shape  # for a batch of no examples
 class Net:
     """Two hidden layers with ReLU and dropout; maps X of shape (n, …), num_inputs elements an example, to logits of
     shape (n, num_outputs).
@@ -46,9 +47,9 @@ class Net:
         self.num_inputs = architecture.num_inputs
         self.is_training = is_training
         seeds = seeds_for(NAME, seed)
-        weights = architecture.initial_weights(seeds.next("weights") if seeds else draw_key())
-        self.dropout1 = Dropout(dropout1, seed=seeds and seeds.next("dropout"))
-        self.dropout2 = Dropout(dropout2, seed=seeds and seeds.next("dropout"))
+        weights = architecture.initial_weights(seeds.next("weights") or draw_key())
+        self.dropout1 = Dropout(dropout1, seed=seeds.next("dropout"))
+        self.dropout2 = Dropout(dropout2, seed=seeds.next("dropout"))
         self.params = [tensor(weight) for weight in weights.values()]
         for param in self.params:
             param.attach_grad()
@@ -88,14 +89,14 @@ def concise_net(
     """The same net as a `Sequential`, initialized. Args and errors are those of `multidrop.concise_net`."""
     architecture = Architecture(num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype)
     seeds = seeds_for(NAME, seed)
-    weights = architecture.initial_weights(seeds.next("weights") if seeds else draw_key())
+    weights = architecture.initial_weights(seeds.next("weights") or draw_key())
     (in1, out1), (in2, out2), (in3, out3) = architecture.layers
     net = Sequential()
     net.add(
         nn.Dense(out1, activation="relu", in_units=in1, dtype=dtype),
-        Dropout(dropout1, seed=seeds and seeds.next("dropout")),
+        Dropout(dropout1, seed=seeds.next("dropout")),
         nn.Dense(out2, activation="relu", in_units=in2, dtype=dtype),
-        Dropout(dropout2, seed=seeds and seeds.next("dropout")),
+        Dropout(dropout2, seed=seeds.next("dropout")),
         nn.Dense(out3, in_units=in3, dtype=dtype),
     )
     net.initialize(mx.init.Zero())  # which leaves MXNet's generator alone

@@ -92,7 +92,7 @@ def _removed(name: str) -> Callable[..., Any]:
 
 
 def _in1d(ar1: Any, ar2: Any, **kwargs: Any) -> np.ndarray:
-    return np.isin(ar1, ar2, **kwargs).ravel()
+    return np.isin(ar1, ar2, **kwargs).reshape(-1)
 
 
 def _msort(a: Any) -> np.ndarray:

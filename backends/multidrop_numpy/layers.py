@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import numpy.typing as npt
 
 from multidrop import checks, masks

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from multidrop.architecture import Architecture, check_state
-from multidrop.keys import Key, seeds_for
+from multidrop.keys import Key, Stream, seeds_for
 from multidrop.protocol import State
 
 from .functional import NAME, draw_key, relu
@@ -41,13 +41,11 @@ class Net(Layer):
         dtype: str = "float32",
     ) -> None:
         super().__init__()
-        self.architecture = Architecture(
-            num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype
-        )
+        self.architecture = Architecture(num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype)
         seeds = seeds_for(NAME, seed)
-        self.parameters = self.architecture.initial_weights(seeds.next("weights") if seeds else draw_key())
-        self.dropout1 = Dropout(dropout1, seed=seeds and seeds.next("dropout"))
-        self.dropout2 = Dropout(dropout2, seed=seeds and seeds.next("dropout"))
+        self.parameters = self.architecture.initial_weights(seeds.next("weights") or draw_key())
+        self.dropout1 = Dropout(dropout1, seed=seeds.next("dropout"))
+        self.dropout2 = Dropout(dropout2, seed=seeds.next("dropout"))
         self.train(is_training)
 
     def children(self) -> Iterator[Layer]:
@@ -91,15 +89,15 @@ def concise_net(
     """The same net as a `Sequential`. Args and errors are those of `multidrop.concise_net`."""
     architecture = Architecture(num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype)
     seeds = seeds_for(NAME, seed)
-    w = architecture.initial_weights(seeds.next("weights") if seeds else draw_key())
+    w = architecture.initial_weights(seeds.next("weights") or draw_key())
     return Sequential(
         Flatten(),
         Linear(w["W1"], w["b1"]),
         ReLU(),
-        Dropout(dropout1, seed=seeds and seeds.next("dropout")),
+        Dropout(dropout1, seed=seeds.next("dropout")),
         Linear(w["W2"], w["b2"]),
         ReLU(),
-        Dropout(dropout2, seed=seeds and seeds.next("dropout")),
+        Dropout(dropout2, seed=seeds.next("dropout")),
         Linear(w["W3"], w["b3"]),
     )
 
@@ -111,15 +109,15 @@ def _weights(net: Layer) -> dict[str, Array]:
     return {f"{name}{i}": w[name] for i, w in enumerate(linear, start=1) for name in ("W", "b")}
 
 
-def _streams(net: Layer) -> dict[str, Dropout]:
+def _streams(net: Layer) -> dict[str, Stream]:
     layers = [layer for layer in net.children() if isinstance(layer, Dropout)]
-    return {f"dropout{i}": layer for i, layer in enumerate(layers, start=1) if layer.stream is not None}
+    return {f"dropout{i}": layer.stream for i, layer in enumerate(layers, start=1) if layer.stream is not None}
 
 
 def get_state(net: Layer) -> State:
     """A net's weights and mask streams, copied; see `multidrop.protocol.State`. A dropout layer that follows NumPy's
     generator has no stream, and is left out."""
-    streams = {name: layer.stream.key for name, layer in _streams(net).items()}
+    streams = {name: stream.key for name, stream in _streams(net).items()}
     state = {name: w.copy() for name, w in _weights(net).items()}
     return state | {name: np.array([key.seed, key.call], np.uint64) for name, key in streams.items()}
 
@@ -134,5 +132,5 @@ def set_state(net: Layer, state: Mapping[str, Array]) -> None:
     check_state(state, {name: w.shape for name, w in weights.items()} | dict.fromkeys(streams, (2,)))
     for name, w in weights.items():
         w[...] = state[name]
-    for name, layer in streams.items():
-        layer.stream.key = Key(*map(int, state[name]))
+    for name, stream in streams.items():
+        stream.key = Key(*map(int, state[name]))

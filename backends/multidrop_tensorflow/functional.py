@@ -226,7 +226,7 @@ class _Calls:
         """Go on from where `manual_seed` with that root key begins; None: from `tf.random`."""
         with self._lock:
             self._start = None if root is None else root.fold_in("calls")
-            if self._stream is not None:
+            if self._stream is not None and self._seeded is not None:
                 with tf.init_scope():
                     self._stream.assign(signed(self._start or Key(0)))
                     self._seeded.assign(self._start is not None)

@@ -45,9 +45,9 @@ class Net(keras.Model):
         self.is_training = is_training
         self.lin1, self.lin2, self.lin3 = _linear_layers(architecture)
         seeds = seeds_for(NAME, seed)
-        weights = architecture.initial_weights(seeds.next("weights") if seeds else draw_key())
-        self.dropout1 = Dropout(dropout1, seed=seeds and seeds.next("dropout"), dtype=dtype)
-        self.dropout2 = Dropout(dropout2, seed=seeds and seeds.next("dropout"), dtype=dtype)
+        weights = architecture.initial_weights(seeds.next("weights") or draw_key())
+        self.dropout1 = Dropout(dropout1, seed=seeds.next("dropout"), dtype=dtype)
+        self.dropout2 = Dropout(dropout2, seed=seeds.next("dropout"), dtype=dtype)
         _set_weights(self, weights)
         self.built = True
 
@@ -72,15 +72,15 @@ def concise_net(
     """The same net as a `keras.Sequential`. Args and errors are those of `multidrop.concise_net`."""
     architecture = Architecture(num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype)
     seeds = seeds_for(NAME, seed)
-    weights = architecture.initial_weights(seeds.next("weights") if seeds else draw_key())
+    weights = architecture.initial_weights(seeds.next("weights") or draw_key())
     lin1, lin2, lin3 = _linear_layers(architecture)
     net = FlatteningSequential(
         [
             keras.Input((architecture.num_inputs,), dtype=dtype),
             lin1,
-            Dropout(dropout1, seed=seeds and seeds.next("dropout"), dtype=dtype),
+            Dropout(dropout1, seed=seeds.next("dropout"), dtype=dtype),
             lin2,
-            Dropout(dropout2, seed=seeds and seeds.next("dropout"), dtype=dtype),
+            Dropout(dropout2, seed=seeds.next("dropout"), dtype=dtype),
             lin3,
         ]
     )

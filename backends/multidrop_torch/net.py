@@ -45,9 +45,9 @@ class Net(nn.Module):
         self.lin1, self.lin2, self.lin3 = _linear_layers(architecture)
         self.relu = nn.ReLU()
         seeds = seeds_for(NAME, seed)
-        weights = architecture.initial_weights(seeds.next("weights") if seeds else draw_key())
-        self.dropout1 = Dropout(dropout1, seed=seeds and seeds.next("dropout"))
-        self.dropout2 = Dropout(dropout2, seed=seeds and seeds.next("dropout"))
+        weights = architecture.initial_weights(seeds.next("weights") or draw_key())
+        self.dropout1 = Dropout(dropout1, seed=seeds.next("dropout"))
+        self.dropout2 = Dropout(dropout2, seed=seeds.next("dropout"))
         _set_weights(self, weights)
         self.train(is_training)
 
@@ -71,16 +71,16 @@ def concise_net(
     """The same net as an `nn.Sequential`. Args and errors are those of `multidrop.concise_net`."""
     architecture = Architecture(num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype)
     seeds = seeds_for(NAME, seed)
-    weights = architecture.initial_weights(seeds.next("weights") if seeds else draw_key())
+    weights = architecture.initial_weights(seeds.next("weights") or draw_key())
     lin1, lin2, lin3 = _linear_layers(architecture)
     net = nn.Sequential(
         nn.Flatten(),
         lin1,
         nn.ReLU(),
-        Dropout(dropout1, seed=seeds and seeds.next("dropout")),
+        Dropout(dropout1, seed=seeds.next("dropout")),
         lin2,
         nn.ReLU(),
-        Dropout(dropout2, seed=seeds and seeds.next("dropout")),
+        Dropout(dropout2, seed=seeds.next("dropout")),
         lin3,
     )
     _set_weights(net, weights)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +22,7 @@ class Trainer:
         self.net = net
         biases = [p for p in net.parameters() if p.ndim == 1]
         weights = [p for p in net.parameters() if p.ndim != 1]
-        groups = [{"params": weights, "weight_decay": weight_decay}, {"params": biases}]
+        groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": weight_decay}, {"params": biases}]
         self.optimizer = torch.optim.SGD(groups, lr=lr)
 
     def step(self, X: Tensor, y: Tensor) -> tuple[float, int]:

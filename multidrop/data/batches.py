@@ -96,7 +96,7 @@ def load_data_fashion_mnist(
     checks.choice("dtype", dtype, DTYPES)
     backend = current()
     seeds = seeds_for(backend.name, seed)
-    key = seeds.next("batches") if seeds else backend.draw_key()
+    key = seeds.next("batches") or backend.draw_key()
     images: ImageSet = load(data)
     options: dict[str, Any] = {"dtype": dtype, "source": str(images)}
     return (
