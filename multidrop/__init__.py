@@ -5,10 +5,9 @@ from .builders import Dropout, Net, concise_net
 from .checkpoint import CheckpointError
 from .data import Batches, DataError, load_data_fashion_mnist
 from .dispatch import BackendError, available_backends, get_backend, set_backend, use_backend
-from .functional import dropout_layer
+from .functional import dropout_layer, keep_mask
 from .history import History
 from .keys import Key, Stream, manual_seed
-from .masks import keep_mask
 from .training import train
 
 __version__ = "0.1.0"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 FLOATING = ("float16", "bfloat16", "float32", "float64")
@@ -50,6 +51,30 @@ def word64(name: str, value: object) -> int:
     if number is None or not 0 <= number < 2**64:
         raise ValueError(f"{name}: expected an integer in [0, 2^64); got {shown(value)}")
     return number
+
+
+def span(start: object, count: int) -> int:
+    """The index of a tensor's first element, as an int.
+
+    Raises:
+        ValueError: where it, or that of the last of `count` elements, is no integer in [0, 2^64).
+    """
+    number = word64("start", start)
+    if number + count > 2**64:
+        raise ValueError(f"start: expected start + count of at most 2^64; got {number} + {count}")
+    return number
+
+
+def shape(value: int | Sequence[int]) -> tuple[int, ...]:
+    """A shape as a tuple; an integer is that of a row.
+
+    Raises:
+        ValueError: for a negative dimension.
+    """
+    sizes = (value,) if isinstance(value, int) else tuple(value)
+    if any(size < 0 for size in sizes):
+        raise ValueError(f"shape: expected dimensions of at least 0; got {sizes}")
+    return sizes
 
 
 def positive(name: str, value: object) -> int:

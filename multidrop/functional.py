@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from .dispatch import backend_of
+from .kernel import keep_mask
 from .keys import Key
+
+__all__ = ["dropout_layer", "keep_mask"]
 
 
 def dropout_layer(X: Any, dropout: float, key: int | Key | None = None, *, start: int = 0) -> Any:

@@ -51,9 +51,7 @@ def uniforms(count: int, key: int | Key, start: int = 0) -> npt.NDArray[np.uint3
     Raises:
         ValueError: for a bad key, or where an index would leave [0, 2^64).
     """
-    key, start = as_key(key), checks.word64("start", start)
-    if start + count > 2**64:
-        raise ValueError(f"start: expected start + count of at most 2^64; got {start} + {count}")
+    key, start = as_key(key), checks.span(start, count)
     first, skipped = divmod(start, 8)
     blocks = -(-(skipped + count) // 8)
     coarse, fine = (_lanes(first, blocks, key, plane) for plane in (0, 1))
@@ -73,24 +71,9 @@ def scale(p: float, dtype: str = "float64") -> float:
 
 
 def keep_mask(shape: int | Sequence[int], dropout: float, key: int | Key, start: int = 0) -> npt.NDArray[np.bool_]:
-    """The mask itself: True where an element is kept.
-
-    Args:
-        shape: the tensor's shape.
-        dropout: p, the probability that an element is dropped, in [0, 1].
-        key: the mask's key; an int means `Key(int)`.
-        start: the index of the first element, where this is a part of a larger tensor.
-
-    Returns:
-        A bool array of that shape.
-
-    Raises:
-        ValueError: for a probability outside [0, 1], a bad key, a negative dimension or an index outside [0, 2^64).
-    """
+    """`multidrop.keep_mask`: a bool array of `shape`, True where an element is kept."""
     p = checks.probability("dropout", dropout)
-    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
-    if any(size < 0 for size in sizes):
-        raise ValueError(f"shape: expected dimensions of at least 0; got {sizes}")
+    sizes = checks.shape(shape)
     # Compared in 64 bits, for at p = 0 the threshold is 2^32.
     kept = uniforms(math.prod(sizes), key, start).astype(np.uint64) < np.uint64(threshold(p))
     return kept.reshape(sizes)
@@ -117,4 +100,6 @@ def dropout(x: npt.NDArray, p: float, key: int | Key, start: int = 0) -> npt.NDA
     compute = np.dtype("float64" if dtype == "float64" else "float32")
     with np.errstate(over="ignore", invalid="ignore"):  # a large x may become infinite, in silence as in a framework
         scaled = (x.astype(compute) * np.array(scale(p, dtype), compute)).astype(x.dtype)
-    return np.where(keep_mask(x.shape, p, key, start), scaled, np.zeros((), x.dtype))
+    y = np.zeros(x.shape, x.dtype)
+    np.copyto(y, scaled, where=keep_mask(x.shape, p, key, start))
+    return y

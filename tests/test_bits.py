@@ -25,19 +25,19 @@ def tie(key: md.Key, index: int, offset: int) -> float:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_masks_of_all_shapes(mode: Mode, shape: tuple[int, ...]) -> None:
     for key in KEYS:
-        assert np.array_equal(mode.keep_mask(shape, 0.2, key, 0), md.keep_mask(shape, 0.2, key))
+        assert np.array_equal(mode.keep_mask(shape, 0.2, key, 0), masks.keep_mask(shape, 0.2, key))
 
 
 @pytest.mark.parametrize("p", [0.0, *PROBABILITIES, 1.0])
 def test_masks_of_all_probabilities(mode: Mode, p: float) -> None:
     for key in KEYS[:3]:
-        assert np.array_equal(mode.keep_mask((1001,), p, key, 0), md.keep_mask(1001, p, key))
+        assert np.array_equal(mode.keep_mask((1001,), p, key, 0), masks.keep_mask(1001, p, key))
 
 
 @pytest.mark.parametrize("start", STARTS)
 def test_masks_from_any_start(mode: Mode, start: int) -> None:
     for key in KEYS[:3]:
-        assert np.array_equal(mode.keep_mask((3, 37), 0.2, key, start), md.keep_mask((3, 37), 0.2, key, start))
+        assert np.array_equal(mode.keep_mask((3, 37), 0.2, key, start), masks.keep_mask((3, 37), 0.2, key, start))
 
 
 @pytest.mark.parametrize("offset", [0, 1])
@@ -46,7 +46,7 @@ def test_ties(mode: Mode, offset: int) -> None:
     for key, index in ((md.Key(0), 3), (md.Key(7, 3), 30), (md.Key(2**64 - 1), 63)):
         p = tie(key, index, offset)
         mask = mode.keep_mask((64,), p, key, 0)
-        assert np.array_equal(mask, md.keep_mask(64, p, key))
+        assert np.array_equal(mask, masks.keep_mask(64, p, key))
         assert bool(mask[index]) == bool(offset)
 
 

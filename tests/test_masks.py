@@ -52,7 +52,7 @@ def test_vectors(key: md.Key, start: int, expected: str, keep: dict[float, str])
     values = [int(word, 16) for word in expected.split()]
     assert masks.uniforms(len(values), key, start).tolist() == values
     for p, mask in keep.items():
-        assert "".join("01"[int(kept)] for kept in md.keep_mask(len(mask), p, key, start)) == mask
+        assert "".join("01"[int(kept)] for kept in masks.keep_mask(len(mask), p, key, start)) == mask
 
 
 @given(words64, words64, st.integers(0, 2**64 - 40), st.integers(0, 40))
@@ -87,36 +87,36 @@ def test_an_element_on_the_threshold(offset: int) -> None:
     for index, u in enumerate(masks.uniforms(64, key).tolist()):
         p = 1.0 - (u + offset) / 2**32
         assert masks.threshold(p) == u + offset
-        assert bool(md.keep_mask(64, p, key)[index]) == bool(offset)
+        assert bool(masks.keep_mask(64, p, key)[index]) == bool(offset)
 
 
 @given(words64, st.integers(0, 2**62), st.integers(0, 200), st.integers(0, 200))
 def test_a_part_has_the_mask_of_the_whole(seed: int, start: int, first: int, count: int) -> None:
-    whole = md.keep_mask(first + count, 0.3, seed, start)
-    assert np.array_equal(whole[first:], md.keep_mask(count, 0.3, seed, start + first))
+    whole = masks.keep_mask(first + count, 0.3, seed, start)
+    assert np.array_equal(whole[first:], masks.keep_mask(count, 0.3, seed, start + first))
 
 
 def test_shapes() -> None:
-    flat = md.keep_mask(24, 0.5, 1)
-    assert np.array_equal(md.keep_mask((2, 3, 4), 0.5, 1), flat.reshape(2, 3, 4))
-    assert md.keep_mask((3, 0, 4), 0.5, 1).shape == (3, 0, 4)
-    assert md.keep_mask((), 0.5, 1).shape == ()
-    assert md.keep_mask(5, 0.0, 1).all()
-    assert not md.keep_mask(5, 1.0, 1).any()
+    flat = masks.keep_mask(24, 0.5, 1)
+    assert np.array_equal(masks.keep_mask((2, 3, 4), 0.5, 1), flat.reshape(2, 3, 4))
+    assert masks.keep_mask((3, 0, 4), 0.5, 1).shape == (3, 0, 4)
+    assert masks.keep_mask((), 0.5, 1).shape == ()
+    assert masks.keep_mask(5, 0.0, 1).all()
+    assert not masks.keep_mask(5, 1.0, 1).any()
 
 
 def test_different_keys_give_different_masks() -> None:
     keys = [md.Key(0), md.Key(1), md.Key(0, 1), md.Key(2**32), md.Key(0, 2**32), md.Key(0).fold_in(0)]
-    drawn = {md.keep_mask(128, 0.5, key).tobytes() for key in keys}
+    drawn = {masks.keep_mask(128, 0.5, key).tobytes() for key in keys}
     assert len(drawn) == len(keys)
 
 
 def test_dropped_nan_and_infinity_become_plus_zero() -> None:
     x = np.array([np.nan, np.inf, -np.inf, -1.0] * 16)
     y = masks.dropout(x, 0.5, 0)
-    dropped = y[~md.keep_mask(x.shape, 0.5, 0)]
-    assert (dropped.view(np.uint64) == 0).all()
-    assert np.array_equal(y[md.keep_mask(x.shape, 0.5, 0)], (2 * x)[md.keep_mask(x.shape, 0.5, 0)], equal_nan=True)
+    keep = masks.keep_mask(x.shape, 0.5, 0)
+    assert (y[~keep].view(np.uint64) == 0).all()
+    assert np.array_equal(y[keep], (2 * x)[keep], equal_nan=True)
 
 
 def test_scale_is_rounded_once() -> None:
@@ -137,4 +137,4 @@ def test_scale_is_rounded_once() -> None:
 )
 def test_bad_arguments(arguments: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        md.keep_mask(*arguments)
+        masks.keep_mask(*arguments)

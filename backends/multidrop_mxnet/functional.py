@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import mxnet as mx
 import numpy as np
 import numpy.typing as npt
+from mxnet.base import _LIB, check_call
 
-from multidrop import checks, masks
+from multidrop import checks, kernel
 from multidrop.keys import Key, as_key, call_key
 
 NAME = "mxnet"
@@ -61,7 +63,7 @@ def dropout_layer(X: Array, dropout: float, key: int | Key | None = None, *, sta
     check_floating(X)
     p = checks.probability("dropout", dropout)
     key = (call_key(NAME) or draw_key()) if key is None else as_key(key)
-    return masked(X, p, key, checks.word64("start", start))
+    return masked(X, p, key, checks.span(start, X.size))
 
 
 def check_floating(X: Array) -> None:
@@ -73,7 +75,7 @@ def keep_mask(
     shape: int | Sequence[int], dropout: float, key: int | Key, start: int = 0, ctx: mx.Context | None = None
 ) -> mx.np.ndarray:
     """`multidrop.keep_mask` as a bool array on `ctx`, by default MXNet's current context."""
-    return mx.np.array(masks.keep_mask(shape, dropout, key, start), "bool", ctx=ctx)
+    return mx.np.array(kernel.keep_mask(shape, dropout, key, start), "bool", ctx=ctx)
 
 
 def masked(X: Array, p: float, key: Key, start: int = 0) -> Array:
@@ -101,7 +103,29 @@ class _Masked(mx.autograd.Function):
         self.arguments = p, key, start
 
     def forward(self, X: Array) -> Array:
-        Y = mx.np.array(masks.dropout(X.asnumpy(), *self.arguments), X.dtype, ctx=X.ctx)
-        return Y if isinstance(X, mx.np.ndarray) else Y.as_nd_ndarray()
+        Y = _drop_on_host(X, *self.arguments) if X.ctx.device_type == "cpu" else _drop_on_device(X, *self.arguments)
+        return Y.as_np_ndarray() if isinstance(X, mx.np.ndarray) else Y
 
     backward = forward
+
+
+def _drop_on_host(X: Array, p: float, key: Key, start: int) -> mx.nd.NDArray:
+    """The fused kernel on the array's own memory."""
+    X.wait_to_read()
+    if X.size * np.dtype(X.dtype).itemsize < kernel.LARGE:
+        Y = mx.nd.empty(X.shape, X.ctx, X.dtype)
+    else:
+        Y = mx.nd.from_numpy(np.empty(X.shape, X.dtype), zero_copy=True)
+    kernel.drop(_address(X), _address(Y), X.size, np.dtype(X.dtype).name, p, key, start)
+    return Y
+
+
+def _address(array: Array) -> int:
+    pointer = ctypes.c_void_p()
+    check_call(_LIB.MXNDArrayGetData(array.handle, ctypes.byref(pointer)))
+    return pointer.value or 0
+
+
+def _drop_on_device(X: Array, p: float, key: Key, start: int) -> mx.nd.NDArray:
+    """By way of the host."""
+    return mx.nd.from_numpy(kernel.dropout(X.asnumpy(), p, key, start), zero_copy=False).as_in_context(X.ctx)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from multidrop import checks, masks
+from multidrop import checks, kernel
+from multidrop.kernel import keep_mask as keep_mask
 from multidrop.keys import Key, as_key, call_key
-from multidrop.masks import keep_mask as keep_mask
 
 NAME = "numpy"
 
@@ -29,7 +29,9 @@ def draw_key() -> Key:
     return Key(int.from_bytes(np.random.bytes(8), "little"))
 
 
-def dropout_layer(X: npt.ArrayLike, dropout: float, key: int | Key | None = None, *, start: int = 0) -> Array:
+def dropout_layer(
+    X: npt.ArrayLike, dropout: float, key: int | Key | None = None, *, start: int = 0, out: Array | None = None
+) -> Array:
     """`multidrop.dropout_layer` for arrays. Its gradient is the same function: `dropout_layer(dY, dropout, key)` is
     the gradient with respect to X, where dY is the one with respect to the output.
 
@@ -38,19 +40,20 @@ def dropout_layer(X: npt.ArrayLike, dropout: float, key: int | Key | None = None
         dropout: p, in [0, 1].
         key: what names the mask; without one, the next after `manual_seed`, or one from NumPy's global generator.
         start: the index of X's first element.
+        out: where to write the result, an array of X's shape and type; may be X.
 
     Returns:
-        An array of X's shape and type; X itself at p = 0.
+        `out`, or an array of X's shape and type; X itself at p = 0 without `out`.
 
     Raises:
-        ValueError: for a bad probability, key or start.
+        ValueError: for a bad probability, key, start or `out`.
         TypeError: for an array that is not floating.
     """
     X = tensor(X)
     checks.floating(X.dtype.name, 'X.astype("float32")')
     p = checks.probability("dropout", dropout)
     key = (call_key(NAME) or draw_key()) if key is None else as_key(key)
-    return masks.dropout(X, p, key, start)
+    return kernel.dropout(X, p, key, checks.span(start, X.size), out)
 
 
 def relu(x: Array) -> Array:

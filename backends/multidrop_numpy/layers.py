@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy.typing as npt
 
-from multidrop import checks, masks
+from multidrop import checks, kernel
 from multidrop.keys import Key, Stream, layer_key
 
 from .functional import NAME, draw_key, relu
@@ -128,10 +128,10 @@ class Dropout(Layer):
             self._key = None
             return X
         self._key = draw_key() if self.stream is None else self.stream.next()
-        return masks.dropout(X, self.p, self._key)
+        return kernel.dropout(X, self.p, self._key)
 
     def backward(self, dY: Array) -> Array:
-        return dY if self._key is None else masks.dropout(dY, self.p, self._key)
+        return dY if self._key is None else kernel.dropout(dY, self.p, self._key)
 
     def __repr__(self) -> str:
         return f"Dropout(p={self.p})"

@@ -72,7 +72,7 @@ def dropout_layer(X: Any, dropout: float, key: int | Key | None = None, *, start
     check_floating(X)
     p = checks.probability("dropout", dropout)
     position = _calls.next() if key is None else _constant(as_key(key))
-    return masked(X, p, position, checks.word64("start", start))
+    return masked(X, p, position, checks.span(start, X.shape.num_elements() or 0))
 
 
 def check_floating(X: tf.Tensor) -> None:
@@ -88,18 +88,14 @@ def keep_mask(shape: int | Sequence[int] | tf.Tensor, dropout: float, key: int |
     p, position, start = checks.probability("dropout", dropout), _constant(as_key(key)), checks.word64("start", start)
     if tf.is_tensor(shape):
         return _keep_mask(tf.cast(shape, tf.int64), p, position, start)
-    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
-    if any(size < 0 for size in sizes):
-        raise ValueError(f"shape: expected dimensions of at least 0; got {sizes}")
-    return _keep_mask(sizes, p, position, start)
+    sizes = checks.shape(shape)
+    return _keep_mask(sizes, p, position, checks.span(start, math.prod(sizes)))
 
 
 def _keep_mask(shape: tuple[int, ...] | tf.Tensor, p: float, position: tf.Tensor, start: int) -> tf.Tensor:
     """The mask of a static shape, which XLA needs, or of an int64 tensor that holds a shape known at the run."""
     static = isinstance(shape, tuple)
     count = math.prod(shape) if static else tf.reduce_prod(shape)
-    if static and start + count > 2**64:
-        raise ValueError(f"start: expected start + count of at most 2^64; got {start} + {count}")
     threshold = masks.threshold(p)
     if threshold == 0:
         return tf.zeros(shape, tf.bool)

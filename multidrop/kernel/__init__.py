@@ -1,0 +1,207 @@
+"""The mask specification fused with scaling and selection, in one pass over host memory.
+
+It gives the bits of `multidrop.masks`, for arrays of any size, address and layout. Numba is imported, and compiles its
+loops or loads them from disk, at the first call.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import checks, masks
+from ..keys import Key, as_key
+from .pool import share
+
+Array = npt.NDArray[Any]
+
+GRAIN = 1 << 18  # elements; from twice that on a second thread pays
+
+# Bytes, from which on new memory is better taken from NumPy's allocator than from a framework's: NumPy asks for huge
+# pages, and the page faults of small ones would take longer than what is computed.
+LARGE = 1 << 22
+
+
+@dataclass(frozen=True)
+class _Type:
+    """How the values of a type go into the compiled loops: as themselves, or as the bits of a type that Numba does not
+    know."""
+
+    like: np.generic
+    compute: type[np.floating[Any]]
+
+
+_TYPES = {
+    "float16": _Type(np.uint16(0), np.float32),
+    "bfloat16": _Type(np.int16(0), np.float32),
+    "float32": _Type(np.float32(0), np.float32),
+    "float64": _Type(np.float64(0), np.float64),
+    "mask": _Type(np.uint8(0), np.float32),
+}
+
+
+def keep_mask(shape: int | Sequence[int], dropout: float, key: int | Key, start: int = 0) -> npt.NDArray[np.bool_]:
+    """The mask itself: True where an element is kept.
+
+    Args:
+        shape: the tensor's shape.
+        dropout: p, the probability that an element is dropped, in [0, 1].
+        key: the mask's key; an int means `Key(int)`.
+        start: the index of the first element, where this is a part of a larger tensor.
+
+    Returns:
+        A bool array of that shape.
+
+    Raises:
+        ValueError: for a probability outside [0, 1], a bad key, a negative dimension or an index outside [0, 2^64).
+    """
+    p, key, sizes = checks.probability("dropout", dropout), as_key(key), checks.shape(shape)
+    checks.span(start, math.prod(sizes))
+    if not _NATIVE:
+        return masks.keep_mask(sizes, p, key, start)
+    keep = np.empty(sizes, np.bool_)
+    drop(_address(keep), _address(keep), keep.size, "mask", p, key, start)
+    return keep
+
+
+def dropout(
+    x: Array, p: float, key: Key, start: int = 0, out: Array | None = None, *, dtype: str | None = None
+) -> Array:
+    """`multidrop.masks.dropout`, fused: `x` through the mask of `key`.
+
+    Args:
+        x: an array of any shape and layout, float16, bfloat16, float32 or float64.
+        p: the probability that an element is dropped, in [0, 1].
+        key: the mask's key.
+        start: the index of the first element.
+        out: where to write the result, of x's shape and type; may be x itself. Without it a new array is made, in x's
+            layout where that is dense.
+        dtype: the name of x's type, where x holds the bits of one that NumPy lacks.
+
+    Returns:
+        `out`, or the new array; `x` itself where p is 0 and there is no `out`.
+
+    Raises:
+        ValueError: where `out` is not of x's shape and type, or an index would leave [0, 2^64).
+    """
+    start = checks.span(start, x.size)
+    if out is not None and (out.shape, out.dtype) != (x.shape, x.dtype):
+        raise ValueError(f"out: expected shape {x.shape} and type {x.dtype}; got {out.shape} and {out.dtype}")
+    if p == 0.0:
+        result = x
+    elif _NATIVE and x.dtype.isnative:
+        result = _fused(x, p, key, start, out, dtype or _name(x.dtype))
+    else:
+        result = masks.dropout(x, p, key, start)
+    if out is None or result is out:
+        return result
+    np.copyto(out, result)
+    return out
+
+
+_NATIVE = sys.byteorder == "little"  # the loops read a word as its halves, the low one first
+
+
+@cache
+def _name(dtype: np.dtype[Any]) -> str:
+    return dtype.name  # which NumPy puts together anew each time, in as long as a small dropout takes
+
+
+def _fused(x: Array, p: float, key: Key, start: int, out: Array | None, dtype: str) -> Array:
+    """The result, in `out` where that lies in memory as x does, else in a new array."""
+    if x.flags.c_contiguous and x.flags.aligned:
+        target = out if out is not None and _takes(out, x, None) else np.empty(x.shape, x.dtype)
+        drop(_address(x), _address(target), x.size, dtype, p, key, start)
+        return target
+    axes = _memory_order(x)
+    if axes is None:
+        return _fused(np.array(x, order="C"), p, key, start, None, dtype)
+    # The mask goes by the logical order of the elements: it is drawn in that, and then laid as the memory is.
+    keep = np.ascontiguousarray(keep_mask(x.shape, p, key, start).transpose(axes))
+    if out is not None and _takes(out, x, axes):
+        target = out
+    else:
+        target = np.empty(keep.shape, x.dtype).transpose(tuple(np.argsort(axes)))
+    _select(_address(x), _address(target), x.size, dtype, p, _address(keep))
+    return target
+
+
+def _memory_order(x: Array) -> tuple[int, ...] | None:
+    """The axes of a dense array from the outermost in memory to the innermost; None where it is not dense, or its
+    elements do not lie on addresses of their type."""
+    axes = tuple(sorted(range(x.ndim), key=lambda axis: -x.strides[axis]))
+    return axes if x.flags.aligned and x.transpose(axes).flags.c_contiguous else None
+
+
+def _takes(out: Array, x: Array, axes: tuple[int, ...] | None) -> bool:
+    """Whether the loop may write into `out`: it lies in memory as x does, in the order of `axes`, and is x itself or
+    apart from it."""
+    flags = out.flags if axes is None else out.transpose(axes).flags
+    return flags.carray and (_same(x, out) or not np.may_share_memory(x, out))
+
+
+def _same(a: Array, b: Array) -> bool:
+    return a is b or (_address(a) == _address(b) and a.strides == b.strides)
+
+
+def _address(x: Array) -> int:
+    return x.__array_interface__["data"][0]
+
+
+def drop(source: int, target: int, size: int, dtype: str, p: float, key: Key, start: int = 0) -> None:
+    """The fused loop from address to address, for values that lie one after the other, in as many threads as their
+    number pays for.
+
+    Args:
+        source: the address of the first element.
+        target: where it is to go; may be `source`.
+        size: how many there are.
+        dtype: the name of their type, or "mask" to write the mask itself as bytes.
+        p: the probability that an element is dropped, in [0, 1].
+        key: the mask's key.
+        start: the index of the first element.
+    """
+    loop, _ = _loops()
+    like, width, scale, threshold = _constants(p, dtype)
+    call, seed = np.uint64(key.call), np.uint64(key.seed)
+    if size < 2 * GRAIN:
+        loop(source, target, size, like, scale, np.uint64(start), call, seed, threshold)
+        return
+
+    def part(a: int, b: int) -> None:
+        first = np.uint64(start + a)
+        loop(source + width * a, target + width * a, b - a, like, scale, first, call, seed, threshold)
+
+    share(part, size, GRAIN)
+
+
+def _select(source: int, target: int, size: int, dtype: str, p: float, mask: int) -> None:
+    """`drop` with a mask that is there already, at the address `mask`."""
+    _, loop = _loops()
+    like, width, scale, _ = _constants(p, dtype)
+
+    def part(a: int, b: int) -> None:
+        loop(source + width * a, target + width * a, b - a, like, scale, mask + a)
+
+    share(part, size, GRAIN)
+
+
+@cache
+def _loops() -> tuple[Callable[..., None], Callable[..., None]]:
+    from .compiled import drop, select
+
+    return drop, select
+
+
+@lru_cache(1024)
+def _constants(p: float, dtype: str) -> tuple[np.generic, int, np.generic, np.uint64]:
+    """A value of the type, its size in bytes, the scale, and the threshold, as the loops take them."""
+    kind = _TYPES[dtype]
+    return kind.like, kind.like.itemsize, kind.compute(masks.scale(p, dtype)), np.uint64(masks.threshold(p))

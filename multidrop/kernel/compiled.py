@@ -1,0 +1,218 @@
+"""The loops that Numba compiles: a mask drawn tile by tile, and what it does to values of each type.
+
+A tile of 2,048 elements is drawn at a time, so that everything between its Philox words and its mask stays in the
+first-level cache, and each loop does one thing over whole vectors. The lanes drawn are those of plane 0. Where one
+equals the high half of the threshold, once in 65,536 elements, plane 1 decides, in a loop of its own.
+
+The lanes of a block are its four words read as 16-bit halves, the low one first: on a little-endian machine, and the
+package uses these loops on no other.
+"""
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,call-arg"
+# The types of a compiled function's arguments are Numba's to infer, and an intrinsic is called without its context.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import carray, njit, types
+from numba.extending import intrinsic, overload
+
+from ..philox import MULTIPLIERS, ROUNDS, WEYL
+
+BLOCKS = 256
+TILE = 8 * BLOCKS
+
+_M0, _M1 = (np.uint64(number) for number in MULTIPLIERS)
+_W0, _W1 = (np.uint64(number) for number in WEYL)
+_LOW = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+_PLANE1 = np.uint64(1 << 63)  # plane 1 is bit 31 of the counter's second word: of the 64-bit block, the highest
+
+
+def _compiled(function: Callable[..., Any]) -> Any:
+    """`function`, compiled at its first call, which then runs without the GIL. The machine code is kept on disk where
+    there is a place for it."""
+    try:
+        return njit(function, nogil=True, cache=True, error_model="numpy")
+    except RuntimeError:  # neither the package's folder can be written nor the user's folder for caches
+        return njit(function, nogil=True, error_model="numpy")
+
+
+_inlined = njit(inline="always")  # into a loop, which is vectorised only where it calls nothing
+
+
+@intrinsic
+def _pointer(context, address, like):
+    """An address as a pointer to values of the type of `like`."""
+
+    def code(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(like)(address, like), code
+
+
+@_compiled
+def drop(source, target, size, like, scale, start, call, seed, threshold):
+    """Writes x·scale where the mask keeps an element, else +0.
+
+    Args:
+        source: the address of the first element.
+        target: where the first one is to go; may be `source`.
+        size: how many there are.
+        like: a scalar of their type: float32 or float64; uint16 for float16, int16 for bfloat16; uint8 for bytes that
+            are to hold the mask itself.
+        scale: float64 for float64, else float32.
+        start, call, seed, threshold: uint64.
+    """
+    x, y = carray(_pointer(source, like), (size,)), carray(_pointer(target, like), (size,))
+    words, lanes = np.empty((4, BLOCKS), np.uint32), np.empty((BLOCKS, 4), np.uint32)
+    tile = np.empty(TILE, np.uint8)
+    skipped = np.int64(start % np.uint64(8))
+    for base in range(-skipped, size, TILE):
+        first, last = max(base, 0), min(base + TILE, size)
+        keep = tile[: (last - base + 7) // 8 * 8]
+        _draw_tile(keep, start // np.uint64(8) + np.uint64((base + skipped) // 8), call, seed, threshold, words, lanes)
+        _select(x[first:last], y[first:last], scale, keep[first - base :])
+
+
+@_compiled
+def select(source, target, size, like, scale, mask):
+    """`drop` with a mask that is there already: `mask` is the address of its bytes."""
+    x, y = carray(_pointer(source, like), (size,)), carray(_pointer(target, like), (size,))
+    _select(x, y, scale, carray(_pointer(mask, np.uint8(0)), (size,)))
+
+
+@_compiled
+def _draw_tile(keep, block, call, seed, threshold, words, lanes):
+    """The mask of consecutive blocks from `block` on, at most 256, as a byte for each element.
+
+    `keep` is uint8 of shape (8·blocks,). `words`, uint32 (4, 256), and `lanes`, uint32 (256, 4), are room to work in.
+    """
+    high, low = np.uint32(threshold >> np.uint64(16)), np.uint32(threshold & np.uint64(0xFFFF))
+    if high > np.uint32(0xFFFF):  # a threshold of 2^32 keeps all
+        keep[:] = 1
+        return
+    blocks = keep.size // 8
+    w0, w1, w2, w3 = words[0], words[1], words[2], words[3]
+    for j in range(blocks):
+        w0[j], w1[j], w2[j], w3[j] = _block_words(block + np.uint64(j), call, seed)
+    for j in range(blocks):
+        lanes[j, 0], lanes[j, 1], lanes[j, 2], lanes[j, 3] = w0[j], w1[j], w2[j], w3[j]
+    lane = lanes.reshape(4 * BLOCKS).view(np.uint16)
+    limit = np.uint16(high)
+    for i in range(keep.size):
+        keep[i] = lane[i] < limit
+    if low:
+        ties = 0
+        for i in range(keep.size):
+            ties += lane[i] == limit
+        if ties:
+            _settle_ties(keep, lane, limit, low, block, call, seed)
+
+
+@_inlined
+def _block_words(block, call, seed):
+    # Each word is held in 64 bits, the upper ones zero: what a vector unit multiplies to 64 bits without rearranging.
+    x0, x1, x2, x3 = block & _LOW, block >> _HALF, call & _LOW, call >> _HALF
+    k0, k1 = seed & _LOW, seed >> _HALF
+    for _ in range(ROUNDS):
+        first, second = x0 * _M0, x2 * _M1
+        x0, x1 = (second >> _HALF) ^ x1 ^ k0, second & _LOW
+        x2, x3 = (first >> _HALF) ^ x3 ^ k1, first & _LOW
+        k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
+    return np.uint32(x0), np.uint32(x1), np.uint32(x2), np.uint32(x3)
+
+
+@_compiled
+def _settle_ties(keep, lane, limit, low, block, call, seed):
+    for i in range(keep.size):
+        if lane[i] == limit:
+            w0, w1, w2, w3 = _block_words((block + np.uint64(i // 8)) | _PLANE1, call, seed)
+            pair = i % 8 // 2
+            word = w0 if pair == 0 else w1 if pair == 1 else w2 if pair == 2 else w3
+            half = word >> np.uint32(16) if i % 2 else word & np.uint32(0xFFFF)
+            keep[i] = half < low
+
+
+def _select(x, y, scale, keep):
+    """y = x·scale where keep, else +0, by the type of x."""
+    raise NotImplementedError("runs compiled only")  # a stand-in: `_select_by_type` gives the code
+
+
+@overload(_select)
+def _select_by_type(x, y, scale, keep):
+    return {
+        types.float32: _select_floats,
+        types.float64: _select_floats,
+        types.uint16: _select_halves,
+        types.int16: _select_bfloats,
+        types.uint8: _select_mask,
+    }[x.dtype]
+
+
+def _select_floats(x, y, scale, keep):
+    zero = x.dtype.type(0)
+    for i in range(x.size):
+        y[i] = x[i] * scale if keep[i] else zero
+
+
+def _select_halves(x, y, scale, keep):
+    for i in range(x.size):
+        y[i] = _half_of_float(_float_of_half(x[i]) * scale) if keep[i] else np.uint16(0)
+
+
+def _select_bfloats(x, y, scale, keep):
+    for i in range(x.size):
+        y[i] = _bfloat_of_float(_float_of_bfloat(x[i]) * scale) if keep[i] else np.int16(0)
+
+
+def _select_mask(x, y, scale, keep):
+    for i in range(x.size):
+        y[i] = keep[i]
+
+
+# float16 and bfloat16 are converted by integer arithmetic, for Numba has neither on a CPU. Rounding is to nearest, ties
+# to even.
+
+
+@_inlined
+def _float_of_half(h):
+    bits = np.uint32(np.uint32(h & np.uint16(0x7FFF)) << np.uint32(13))
+    # The exponent's bias differs by 112; the product is exact, also where the half is subnormal.
+    magnitude = np.float32(np.uint32(bits).view(np.float32) * np.float32(2.0**112)).view(np.uint32)
+    if bits >= np.uint32(0x7C00 << 13):  # infinity or NaN
+        magnitude = np.uint32(bits | np.uint32(0x7F800000))
+    sign = np.uint32(np.uint32(h & np.uint16(0x8000)) << np.uint32(16))
+    return np.uint32(magnitude | sign).view(np.float32)
+
+
+@_inlined
+def _half_of_float(f):
+    bits = np.float32(f).view(np.uint32)
+    magnitude = np.uint32(bits & np.uint32(0x7FFFFFFF))
+    odd = np.uint32((magnitude >> np.uint32(13)) & np.uint32(1))
+    # The bias moved by 112 (as 2^32 − 112·2^23), and half of the last place kept added, less one where that is even.
+    result = np.uint32(np.uint32(magnitude + np.uint32(2**32 - (112 << 23) + 0xFFF) + odd) >> np.uint32(13))
+    if magnitude < np.uint32(113 << 23):  # below 2^-14: added to 1/2, whose last place is a subnormal's
+        added = np.float32(np.uint32(magnitude).view(np.float32) + np.float32(0.5))
+        result = np.uint32(np.float32(added).view(np.uint32) - np.uint32(126 << 23))
+    if magnitude >= np.uint32(143 << 23):  # 2^16 and above, infinity, NaN
+        result = np.uint32(0x7E00) if magnitude > np.uint32(0x7F800000) else np.uint32(0x7C00)
+    return np.uint16(result | np.uint32(np.uint32(bits >> np.uint32(16)) & np.uint32(0x8000)))
+
+
+@_inlined
+def _float_of_bfloat(b):
+    return np.uint32(np.uint32(np.uint16(b)) << np.uint32(16)).view(np.float32)
+
+
+@_inlined
+def _bfloat_of_float(f):
+    bits = np.float32(f).view(np.uint32)
+    odd = np.uint32((bits >> np.uint32(16)) & np.uint32(1))
+    result = np.uint32(np.uint32(bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+    if np.uint32(bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000):  # NaN, which rounding could make infinite
+        result = np.uint32(np.uint32(bits >> np.uint32(16)) | np.uint32(0x40))
+    return np.int16(np.uint16(result))

@@ -1,0 +1,248 @@
+"""The fused kernel: the oracle's bits for every layout and address, from any thread and process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from modes import DTYPES, same_bits
+
+import multidrop as md
+from multidrop import kernel, masks
+from multidrop.kernel.compiled import TILE
+
+KEY = md.Key(2**64 - 3, 2**63 + 1)
+
+dtypes = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def normal(shape: tuple[int, ...], dtype: str, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(DTYPES[dtype])
+
+
+@dtypes
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, TILE - 1, TILE, TILE + 1, 3 * TILE + 5])
+@pytest.mark.parametrize("start", [0, 1, 7, 8, 2**32 - 3, 2**35 - 4, 2**63 - 9])
+def test_sizes_and_starts(dtype: str, size: int, start: int) -> None:
+    x = normal((size,), dtype)
+    for p in (0.2, 0.5, 1e-10, 1 - 1e-10, 1.0):
+        assert same_bits(kernel.dropout(x, p, KEY, start), masks.dropout(x, p, KEY, start))
+
+
+@given(st.floats(0.0, 1.0), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**60))
+def test_masks(p: float, seed: int, call: int, start: int) -> None:
+    key = md.Key(seed, call)
+    assert np.array_equal(md.keep_mask(300, p, key, start), masks.keep_mask(300, p, key, start))
+
+
+def test_ties_are_settled_by_plane_1() -> None:
+    """Thresholds whose high half many lanes equal, with every kind of low half."""
+    u = masks.uniforms(2**17, KEY)
+    high = int(u[1234]) >> 16
+    for low in (0, 1, int(u[1234]) & 0xFFFF, (int(u[1234]) & 0xFFFF) + 1, 0xFFFF):
+        p = 1.0 - (high * 2**16 + low) / 2**32
+        assert masks.threshold(p) == high * 2**16 + low
+        assert np.array_equal(md.keep_mask(2**17, p, KEY), u < high * 2**16 + low)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # the oracle's, which is wanted
+def test_every_value_of_the_small_types(dtype: str) -> None:
+    x = np.arange(2**16, dtype=np.uint16).view(DTYPES[dtype])
+    for p in (1e-10, 0.1, 1 / 3, 0.5, 0.9):
+        for call in range(3):  # so that each value is kept at least once
+            key = md.Key(1, call)
+            assert same_bits(kernel.dropout(x, p, key), masks.dropout(x, p, key))
+
+
+VIEWS: dict[str, Any] = {
+    "transposed": lambda x: x.T,
+    "channels last": lambda x: x.transpose(0, 2, 1),
+    "every second row": lambda x: x[::2],
+    "backwards": lambda x: x[:, ::-1],
+    "a column": lambda x: x[:, :, 1],
+    "one element": lambda x: x[3, 3, 3],
+    "empty": lambda x: x[:, :0],
+    "broadcast": lambda x: np.broadcast_to(x[:1], x.shape),
+    "read-only": lambda x: np.frombuffer(x.tobytes(), x.dtype).reshape(x.shape),
+    "unaligned": lambda x: np.frombuffer(b"?" + x.tobytes(), x.dtype, offset=1).reshape(x.shape),
+}
+
+
+@dtypes
+@pytest.mark.parametrize("view", VIEWS)
+def test_layouts(dtype: str, view: str) -> None:
+    x = np.asarray(VIEWS[view](normal((37, 41, 5), dtype)))
+    before = x.copy()
+    expected = masks.dropout(x, 0.3, KEY, 5)
+    assert same_bits(kernel.dropout(x, 0.3, KEY, 5), expected)
+    out = np.empty_like(x)
+    assert kernel.dropout(x, 0.3, KEY, 5, out) is out
+    assert same_bits(out, expected)
+    room = np.zeros((2, *x.shape), x.dtype)
+    kernel.dropout(x, 0.3, KEY, 5, room[1, ...])
+    assert same_bits(room[1], expected)
+    assert not room[0].any()
+    assert same_bits(x, before)
+
+
+def test_the_result_lies_as_the_input() -> None:
+    x = normal((4, 6, 8, 3), "float32").transpose(0, 3, 1, 2)
+    assert kernel.dropout(x, 0.5, KEY).strides == x.strides
+
+
+@dtypes
+def test_in_place_and_overlapping(dtype: str) -> None:
+    x = normal((1000,), dtype)
+    expected = masks.dropout(x, 0.3, KEY)
+    same = x.copy()
+    assert kernel.dropout(same, 0.3, KEY, out=same) is same
+    assert same_bits(same, expected)
+    room = np.concatenate([x, x[:3]])
+    kernel.dropout(room[:1000], 0.3, KEY, out=room[3:])
+    assert same_bits(room[3:], expected)
+    kernel.dropout(x, 0.0, KEY, out=same)
+    assert same_bits(same, x)
+
+
+def test_another_byte_order() -> None:
+    x = normal((100,), "float32").astype(">f4")
+    y = kernel.dropout(x, 0.3, KEY)
+    assert y.dtype == x.dtype
+    assert np.array_equal(y, masks.dropout(x.astype("f4"), 0.3, KEY))
+
+
+def test_an_out_that_does_not_fit() -> None:
+    x = normal((4, 5), "float32")
+    for out in (np.empty((5, 4), "f4"), np.empty((4, 5), "f8")):
+        with pytest.raises(ValueError, match=r"out: expected shape \(4, 5\) and type float32; got"):
+            kernel.dropout(x, 0.5, KEY, out=out)
+
+
+LARGE = (4 * kernel.GRAIN + 12340,)  # enough for several threads
+
+
+def test_a_large_array_in_several_threads() -> None:
+    x = normal(LARGE, "float32")
+    assert same_bits(kernel.dropout(x, 0.2, KEY, 3), masks.dropout(x, 0.2, KEY, 3))
+    y = x.reshape(4, -1).T
+    assert same_bits(kernel.dropout(y, 0.2, KEY, 3), masks.dropout(y, 0.2, KEY, 3))
+
+
+def test_eight_callers_at_once() -> None:
+    x = normal(LARGE, "float32")
+    keys = [md.Key(n) for n in range(8)]
+    expected = [masks.dropout(x, 0.2, key) for key in keys]
+    with ThreadPoolExecutor(8) as callers:
+        for _ in range(3):
+            results = callers.map(lambda key: kernel.dropout(x, 0.2, key), keys)
+            assert all(same_bits(y, z) for y, z in zip(results, expected, strict=True))
+
+
+DIGEST = f"""
+import hashlib, numpy as np, multidrop as md
+x = np.arange({LARGE[0]}, dtype="float32")
+def digest():
+    return hashlib.sha256(md.dropout_layer(x, 0.2, key=md.Key(7))).hexdigest()
+"""
+
+
+def python(code: str, cwd: Path | None = None, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", DIGEST + code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        cwd=cwd,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def digest() -> str:
+    import hashlib
+
+    x = np.arange(LARGE[0], dtype="float32")
+    return hashlib.sha256(masks.dropout(x, 0.2, md.Key(7)).tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize("threads", ["1", "2", "5"])
+def test_numbers_of_threads(threads: str) -> None:
+    code = "import threading; print(digest(), threading.active_count())"
+    drawn, count = python(code, MULTIDROP_NUM_THREADS=threads).split()
+    assert drawn == digest()
+    assert int(count) == int(threads)  # the caller's, and the helpers
+
+
+@pytest.mark.parametrize("bad", ["0", "-1", "two"])
+def test_a_bad_number_of_threads_is_named(bad: str) -> None:
+    code = """
+try:
+    digest()
+except ValueError as error:
+    print(error)
+"""
+    printed = python(code, MULTIDROP_NUM_THREADS=bad)
+    assert printed.startswith("MULTIDROP_NUM_THREADS: expected an integer above 0; got ")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_after_fork() -> None:
+    """In a child that was forked while the parent's threads were at work; and the parent works on."""
+    code = """
+import os, sys, threading, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which is what is tested
+print(digest())
+stop = threading.Event()
+def work():
+    while not stop.is_set():
+        digest()
+busy = [threading.Thread(target=work) for _ in range(3)]
+for thread in busy:
+    thread.start()
+sys.stdout.flush()
+for _ in range(5):
+    child = os.fork()
+    if child == 0:
+        print(digest(), flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+stop.set()
+for thread in busy:
+    thread.join()
+print(digest())
+"""
+    assert python(code).split() == [digest()] * 7
+
+
+def test_a_package_that_cannot_be_written(tmp_path: Path) -> None:
+    """A read-only installation, with and without a folder for caches that can be written. To root every folder can, so
+    that Numba is told of folders that cannot be made."""
+    package = Path(md.__file__).parent
+    copy = tmp_path / "site"
+    copy.mkdir()
+    subprocess.run(
+        ["cp", "-r", str(package), str(package.parent / "backends" / "multidrop_numpy"), str(copy)], check=True
+    )
+    for cached in copy.rglob("__pycache__"):
+        subprocess.run(["rm", "-rf", str(cached)], check=True)
+        cached.write_text("a file, where the folder for the cache would be made")
+    home = tmp_path / "home"
+    home.write_text("no folder")
+    environment = {
+        "PYTHONPATH": str(copy),
+        "HOME": str(home),
+        "XDG_CACHE_HOME": str(home),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    code = f"import multidrop; assert multidrop.__file__.startswith({str(copy)!r}); print(digest())"
+    assert python(code, tmp_path, **environment) == digest()
