@@ -90,6 +90,7 @@ def load(name: str) -> Backend:
     missing = sorted(member for member in _members() if not hasattr(backend, member))
     if missing:
         raise BackendError(f"backend {name!r}: {entry.value} lacks {', '.join(missing)} (see multidrop.protocol)")
+    _owners.update(dict.fromkeys(backend.types, backend))
     return backend
 
 
@@ -164,9 +165,13 @@ def current() -> Backend:
 _HOST = (np.ndarray, np.generic, list, tuple, numbers.Number)
 
 
-@cache
-def _backend_of_type(cls: type) -> Backend | None:
-    """The backend to which instances of a class belong; None for host data, which belongs to none."""
+# Whose the types met so far are; None: host data, which belongs to no framework. A backend's own types are in it once
+# that is loaded. It is a plain dictionary because torch's tracer follows one, and looks behind a functools.cache.
+_owners: dict[type, Backend | None] = {}
+
+
+def _owner(cls: type) -> Backend | None:
+    """The backend to which instances of a class belong; None for host data."""
     if not issubclass(cls, _HOST) or (issubclass(cls, np.ndarray) and cls is not np.ndarray):
         for name in _declared():
             # A framework's object exists only where the framework is imported, so none is imported to look.
@@ -188,4 +193,7 @@ def backend_of(value: Any) -> Backend:
     Raises:
         TypeError: where no backend knows its type.
     """
-    return _backend_of_type(type(value)) or current()  # type: ignore[arg-type]  # a type is hashable
+    cls = type(value)
+    if cls not in _owners:
+        _owners[cls] = _owner(cls)
+    return _owners[cls] or current()

@@ -17,20 +17,20 @@ import multidrop as md
 from multidrop import dispatch, protocol
 
 PLUGIN = Path(__file__).parent / "plugin"
-CACHES = (dispatch._declared, dispatch.load, dispatch._backend_of_type)
+CACHES = (dispatch._declared.cache_clear, dispatch.load.cache_clear, dispatch._owners.clear)
 
 
 @pytest.fixture
 def plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A third party's package on the path, as if it were installed."""
     monkeypatch.syspath_prepend(PLUGIN)
-    for cache in CACHES:
-        cache.cache_clear()
+    for clear in CACHES:
+        clear()
     yield
     for name in ("toyframe", "multidrop_toyframe"):
         sys.modules.pop(name, None)
-    for cache in CACHES:
-        cache.cache_clear()
+    for clear in CACHES:
+        clear()
 
 
 @pytest.fixture(autouse=True)

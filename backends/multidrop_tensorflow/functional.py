@@ -1,8 +1,9 @@
 """Functions on TensorFlow tensors.
 
-The mask is drawn by TensorFlow's own integer Philox, so that it runs wherever TensorFlow does: eager, in a
-`tf.function` and compiled by XLA. What names a mask is a *position* here, a uint64 tensor (seed, call): in a traced
-program a Python key is a constant of the trace, where a position can be read from a variable that each run advances.
+Eager tensors of the host go through the fused kernel. In a traced program, under XLA and on other devices the mask is
+drawn by TensorFlow's own integer Philox. What names a mask is a *position* here, a uint64 tensor (seed, call): in a
+traced program a Python key is a constant of the trace, where a position can be read from a variable that each run
+advances.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from multidrop import checks, masks
+from multidrop import checks, kernel, masks
 from multidrop.keys import Key, as_key, on_manual_seed
 
 NAME = "tensorflow"
@@ -158,10 +159,32 @@ def masked(X: tf.Tensor, p: float, position: tf.Tensor, start: int = 0) -> tf.Te
 
 
 def _select(X: tf.Tensor, p: float, position: tf.Tensor, start: int) -> tf.Tensor:
+    if tf.executing_eagerly() and "CPU" in X.device and X.shape.num_elements():
+        return _drop_on_host(X, p, position, start)
     compute = tf.float64 if X.dtype == tf.float64 else tf.float32
     scaled = tf.cast(tf.cast(X, compute) * tf.constant(masks.scale(p, compute.name), compute), X.dtype)
     shape = tuple(X.shape) if X.shape.is_fully_defined() else tf.shape(X, tf.int64)
     return tf.where(_keep_mask(shape, p, position, start), scaled, tf.zeros((), X.dtype))
+
+
+def _drop_on_host(X: tf.Tensor, p: float, position: tf.Tensor, start: int) -> tf.Tensor:
+    """The fused kernel on an eager tensor's own memory."""
+    seed, call = position.numpy().tolist()
+    # DLPack has no name for bfloat16 that NumPy knows; bits travel in any type.
+    bits = tf.bitcast(X, tf.int16) if X.dtype == tf.bfloat16 else X
+    x = np.from_dlpack(bits)
+    y = kernel.dropout(x, p, Key(seed, call), start, _aligned_like(x), dtype=X.dtype.name)
+    Y = tf.experimental.dlpack.from_dlpack(y.__dlpack__())
+    return tf.bitcast(Y, X.dtype) if X.dtype == tf.bfloat16 else Y
+
+
+_ALIGNMENT = 64  # bytes; TensorFlow aborts the process at the first use of a buffer that is not so aligned
+
+
+def _aligned_like(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    room = np.empty(x.nbytes + _ALIGNMENT, np.uint8)
+    first = -room.__array_interface__["data"][0] % _ALIGNMENT
+    return room[first : first + x.nbytes].view(x.dtype).reshape(x.shape)
 
 
 def signed(key: Key) -> npt.NDArray[np.int64]:

@@ -9,7 +9,7 @@ from .layers import Dropout
 from .net import Net, concise_net, get_state, set_state
 from .training import Trainer
 
-types = (torch.Tensor, torch.nn.Module)
+types = (torch.Tensor, torch.nn.Parameter, torch.nn.Module)
 
 __all__ = [
     "Dropout",

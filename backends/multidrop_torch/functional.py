@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from multidrop import checks, kernel, masks
-from multidrop.keys import Key, as_key, call_key
+from multidrop import checks, kernel
+from multidrop.keys import Key, as_key, on_manual_seed
+
+from . import ops
+from .ops import draw_key as draw_key
 
 NAME = "torch"
-
-_NAMES = {getattr(torch, name): name for name in checks.FLOATING}
 
 
 def tensor(data: Any, dtype: str | None = None) -> Tensor:
@@ -28,11 +28,6 @@ def to_numpy(tensor: Tensor) -> npt.NDArray[Any]:
     """A tensor's values on the host; bfloat16 comes as float32."""
     tensor = tensor.detach().cpu()
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-
-
-def draw_key() -> Key:
-    """A key from torch's default generator, the one that `torch.manual_seed` seeds and `fork_rng` restores."""
-    return Key(int(torch.randint(-(2**63), 2**63 - 1, ())) % 2**64)
 
 
 def dropout_layer(X: Tensor, dropout: float, key: int | Key | None = None, *, start: int = 0) -> Tensor:
@@ -50,17 +45,20 @@ def dropout_layer(X: Tensor, dropout: float, key: int | Key | None = None, *, st
     Raises:
         ValueError: for a bad probability, key or start.
         TypeError: for a tensor that is not floating.
+        RuntimeError: without a key, in a backward pass after `multidrop.manual_seed`.
     """
     X = tensor(X)
     check_floating(X)
     p = checks.probability("dropout", dropout)
-    key = (call_key(NAME) or draw_key()) if key is None else as_key(key)
-    return masked(X, p, key, checks.span(start, X.numel()))
+    start = checks.span(start, X.numel())
+    if key is None:
+        return masked_next(X, p, _calls.stream, _calls.keyed, start)
+    return masked(X, p, as_key(key), start)
 
 
 def check_floating(X: Tensor) -> None:
     """TypeError where X is not of a floating type, with torch's remedy."""
-    if X.dtype not in _NAMES:
+    if X.dtype not in ops.NAMES:
         checks.floating(str(X.dtype).removeprefix("torch."), "X.float()")
 
 
@@ -73,6 +71,19 @@ def keep_mask(
 
 def masked(X: Tensor, p: float, key: Key, start: int = 0) -> Tensor:
     """X through the mask of `key`: `dropout_layer` after its checks."""
+    if p == 0.0:
+        return X
+    if torch.compiler.is_compiling():
+        return ops.dropout(X, ops.position_of(key), p, start)
+    return _Masked.apply(X, p, key, start)
+
+
+def masked_next(X: Tensor, p: float, stream: Tensor, keyed: bool, start: int = 0) -> Tensor:
+    """X through the next mask of a stream, or where that is not keyed, one that torch's generator names."""
+    if torch.compiler.is_compiling():
+        position = ops.take(stream, keyed)
+        return X if p == 0.0 else ops.dropout(X, position, p, start)
+    key = ops.next_key(stream) if keyed else draw_key()
     return X if p == 0.0 else _Masked.apply(X, p, key, start)
 
 
@@ -81,37 +92,41 @@ class _Masked(torch.autograd.Function):
     and nothing else, and can be differentiated again."""
 
     @staticmethod
-    def forward(ctx: Any, X: Tensor, p: float, key: Key, start: int) -> Tensor:
-        ctx.arguments = p, key, start
-        return _drop_on_host(X, p, key, start) if X.device.type == "cpu" else _drop_on_device(X, p, key, start)
+    def forward(X: Tensor, p: float, key: Key, start: int) -> Tensor:
+        return ops.drop(X, p, key, start)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, *ctx.arguments = inputs
 
     @staticmethod
     def backward(ctx: Any, dY: Tensor) -> tuple[Tensor, None, None, None]:
-        return masked(dY, *ctx.arguments), None, None, None
+        return _Masked.apply(dY, *ctx.arguments), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, dX: Tensor, *_: None) -> Tensor:
+        return _Masked.apply(dX, *ctx.arguments)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, X: Tensor, p: float, key: Key, start: int) -> tuple[Tensor, int]:
+        """A key names one mask, which each example of the batch gets; a stream's masks are refused before this."""
+        X = X.movedim(in_dims[0], 0)
+        return torch.stack([_Masked.apply(x, p, key, start) for x in X]), 0
 
 
-def _drop_on_host(X: Tensor, p: float, key: Key, start: int) -> Tensor:
-    """The fused kernel on the tensor's own memory."""
-    X, name = X.resolve_neg(), _NAMES[X.dtype]
-    if X.is_contiguous():
-        Y = _empty_like(X)
-        kernel.drop(X.data_ptr(), Y.data_ptr(), X.numel(), name, p, key, start)
-        return Y
-    bits = X.view(torch.int16) if X.dtype == torch.bfloat16 else X
-    return torch.from_numpy(kernel.dropout(bits.numpy(), p, key, start, dtype=name)).view(X.dtype)
+class _Calls:
+    """The stream of calls without a key, keyed while `manual_seed` is in force. A tensor, so that a traced program goes
+    on with it."""
+
+    def __init__(self) -> None:
+        self.stream, self.keyed = torch.zeros(2, dtype=torch.int64), False
+        on_manual_seed(self.restart)
+
+    def restart(self, root: Key | None) -> None:
+        """Go on from where `manual_seed` with that root key begins; None: from torch's generator."""
+        self.keyed = root is not None
+        if root is not None:
+            self.stream.copy_(ops.position_of(root.fold_in("calls")))
 
 
-def _drop_on_device(X: Tensor, p: float, key: Key, start: int) -> Tensor:
-    """The host's mask, brought to the tensor's device."""
-    compute = torch.float64 if X.dtype == torch.float64 else torch.float32
-    scaled = X.to(compute) * torch.tensor(masks.scale(p, _NAMES[X.dtype]), dtype=compute)
-    zero = torch.zeros((), dtype=X.dtype, device=X.device)
-    return torch.where(keep_mask(X.shape, p, key, start, X.device), scaled.to(X.dtype), zero)
-
-
-def _empty_like(X: Tensor) -> Tensor:
-    """A contiguous tensor of X's shape and type."""
-    size = X.numel() * X.element_size()
-    if size < kernel.LARGE:
-        return torch.empty_like(X, memory_format=torch.contiguous_format)
-    return torch.from_numpy(np.empty(size, np.uint8)).view(X.dtype).view(X.shape)
+_calls = _Calls()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from multidrop import checks
 from multidrop.keys import Key, layer_key
 
-from .functional import NAME, check_floating, draw_key, masked
+from .functional import NAME, check_floating, masked_next
+from .ops import key_at, position_of
 
 
 class Dropout(nn.Module):
@@ -28,40 +28,23 @@ class Dropout(nn.Module):
         ValueError: for a bad probability or seed.
     """
 
-    stream: Tensor | None
+    stream: Tensor
 
     def __init__(self, p: float = 0.5, *, seed: int | Key | None = None) -> None:
         super().__init__()
         self.p = checks.probability("p", p)
         key = layer_key(NAME, seed)
-        self.register_buffer("stream", None if key is None else _pack(key))
+        self.keyed = key is not None
+        self.register_buffer("stream", position_of(key or Key(0)), persistent=self.keyed)
 
     def forward(self, X: Tensor) -> Tensor:
         check_floating(X)
-        return masked(X, self.p, self._next_key()) if self.training else X
-
-    def _next_key(self) -> Key:
-        if self.stream is None:
-            return draw_key()
-        key = unpack(self.stream)
-        self.stream[1] += 1  # wraps from 2^63 − 1 to −2^63, as two's complement is to
-        return key
+        return masked_next(X, self.p, self.stream, self.keyed) if self.training else X
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        if self.stream is not None:
+        if self.keyed:
             state_dict.setdefault(prefix + "stream", self.stream)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
-        return f"p={self.p}" + ("" if self.stream is None else f", seed={unpack(self.stream).seed}")
-
-
-def _pack(key: Key) -> Tensor:
-    """A key as int64 (seed, call): torch computes with few uint64 operations."""
-    return torch.tensor([word - 2**64 if word >= 2**63 else word for word in (key.seed, key.call)])
-
-
-def unpack(stream: Tensor) -> Key:
-    """The key that a `stream` buffer holds."""
-    seed, call = stream.tolist()
-    return Key(seed % 2**64, call % 2**64)
+        return f"p={self.p}" + (f", seed={key_at(self.stream).seed}" if self.keyed else "")

@@ -15,7 +15,8 @@ from multidrop.keys import Key, seeds_for
 from multidrop.protocol import State
 
 from .functional import NAME, draw_key
-from .layers import Dropout, unpack
+from .layers import Dropout
+from .ops import key_at
 
 
 class Net(nn.Module):
@@ -110,13 +111,13 @@ def _set_weights(net: nn.Module, state: Mapping[str, npt.NDArray[Any]]) -> None:
 
 def _streams(net: nn.Module) -> dict[str, Tensor]:
     layers = [module for module in net.modules() if isinstance(module, Dropout)]
-    return {f"dropout{i}": layer.stream for i, layer in enumerate(layers, start=1) if layer.stream is not None}
+    return {f"dropout{i}": layer.stream for i, layer in enumerate(layers, start=1) if layer.keyed}
 
 
 def get_state(net: nn.Module) -> State:
     """A net's weights and mask streams, copied to the host; see `multidrop.protocol.State`. A dropout layer that
     follows torch's generator has no stream, and is left out."""
-    streams = {name: unpack(stream) for name, stream in _streams(net).items()}
+    streams = {name: key_at(stream) for name, stream in _streams(net).items()}
     state = {name: np.array(weight.cpu().numpy(), order="C") for name, weight in _weights(net).items()}
     return state | {name: np.array([key.seed, key.call], np.uint64) for name, key in streams.items()}
 

@@ -1,0 +1,122 @@
+"""What runs below autograd: a dropout on a tensor's own memory, the positions of streams, and both as custom operators
+for programs that torch traces (`torch.compile`, `torch.export`).
+
+A traced program holds a mask's name as a *position*, an int64 tensor (seed, call) in two's complement, which it takes
+from a stream in each run. To take one and to use it are two operators, for one that changes a tensor cannot have a
+gradient. And taking is opaque: a counter whose arithmetic the compiler sees is one that it may read again in the
+backward pass, when the counter has moved on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multidrop import checks, kernel, masks
+from multidrop.keys import Key
+
+NAMES = {getattr(torch, name): name for name in checks.FLOATING}
+
+
+def drop(X: Tensor, p: float, key: Key, start: int = 0) -> Tensor:
+    """X through the mask of `key`, without a gradient: a new tensor, in X's layout where that is dense."""
+    return _drop_on_host(X, p, key, start) if X.device.type == "cpu" else _drop_on_device(X, p, key, start)
+
+
+def _drop_on_host(X: Tensor, p: float, key: Key, start: int) -> Tensor:
+    """By the fused kernel, from address to address."""
+    X, name = X.resolve_neg(), NAMES[X.dtype]
+    if X.is_contiguous():
+        Y = _empty_like(X)
+        kernel.drop(X.data_ptr(), Y.data_ptr(), X.numel(), name, p, key, start)
+        return Y
+    bits = X.view(torch.int16) if X.dtype == torch.bfloat16 else X
+    return torch.from_numpy(kernel.dropout(bits.numpy(), p, key, start, dtype=name)).view(X.dtype)
+
+
+def _drop_on_device(X: Tensor, p: float, key: Key, start: int) -> Tensor:
+    """By the host's mask, brought to the tensor's device."""
+    compute = torch.float64 if X.dtype == torch.float64 else torch.float32
+    scaled = X.to(compute) * torch.tensor(masks.scale(p, NAMES[X.dtype]), dtype=compute)
+    keep = torch.from_numpy(kernel.keep_mask(X.shape, p, key, start)).to(X.device)
+    return torch.where(keep, scaled.to(X.dtype), torch.zeros((), dtype=X.dtype, device=X.device))
+
+
+def _empty_like(X: Tensor) -> Tensor:
+    size = X.numel() * X.element_size()
+    if size < kernel.LARGE:
+        return torch.empty_like(X, memory_format=torch.contiguous_format)
+    return torch.from_numpy(np.empty(size, np.uint8)).view(X.dtype).view(X.shape)
+
+
+def position_of(key: Key) -> Tensor:
+    """A key as a position."""
+    return torch.tensor([word - 2**64 if word >= 2**63 else word for word in (key.seed, key.call)])
+
+
+def key_at(position: Tensor) -> Key:
+    """The key that a position holds."""
+    seed, call = position.tolist()
+    return Key(seed % 2**64, call % 2**64)
+
+
+def next_key(stream: Tensor) -> Key:
+    """The key at the position that `stream` holds, and moves it on by one call.
+
+    Raises:
+        RuntimeError: in a backward pass.
+    """
+    if torch._C._current_graph_task_id() != -1:
+        # A forward that runs in a backward is one that activation checkpointing recomputes.
+        raise RuntimeError(
+            "expected a forward pass; got a keyed dropout that is recomputed in a backward pass "
+            "(torch.utils.checkpoint), where it would draw another mask than the first time: leave it out of the "
+            "checkpointed part, give dropout_layer a key, or build the layer unseeded, to follow torch's generator"
+        )
+    key = key_at(stream)
+    stream[1] += 1  # wraps from 2^63 − 1 to −2^63, as two's complement is to
+    return key
+
+
+def draw_key() -> Key:
+    """A key from torch's default generator, the one that `torch.manual_seed` seeds and `fork_rng` restores."""
+    return Key(int(torch.randint(-(2**63), 2**63 - 1, ())) % 2**64)
+
+
+@torch.library.custom_op("multidrop::take", mutates_args=("stream",))
+def take(stream: Tensor, keyed: bool) -> Tensor:
+    """The position of a keyed stream, which moves on; of one that is not keyed, a position whose seed torch's generator
+    draws. (That changes `stream` in name only, which keeps two takes from being merged into one.)"""
+    return position_of(next_key(stream) if keyed else draw_key())
+
+
+@take.register_fake
+def _(stream: Tensor, keyed: bool) -> Tensor:
+    return stream.new_empty(2)
+
+
+@torch.library.custom_op("multidrop::dropout", mutates_args=())
+def dropout(X: Tensor, position: Tensor, p: float, start: int) -> Tensor:
+    """X through the mask at a position; its gradient keeps the position, 16 bytes."""
+    return drop(X, p, key_at(position), start)
+
+
+@dropout.register_fake
+def _(X: Tensor, position: Tensor, p: float, start: int) -> Tensor:
+    return torch.empty_like(X)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, position, ctx.p, ctx.start = inputs
+    ctx.save_for_backward(position)
+
+
+def _backward(ctx: Any, dY: Tensor) -> tuple[Tensor, None, None, None]:
+    (position,) = ctx.saved_tensors
+    return dropout(dY, position, ctx.p, ctx.start), None, None, None
+
+
+dropout.register_autograd(_backward, setup_context=_keep)

@@ -1,0 +1,249 @@
+"""What is torch's alone: compiled, exported, transformed and checkpointed programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import multidrop as md
+from multidrop import masks
+
+torch = pytest.importorskip("torch") if "torch" in md.available_backends() else None
+
+# torch's own, at its first compilation: it announces what it is about to change.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:torch")
+
+KEY = md.Key(2**63 + 5, 2**64 - 1)
+
+
+@pytest.fixture(autouse=True)
+def torch_backend(need: Any) -> Any:
+    need("torch")
+    torch.compiler.reset()
+    with md.use_backend("torch"):
+        yield
+
+
+def layer(seed: int | None = 3, p: float = 0.5) -> Any:
+    return md.Dropout(p, seed=seed)
+
+
+def compiled(module: Any) -> Any:
+    return torch.compile(module, fullgraph=True)
+
+
+def test_compiled_and_eager_agree() -> None:
+    """Outputs and gradients over several calls, with a consumer and a producer for the compiler to fuse with."""
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = layer(1, 0.2), layer(2)
+
+        def forward(self, X: Any) -> Any:
+            return self.second(torch.tanh(self.first(X * 2.0)) + 1.0).square()
+
+    eager, traced = Model(), Model()
+    run = compiled(traced)
+    for call in range(3):
+        X = torch.randn(33, 17, generator=torch.Generator().manual_seed(call), dtype=torch.float64)
+        a, b = X.clone().requires_grad_(), X.clone().requires_grad_()
+        y, z = eager(a), run(b)
+        y.sum().backward()
+        z.sum().backward()
+        torch.testing.assert_close(z, y, rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(b.grad, a.grad, rtol=1e-12, atol=1e-13)
+    assert traced.state_dict()["first.stream"].tolist() == eager.state_dict()["first.stream"].tolist() == [1, 3]
+
+
+def test_the_gradient_of_a_compiled_layer_is_of_the_mask_of_its_forward() -> None:
+    """A counter that the compiler may read again in the backward pass would give the next mask's gradient."""
+    module = layer()
+    run = compiled(module)
+    X = torch.ones(64, 64, requires_grad=True)
+    for call in range(3):
+        X.grad = None
+        Y = run(X)
+        Y.sum().backward()
+        expected = masks.dropout(np.ones((64, 64), np.float32), 0.5, md.Key(3, call))
+        assert np.array_equal(Y.detach().numpy(), expected)
+        assert np.array_equal(X.grad.numpy(), expected)
+
+
+def test_a_compiled_layer_goes_on_after_its_state_is_loaded() -> None:
+    module = layer()
+    run = compiled(module)
+    X = torch.ones(64, 64)
+    run(X)
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    first, second = run(X), run(X)
+    assert not torch.equal(first, second)
+    module.load_state_dict(state)
+    assert torch.equal(run(X), first)
+
+
+def test_a_compiled_unseeded_layer_follows_the_generator() -> None:
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = layer(None), layer(None)
+
+        def forward(self, X: Any) -> Any:
+            return self.first(X), self.second(X)
+
+    model = Model()
+    run = compiled(model)
+    X = torch.ones(64, 64)
+    torch.manual_seed(1)
+    a, b = run(X)
+    c, d = run(X)
+    assert len({Y.numpy().tobytes() for Y in (a, b, c, d)}) == 4
+    torch.manual_seed(1)
+    assert all(torch.equal(x, y) for x, y in zip(model(X), (a, b), strict=True))
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+def test_a_compiled_function_without_a_key(seed: int | None) -> None:
+    run = torch.compile(lambda X: md.dropout_layer(X, 0.5) * 2.0, fullgraph=True)
+    X = torch.ones(64, 64)
+    md.manual_seed(seed)
+    first, second = run(X), run(X)
+    assert not torch.equal(first, second)
+    if seed is not None:
+        md.manual_seed(seed)
+        assert torch.equal(run(X), first)
+        assert torch.equal(md.dropout_layer(X, 0.5) * 2.0, second)  # eager calls go on where compiled ones stopped
+
+
+def test_a_compiled_function_with_a_key() -> None:
+    run = torch.compile(lambda X: md.dropout_layer(X, 0.2, KEY), fullgraph=True)
+    X = torch.randn(33, 17)
+    assert np.array_equal(run(X).numpy(), masks.dropout(X.numpy(), 0.2, KEY))
+
+
+def test_compiled_for_shapes_that_change() -> None:
+    run = torch.compile(layer(), fullgraph=True, dynamic=True)
+    for call, size in enumerate((8, 13, 100)):
+        Y = run(torch.ones(size, 5))
+        assert np.array_equal(Y.numpy(), masks.dropout(np.ones((size, 5), np.float32), 0.5, md.Key(3, call)))
+
+
+def test_compiled_evaluation_takes_no_mask() -> None:
+    module = layer().eval()
+    X = torch.ones(8)
+    assert torch.equal(compiled(module)(X), X)
+    assert module.stream.tolist() == [3, 0]
+
+
+def test_the_whole_net_compiled() -> None:
+    eager, traced = md.Net(seed=1, dtype="float64"), md.Net(seed=1, dtype="float64")
+    run = compiled(traced)
+    X = torch.randn(16, 784, dtype=torch.float64)
+    for _ in range(2):
+        eager(X).sum().backward()
+        run(X).sum().backward()
+    for a, b in zip(eager.parameters(), traced.parameters(), strict=True):
+        torch.testing.assert_close(b.grad, a.grad, rtol=1e-12, atol=1e-14)
+
+
+def test_exported() -> None:
+    module = layer()
+    program = torch.export.export(module, (torch.ones(8, 8),))
+    run = program.module()
+    drawn = [run(torch.ones(8, 8)).numpy() for _ in range(2)]
+    assert all(
+        np.array_equal(Y, masks.dropout(np.ones((8, 8), np.float32), 0.5, md.Key(3, call)))
+        for call, Y in enumerate(drawn)
+    )
+
+
+def test_operators_are_what_torch_expects() -> None:
+    from multidrop_torch import ops
+
+    X = torch.randn(6, 5, dtype=torch.float64, requires_grad=True)
+    torch.library.opcheck(ops.dropout, (X, ops.position_of(KEY), 0.3, 5))
+    torch.library.opcheck(ops.take, (ops.position_of(KEY), True))
+
+
+def function(X: Any) -> Any:
+    return md.dropout_layer(X, 0.3, KEY)
+
+
+def test_gradients_of_gradients() -> None:
+    X = torch.randn(6, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(function, X)
+    assert torch.autograd.gradgradcheck(function, X)
+    assert torch.autograd.gradcheck(function, X, check_forward_ad=True, check_backward_ad=False)
+
+
+def test_functional_transforms() -> None:
+    X = torch.randn(6, 5, dtype=torch.float64)
+    scale = torch.from_numpy(masks.dropout(np.ones((6, 5)), 0.3, KEY))
+    assert torch.equal(torch.func.grad(lambda X: (function(X) ** 2).sum())(X), 2 * X * scale * scale)
+    assert torch.equal(torch.func.jvp(function, (X,), (torch.ones_like(X),))[1], scale)
+
+
+def test_vmap_of_a_key_gives_each_example_its_mask() -> None:
+    X = torch.randn(4, 6, 5)
+    expected = torch.stack([function(x) for x in X])
+    assert torch.equal(torch.func.vmap(function)(X), expected)
+    assert torch.equal(torch.func.vmap(function, in_dims=1)(X.movedim(0, 1)), expected)
+
+
+def test_memory_formats() -> None:
+    X = torch.randn(2, 3, 5, 4).to(memory_format=torch.channels_last)
+    Y = md.dropout_layer(X, 0.5, KEY)
+    assert Y.is_contiguous(memory_format=torch.channels_last)
+    assert np.array_equal(Y.numpy(), masks.dropout(X.numpy(), 0.5, KEY))
+    assert md.dropout_layer(X.bfloat16(), 0.5, KEY).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_what_is_kept_for_the_backward_pass() -> None:
+    """No tensor at all in eager mode: p, key and start; and in a compiled program the position, 16 bytes."""
+    saved: list[Any] = []
+    X = torch.ones(1000, 1000, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        Y = md.dropout_layer(X, 0.5, KEY)
+        assert saved == []
+        Z = torch.compile(layer(), fullgraph=True)(X)
+    assert sum(t.numel() * t.element_size() for t in saved) == 16
+    (Y.sum() + Z.sum()).backward()
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_activation_checkpointing(reentrant: bool) -> None:
+    """An unseeded layer draws the same mask when it is recomputed; a seeded one says that it cannot."""
+    from torch.utils.checkpoint import checkpoint
+
+    def gradient(module: Any, run: Callable[..., Any]) -> Any:
+        torch.manual_seed(0)
+        X = torch.ones(64, 64, requires_grad=True)
+        run(module, X).square().sum().backward()
+        return X.grad
+
+    def checkpointed(module: Any, X: Any) -> Any:
+        return checkpoint(lambda X: module(X).tanh(), X, use_reentrant=reentrant)
+
+    plain = gradient(layer(None), lambda module, X: module(X).tanh())
+    assert torch.equal(gradient(layer(None), checkpointed), plain)
+    with pytest.raises(RuntimeError, match="a keyed dropout that is recomputed in a backward pass"):
+        gradient(layer(3), checkpointed)
+
+
+def test_fork_rng() -> None:
+    module, X = layer(None), torch.ones(64, 64)
+    torch.manual_seed(0)
+    with torch.random.fork_rng():
+        first = module(X)
+    assert torch.equal(module(X), first)
+
+
+def test_state_of_an_ordinary_dropout_loads() -> None:
+    ours = torch.nn.Sequential(torch.nn.Linear(2, 2), layer())
+    theirs = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5))
+    ours.load_state_dict(theirs.state_dict())
+    assert ours.state_dict()["1.stream"].tolist() == [3, 0]
+    torch.nn.Sequential(torch.nn.Linear(2, 2), layer(None)).load_state_dict(theirs.state_dict())
