@@ -193,6 +193,16 @@ def test_vmap_of_a_key_gives_each_example_its_mask() -> None:
     assert torch.equal(torch.func.vmap(function, in_dims=1)(X.movedim(0, 1)), expected)
 
 
+def test_vmap_of_a_stream_goes_by_its_randomness() -> None:
+    X = torch.ones(4, 64)
+    with pytest.raises(RuntimeError, match="randomness='different' or 'same'"):
+        torch.func.vmap(layer())(X)
+    different = torch.func.vmap(layer(), randomness="different")(X)
+    assert np.array_equal(different.numpy(), masks.dropout(X.numpy(), 0.5, md.Key(3)))
+    same = torch.func.vmap(layer(), randomness="same")(X)
+    assert np.array_equal(same.numpy(), np.stack([masks.dropout(x, 0.5, md.Key(3)) for x in X.numpy()]))
+
+
 def test_memory_formats() -> None:
     X = torch.randn(2, 3, 5, 4).to(memory_format=torch.channels_last)
     Y = md.dropout_layer(X, 0.5, KEY)

@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from multidrop import checks, kernel, masks
 from multidrop.keys import Key, as_key, on_manual_seed
+from multidrop.philox import MULTIPLIERS, ROUNDS, WEYL
 
 NAME = "tensorflow"
 
@@ -97,46 +98,75 @@ def _keep_mask(shape: tuple[int, ...] | tf.Tensor, p: float, position: tf.Tensor
     """The mask of a static shape, which XLA needs, or of an int64 tensor that holds a shape known at the run."""
     static = isinstance(shape, tuple)
     count = math.prod(shape) if static else tf.reduce_prod(shape)
-    threshold = masks.threshold(p)
-    if threshold == 0:
-        return tf.zeros(shape, tf.bool)
+    high, low = divmod(masks.threshold(p), 2**16)
+    if high == 2**16:  # no uint16, and above every lane
+        return tf.ones(shape, tf.bool)
     first, skipped = divmod(start, 8)
     blocks = (skipped + count + 7) // 8
-    even, odd = _lane_pairs(first, blocks, position, refined=threshold % 2**16 != 0)
-    # U < T as U <= T − 1, since T = 2^32 is no uint32. Compared before they are interleaved, as a byte each.
-    last = tf.constant(np.uint32(threshold - 1))
-    kept = tf.reshape(tf.stack([even <= last, odd <= last], axis=1), [-1])
+    lanes = _lanes(first, blocks, position)
+    kept = lanes < tf.constant(np.uint16(high))
+    if low:  # else plane 1 decides nothing
+        ties = lanes == tf.constant(np.uint16(high))
+        if _under_xla():  # whose shapes are static, and which fuses all of this into one pass
+            kept |= ties & (_lanes(first + PLANE1, blocks, position) < tf.constant(np.uint16(low)))
+        else:
+            kept = _settle_ties(kept, tf.where(ties), first, position, low)
     return tf.reshape(kept[skipped : skipped + count], shape)
 
 
-def _lane_pairs(first: int, blocks: int | tf.Tensor, position: tf.Tensor, refined: bool) -> tuple[tf.Tensor, tf.Tensor]:
-    """The uniforms U of the even elements and of the odd ones, uint32 of shape (4·blocks,) each.
-
-    Not `refined`, only their high halves are defined, and plane 1 is not drawn: it decides nothing where the low half
-    of the threshold is zero.
-    """
-    low, high, half = (tf.constant(np.uint32(number)) for number in (0xFFFF, 0xFFFF0000, 16))
-    coarse = _words(first, blocks, position)
-    even, odd = tf.bitwise.left_shift(coarse, half), coarse
-    if refined:
-        fine = _words(first + 2**63, blocks, position)  # plane 1 is bit 31 of the counter's second word
-        even, odd = even | (fine & low), (odd & high) | tf.bitwise.right_shift(fine, half)
-    return even, odd
+PLANE1 = 2**63  # plane 1 is bit 31 of the counter's second word: of the 64-bit block, the highest
 
 
-def _words(first: int, blocks: int | tf.Tensor, position: tf.Tensor) -> tf.Tensor:
-    """The Philox words of consecutive blocks, in order; uint32 of shape (4·blocks,).
+def _lanes(first: int, blocks: int | tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+    """The lanes of consecutive blocks, in order; uint16 of shape (8·blocks,).
 
     The op takes the four counter words as two of 64 bits, block and call, and counts in the first. A Python number of
-    64 bits would lose its low ones in a trace; a NumPy one does not.
+    64 bits would lose its low ones in a trace; a NumPy one does not. A word's low half comes first in the bitcast:
+    by definition under XLA, and elsewhere on little-endian machines, which all of TensorFlow's are.
     """
-    return tf.raw_ops.StatelessRandomUniformFullIntV2(
+    words = tf.raw_ops.StatelessRandomUniformFullIntV2(
         shape=tf.convert_to_tensor([4 * blocks], tf.int64),
         key=position[:1],
         counter=tf.stack([tf.constant(np.uint64(first)), position[1]]),
         alg=PHILOX,
         dtype=tf.uint32,
     )
+    return tf.reshape(tf.bitcast(words, tf.uint16), [-1])
+
+
+def _settle_ties(kept: tf.Tensor, ties: tf.Tensor, first: int, position: tf.Tensor, low: int) -> tf.Tensor:
+    """`kept`, corrected at the indices `ties`, int64 of shape (k, 1), by their lanes in plane 1. One element in 65,536
+    is such, so that drawing these alone costs next to nothing, where drawing the plane would cost as much again."""
+    index = ties[:, 0]
+    block = tf.cast(index // 8, tf.uint64) + tf.constant(np.uint64(first + PLANE1))
+    words = tf.stack(_philox(block, position), axis=1)
+    word = tf.gather(words, index % 8 // 2, axis=1, batch_dims=1)
+    lane = tf.bitwise.right_shift(word, tf.cast(index % 2 * 16, tf.uint64)) & tf.constant(np.uint64(0xFFFF))
+    return tf.tensor_scatter_nd_update(kept, ties, lane < tf.constant(np.uint64(low)))
+
+
+def _philox(block: tf.Tensor, position: tf.Tensor) -> list[tf.Tensor]:
+    """`multidrop.philox` for counters that do not follow one another: four words for each of `block`, uint64."""
+
+    def split(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return number & tf.constant(np.uint64(0xFFFFFFFF)), tf.bitwise.right_shift(number, tf.constant(np.uint64(32)))
+
+    (x0, x1), (x2, x3), (k0, k1) = split(block), split(position[1]), split(position[0])
+    for _ in range(ROUNDS):
+        (low0, high0), (low1, high1) = (split(x * np.uint64(m)) for x, m in zip((x0, x2), MULTIPLIERS, strict=True))
+        x0, x1, x2, x3 = high1 ^ x1 ^ k0, low1, high0 ^ x3 ^ k1, low0
+        k0, k1 = (split(k + np.uint64(weyl))[0] for k, weyl in zip((k0, k1), WEYL, strict=True))
+    return [x0, x1, x2, x3]
+
+
+def _under_xla() -> bool:
+    """Whether this is a trace for XLA. TensorFlow does not tell a trace what it is for, but its callers do; where that
+    is missed, the program is right and somewhat slower."""
+    frame = sys._getframe()
+    while frame := frame.f_back:  # type: ignore[assignment]  # None ends it
+        if getattr(frame.f_locals.get("self"), "_jit_compile", None) is True:
+            return True
+    return False
 
 
 def masked(X: tf.Tensor, p: float, position: tf.Tensor, start: int = 0) -> tf.Tensor:

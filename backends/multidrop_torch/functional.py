@@ -75,7 +75,7 @@ def masked(X: Tensor, p: float, key: Key, start: int = 0) -> Tensor:
         return X
     if torch.compiler.is_compiling():
         return ops.dropout(X, ops.position_of(key), p, start)
-    return _Masked.apply(X, p, key, start)
+    return _Masked.apply(X, p, key, start, False)
 
 
 def masked_next(X: Tensor, p: float, stream: Tensor, keyed: bool, start: int = 0) -> Tensor:
@@ -84,7 +84,7 @@ def masked_next(X: Tensor, p: float, stream: Tensor, keyed: bool, start: int = 0
         position = ops.take(stream, keyed)
         return X if p == 0.0 else ops.dropout(X, position, p, start)
     key = ops.next_key(stream) if keyed else draw_key()
-    return X if p == 0.0 else _Masked.apply(X, p, key, start)
+    return X if p == 0.0 else _Masked.apply(X, p, key, start, True)
 
 
 class _Masked(torch.autograd.Function):
@@ -92,7 +92,7 @@ class _Masked(torch.autograd.Function):
     and nothing else, and can be differentiated again."""
 
     @staticmethod
-    def forward(X: Tensor, p: float, key: Key, start: int) -> Tensor:
+    def forward(X: Tensor, p: float, key: Key, start: int, random: bool) -> Tensor:
         return ops.drop(X, p, key, start)
 
     @staticmethod
@@ -100,18 +100,28 @@ class _Masked(torch.autograd.Function):
         _, *ctx.arguments = inputs
 
     @staticmethod
-    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor, None, None, None]:
-        return _Masked.apply(dY, *ctx.arguments), None, None, None
+    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor, None, None, None, None]:
+        return _Masked.apply(dY, *ctx.arguments), None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, dX: Tensor, *_: None) -> Tensor:
         return _Masked.apply(dX, *ctx.arguments)
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, X: Tensor, p: float, key: Key, start: int) -> tuple[Tensor, int]:
-        """A key names one mask, which each example of the batch gets; a stream's masks are refused before this."""
+    def vmap(
+        info: Any, in_dims: tuple[int, ...], X: Tensor, p: float, key: Key, start: int, random: bool
+    ) -> tuple[Tensor, int]:
+        """A key that is given names one mask, which each example of the batch gets. One that is taken from a stream is
+        random to `vmap`, whose `randomness` decides."""
+        if random and info.randomness == "error":
+            raise RuntimeError(
+                "vmap: expected randomness='different' or 'same' for a dropout that takes the next mask; got 'error', "
+                "the default: pass vmap one of them, or dropout_layer a key"
+            )
         X = X.movedim(in_dims[0], 0)
-        return torch.stack([_Masked.apply(x, p, key, start) for x in X]), 0
+        if random and info.randomness == "different":
+            return _Masked.apply(X, p, key, start, random), 0  # one mask over the whole batch
+        return torch.stack([_Masked.apply(x, p, key, start, random) for x in X]), 0
 
 
 class _Calls:
