@@ -73,7 +73,7 @@ def dropout_layer(X: Any, dropout: float, key: int | Key | None = None, *, start
     X = tensor(X)
     check_floating(X)
     p = checks.probability("dropout", dropout)
-    position = _calls.next() if key is None else _constant(as_key(key))
+    position = _calls.next() if key is None else as_key(key)
     return masked(X, p, position, checks.span(start, X.shape.num_elements() or 0))
 
 
@@ -169,7 +169,7 @@ def _under_xla() -> bool:
     return False
 
 
-def masked(X: tf.Tensor, p: float, position: tf.Tensor, start: int = 0) -> tf.Tensor:
+def masked(X: tf.Tensor, p: float, position: Key | tf.Tensor, start: int = 0) -> tf.Tensor:
     """X through the mask at `position`: `dropout_layer` after its checks.
 
     The gradient of a dropout is the same dropout of the gradient, so that the backward pass keeps the position and
@@ -188,33 +188,31 @@ def masked(X: tf.Tensor, p: float, position: tf.Tensor, start: int = 0) -> tf.Te
     return dropped(X)
 
 
-def _select(X: tf.Tensor, p: float, position: tf.Tensor, start: int) -> tf.Tensor:
+def _select(X: tf.Tensor, p: float, position: Key | tf.Tensor, start: int) -> tf.Tensor:
     if tf.executing_eagerly() and "CPU" in X.device and X.shape.num_elements():
         return _drop_on_host(X, p, position, start)
+    if isinstance(position, Key):
+        position = _constant(position)
     compute = tf.float64 if X.dtype == tf.float64 else tf.float32
     scaled = tf.cast(tf.cast(X, compute) * tf.constant(masks.scale(p, compute.name), compute), X.dtype)
     shape = tuple(X.shape) if X.shape.is_fully_defined() else tf.shape(X, tf.int64)
     return tf.where(_keep_mask(shape, p, position, start), scaled, tf.zeros((), X.dtype))
 
 
-def _drop_on_host(X: tf.Tensor, p: float, position: tf.Tensor, start: int) -> tf.Tensor:
-    """The fused kernel on an eager tensor's own memory."""
-    seed, call = position.numpy().tolist()
-    # DLPack has no name for bfloat16 that NumPy knows; bits travel in any type.
-    bits = tf.bitcast(X, tf.int16) if X.dtype == tf.bfloat16 else X
-    x = np.from_dlpack(bits)
-    y = kernel.dropout(x, p, Key(seed, call), start, _aligned_like(x), dtype=X.dtype.name)
-    Y = tf.experimental.dlpack.from_dlpack(y.__dlpack__())
-    return tf.bitcast(Y, X.dtype) if X.dtype == tf.bfloat16 else Y
+def _drop_on_host(X: tf.Tensor, p: float, position: Key | tf.Tensor, start: int) -> tf.Tensor:
+    """By the fused kernel, from address to address, for an eager tensor. The room for the result is TensorFlow's own,
+    whose allocator keeps what it had: of fresh memory the page faults would take longer than what is computed."""
+    key = position if isinstance(position, Key) else Key(*position.numpy().tolist())
+    with tf.device(X.device):
+        Y = tf.raw_ops.Empty(shape=X.shape, dtype=X.dtype)
+    kernel.drop(_address(X), _address(Y), X.shape.num_elements(), X.dtype.name, p, key, start)
+    return Y
 
 
-_ALIGNMENT = 64  # bytes; TensorFlow aborts the process at the first use of a buffer that is not so aligned
-
-
-def _aligned_like(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    room = np.empty(x.nbytes + _ALIGNMENT, np.uint8)
-    first = -room.__array_interface__["data"][0] % _ALIGNMENT
-    return room[first : first + x.nbytes].view(x.dtype).reshape(x.shape)
+def _address(X: tf.Tensor) -> int:
+    """Where an eager tensor of the host begins. NumPy has no bfloat16 for it to come as; its bits come as integers."""
+    view = np.from_dlpack(tf.bitcast(X, tf.int16) if X.dtype == tf.bfloat16 else X)
+    return view.__array_interface__["data"][0]
 
 
 def signed(key: Key) -> npt.NDArray[np.int64]:

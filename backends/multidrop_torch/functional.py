@@ -8,6 +8,7 @@ from typing import Any
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from multidrop import checks, kernel
 from multidrop.keys import Key, as_key, on_manual_seed
@@ -75,7 +76,7 @@ def masked(X: Tensor, p: float, key: Key, start: int = 0) -> Tensor:
         return X
     if torch.compiler.is_compiling():
         return ops.dropout(X, ops.position_of(key), p, start)
-    return _Masked.apply(X, p, key, start, False)
+    return _differentiable(X, p, key, start, False)
 
 
 def masked_next(X: Tensor, p: float, stream: Tensor, keyed: bool, start: int = 0) -> Tensor:
@@ -84,7 +85,17 @@ def masked_next(X: Tensor, p: float, stream: Tensor, keyed: bool, start: int = 0
         position = ops.take(stream, keyed)
         return X if p == 0.0 else ops.dropout(X, position, p, start)
     key = ops.next_key(stream) if keyed else draw_key()
-    return X if p == 0.0 else _Masked.apply(X, p, key, start, True)
+    return X if p == 0.0 else _differentiable(X, p, key, start, True)
+
+
+def _differentiable(X: Tensor, p: float, key: Key, start: int, random: bool) -> Tensor:
+    """X through the mask of `key`, by what costs least where it is called: torch's own functions for transforms take
+    five times as long as those for a plain backward pass, and these as long as a small dropout itself."""
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return _Transformed.apply(X, p, key, start, random)
+    if X.requires_grad and torch.is_grad_enabled():
+        return _Masked.apply(X, p, key, start, random)
+    return ops.drop(X, p, key, start)
 
 
 class _Masked(torch.autograd.Function):
@@ -92,7 +103,20 @@ class _Masked(torch.autograd.Function):
     and nothing else, and can be differentiated again."""
 
     @staticmethod
-    def forward(X: Tensor, p: float, key: Key, start: int, random: bool) -> Tensor:
+    def forward(ctx: Any, X: Tensor, *arguments: Any) -> Tensor:
+        ctx.arguments = arguments
+        return ops.drop(X, *arguments[:3])
+
+    @staticmethod
+    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor, None, None, None, None]:
+        return _differentiable(dY, *ctx.arguments), None, None, None, None
+
+
+class _Transformed(_Masked):
+    """The same for `torch.func`, `torch.vmap` and forward-mode differentiation."""
+
+    @staticmethod
+    def forward(X: Tensor, p: float, key: Key, start: int, random: bool) -> Tensor:  # type: ignore[override]  # torch's
         return ops.drop(X, p, key, start)
 
     @staticmethod
@@ -100,12 +124,8 @@ class _Masked(torch.autograd.Function):
         _, *ctx.arguments = inputs
 
     @staticmethod
-    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor, None, None, None, None]:
-        return _Masked.apply(dY, *ctx.arguments), None, None, None, None
-
-    @staticmethod
     def jvp(ctx: Any, dX: Tensor, *_: None) -> Tensor:
-        return _Masked.apply(dX, *ctx.arguments)
+        return _differentiable(dX, *ctx.arguments)
 
     @staticmethod
     def vmap(
@@ -120,8 +140,8 @@ class _Masked(torch.autograd.Function):
             )
         X = X.movedim(in_dims[0], 0)
         if random and info.randomness == "different":
-            return _Masked.apply(X, p, key, start, random), 0  # one mask over the whole batch
-        return torch.stack([_Masked.apply(x, p, key, start, random) for x in X]), 0
+            return _Transformed.apply(X, p, key, start, random), 0  # one mask over the whole batch
+        return torch.stack([_Transformed.apply(x, p, key, start, random) for x in X]), 0
 
 
 class _Calls:

@@ -114,14 +114,15 @@ def _draw_tile(keep, block, call, seed, threshold, words, lanes):
 
 @_inlined
 def _block_words(block, call, seed):
-    # Each word is held in 64 bits, the upper ones zero: what a vector unit multiplies to 64 bits without rearranging.
-    x0, x1, x2, x3 = block & _LOW, block >> _HALF, call & _LOW, call >> _HALF
-    k0, k1 = seed & _LOW, seed >> _HALF
+    # Each word is the lower half of 64 bits, whose upper half may hold anything: a vector unit multiplies lower halves to
+    # 64 bits as they lie, and all else is done bit by bit.
+    x0, x1, x2, x3 = block, block >> _HALF, call, call >> _HALF
+    k0, k1 = seed, seed >> _HALF
     for _ in range(ROUNDS):
-        first, second = x0 * _M0, x2 * _M1
-        x0, x1 = (second >> _HALF) ^ x1 ^ k0, second & _LOW
-        x2, x3 = (first >> _HALF) ^ x3 ^ k1, first & _LOW
-        k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
+        first, second = (x0 & _LOW) * _M0, (x2 & _LOW) * _M1
+        x0, x1 = (second >> _HALF) ^ x1 ^ k0, second
+        x2, x3 = (first >> _HALF) ^ x3 ^ k1, first
+        k0, k1 = k0 + _W0, k1 + _W1
     return np.uint32(x0), np.uint32(x1), np.uint32(x2), np.uint32(x3)
 
 
