@@ -79,7 +79,13 @@ def keep_mask(shape: int | Sequence[int], dropout: float, key: int | Key, start:
     return kept.reshape(sizes)
 
 
-def dropout(x: npt.NDArray, p: float, key: int | Key, start: int = 0) -> npt.NDArray:
+def drawn_shape(shape: tuple[int, ...], axes: Sequence[int]) -> tuple[int, ...]:
+    """The shape that a mask is drawn for when it is shared along `axes`: 1 there."""
+    shared = {axis % len(shape) for axis in axes} if axes else set()
+    return tuple(1 if axis in shared else size for axis, size in enumerate(shape))
+
+
+def dropout(x: npt.NDArray, p: float, key: int | Key, start: int = 0, axes: Sequence[int] = ()) -> npt.NDArray:
     """`x` through dropout with the mask of `key`: its kept elements scaled by 1/(1 − p), +0 for the others.
 
     The gradient is the same function: with the output's gradient for `x` and the same p, key and start, it gives the
@@ -90,6 +96,8 @@ def dropout(x: npt.NDArray, p: float, key: int | Key, start: int = 0) -> npt.NDA
         p: the probability that an element is dropped, in [0, 1].
         key: the mask's key; an int means `Key(int)`.
         start: the index of the first element.
+        axes: along which one decision holds for all, as for all pixels of a channel. The mask is drawn for the shape
+            that has 1 there, and broadcast.
 
     Returns:
         A new array of x's shape and type, or `x` itself where p is 0.
@@ -101,5 +109,5 @@ def dropout(x: npt.NDArray, p: float, key: int | Key, start: int = 0) -> npt.NDA
     with np.errstate(over="ignore", invalid="ignore"):  # a large x may become infinite, in silence as in a framework
         scaled = (x.astype(compute) * np.array(scale(p, dtype), compute)).astype(x.dtype)
     y = np.zeros(x.shape, x.dtype)
-    np.copyto(y, scaled, where=keep_mask(x.shape, p, key, start))
+    np.copyto(y, scaled, where=keep_mask(drawn_shape(x.shape, axes), p, key, start))
     return y

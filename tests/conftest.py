@@ -10,11 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from modes import MODES, Mode, modes_of
 
 import multidrop as md
 from multidrop import dispatch
 from multidrop.data import fashion_mnist
+
+# The first example may wait for Numba to compile.
+settings.register_profile("multidrop", deadline=None)
+settings.load_profile("multidrop")
 
 BACKENDS = ("numpy", "torch", "tensorflow", "mxnet")
 

@@ -94,6 +94,18 @@ def test_layouts(dtype: str, view: str) -> None:
     assert same_bits(x, before)
 
 
+@dtypes
+@pytest.mark.parametrize("axes", [(0,), (2,), (-1, -2), (0, 1, 2), (1, -2)], ids=str)
+def test_masks_shared_along_axes(dtype: str, axes: tuple[int, ...]) -> None:
+    """One decision for all elements along an axis: the mask of the smaller shape, broadcast."""
+    x = normal((6, 5, 7), dtype)
+    drawn = masks.keep_mask([1 if n in axes or n - 3 in axes else size for n, size in enumerate(x.shape)], 0.5, KEY, 3)
+    expected = np.where(drawn, x * x.dtype.type(2), np.zeros((), x.dtype))
+    for view in (lambda x: x, lambda x: np.asfortranarray(x)):
+        assert same_bits(kernel.dropout(view(x), 0.5, KEY, 3, axes=axes), expected)
+    assert same_bits(masks.dropout(x, 0.5, KEY, 3, axes), expected)
+
+
 def test_the_result_lies_as_the_input() -> None:
     x = normal((4, 6, 8, 3), "float32").transpose(0, 3, 1, 2)
     assert kernel.dropout(x, 0.5, KEY).strides == x.strides

@@ -72,7 +72,14 @@ def keep_mask(shape: int | Sequence[int], dropout: float, key: int | Key, start:
 
 
 def dropout(
-    x: Array, p: float, key: Key, start: int = 0, out: Array | None = None, *, dtype: str | None = None
+    x: Array,
+    p: float,
+    key: Key,
+    start: int = 0,
+    out: Array | None = None,
+    *,
+    axes: Sequence[int] = (),
+    dtype: str | None = None,
 ) -> Array:
     """`multidrop.masks.dropout`, fused: `x` through the mask of `key`.
 
@@ -83,6 +90,7 @@ def dropout(
         start: the index of the first element.
         out: where to write the result, of x's shape and type; may be x itself. Without it a new array is made, in x's
             layout where that is dense.
+        axes: along which one decision holds for all; the mask is drawn for the shape that has 1 there.
         dtype: the name of x's type, where x holds the bits of one that NumPy lacks.
 
     Returns:
@@ -97,9 +105,9 @@ def dropout(
     if p == 0.0:
         result = x
     elif _NATIVE and x.dtype.isnative:
-        result = _fused(x, p, key, start, out, dtype or _name(x.dtype))
+        result = _fused(x, p, key, start, out, tuple(axes), dtype or _name(x.dtype))
     else:
-        result = masks.dropout(x, p, key, start)
+        result = masks.dropout(x, p, key, start, axes)
     if out is None or result is out:
         return result
     np.copyto(out, result)
@@ -114,21 +122,22 @@ def _name(dtype: np.dtype[Any]) -> str:
     return dtype.name  # which NumPy puts together anew each time, in as long as a small dropout takes
 
 
-def _fused(x: Array, p: float, key: Key, start: int, out: Array | None, dtype: str) -> Array:
+def _fused(x: Array, p: float, key: Key, start: int, out: Array | None, axes: tuple[int, ...], dtype: str) -> Array:
     """The result, in `out` where that lies in memory as x does, else in a new array."""
-    if x.flags.c_contiguous and x.flags.aligned:
+    if x.flags.c_contiguous and x.flags.aligned and not axes:
         target = out if out is not None and _takes(out, x, None) else np.empty(x.shape, x.dtype)
         drop(_address(x), _address(target), x.size, dtype, p, key, start)
         return target
-    axes = _memory_order(x)
-    if axes is None:
-        return _fused(np.array(x, order="C"), p, key, start, None, dtype)
+    order = _memory_order(x)
+    if order is None:
+        return _fused(np.array(x, order="C"), p, key, start, None, axes, dtype)
     # The mask goes by the logical order of the elements: it is drawn in that, and then laid as the memory is.
-    keep = np.ascontiguousarray(keep_mask(x.shape, p, key, start).transpose(axes))
-    if out is not None and _takes(out, x, axes):
+    drawn = keep_mask(masks.drawn_shape(x.shape, axes), p, key, start)
+    keep = np.ascontiguousarray(np.broadcast_to(drawn, x.shape).transpose(order))
+    if out is not None and _takes(out, x, order):
         target = out
     else:
-        target = np.empty(keep.shape, x.dtype).transpose(tuple(np.argsort(axes)))
+        target = np.empty(keep.shape, x.dtype).transpose(tuple(np.argsort(order)))
     _select(_address(x), _address(target), x.size, dtype, p, _address(keep))
     return target
 
@@ -136,14 +145,14 @@ def _fused(x: Array, p: float, key: Key, start: int, out: Array | None, dtype: s
 def _memory_order(x: Array) -> tuple[int, ...] | None:
     """The axes of a dense array from the outermost in memory to the innermost; None where it is not dense, or its
     elements do not lie on addresses of their type."""
-    axes = tuple(sorted(range(x.ndim), key=lambda axis: -x.strides[axis]))
-    return axes if x.flags.aligned and x.transpose(axes).flags.c_contiguous else None
+    order = tuple(sorted(range(x.ndim), key=lambda axis: -x.strides[axis]))
+    return order if x.flags.aligned and x.transpose(order).flags.c_contiguous else None
 
 
-def _takes(out: Array, x: Array, axes: tuple[int, ...] | None) -> bool:
-    """Whether the loop may write into `out`: it lies in memory as x does, in the order of `axes`, and is x itself or
+def _takes(out: Array, x: Array, order: tuple[int, ...] | None) -> bool:
+    """Whether the loop may write into `out`: it lies in memory as x does, in that order of axes, and is x itself or
     apart from it."""
-    flags = out.flags if axes is None else out.transpose(axes).flags
+    flags = out.flags if order is None else out.transpose(order).flags
     return flags.carray and (_same(x, out) or not np.may_share_memory(x, out))
 
 

@@ -114,8 +114,8 @@ def _draw_tile(keep, block, call, seed, threshold, words, lanes):
 
 @_inlined
 def _block_words(block, call, seed):
-    # Each word is the lower half of 64 bits, whose upper half may hold anything: a vector unit multiplies lower halves to
-    # 64 bits as they lie, and all else is done bit by bit.
+    # Each word is the lower half of 64 bits, whose upper half may hold anything: a vector unit multiplies lower halves
+    # to 64 bits as they lie, and all else is done bit by bit.
     x0, x1, x2, x3 = block, block >> _HALF, call, call >> _HALF
     k0, k1 = seed, seed >> _HALF
     for _ in range(ROUNDS):
