@@ -185,7 +185,9 @@ def call_key(framework: str) -> Key | None:
     with _manual.lock:
         if _manual.root is None:
             return None
-        stream = _manual.calls.setdefault(framework, Stream(_manual.root.fold_in("calls")))
+        if framework not in _manual.calls:
+            _manual.calls[framework] = Stream(_manual.root.fold_in("calls"))
+        stream = _manual.calls[framework]
     return stream.next()
 
 

@@ -203,6 +203,23 @@ def test_vmap_of_a_stream_goes_by_its_randomness() -> None:
     assert np.array_equal(same.numpy(), np.stack([masks.dropout(x, 0.5, md.Key(3)) for x in X.numpy()]))
 
 
+@pytest.mark.parametrize("layout", [lambda X: X, lambda X: X.T, lambda X: X[::2]], ids=["rows", "columns", "strided"])
+def test_in_place(layout: Callable[[Any], Any]) -> None:
+    from multidrop_torch import Dropout
+
+    module = Dropout(0.5, inplace=True, seed=3)
+    for call, run in enumerate((module, compiled(module))):
+        leaf = torch.randn(8, 6, requires_grad=True)
+        X = layout(leaf * 1.0)
+        expected = masks.dropout(X.detach().numpy().copy(), 0.5, md.Key(3, call))
+        Y = run(X)
+        assert Y.data_ptr() == X.data_ptr()
+        assert np.array_equal(X.detach().numpy(), expected)
+        Y.sum().backward()
+        scale = masks.dropout(np.ones(X.shape, np.float32), 0.5, md.Key(3, call))
+        assert np.array_equal(layout(leaf.grad).numpy(), scale)
+
+
 def test_memory_formats() -> None:
     X = torch.randn(2, 3, 5, 4).to(memory_format=torch.channels_last)
     Y = md.dropout_layer(X, 0.5, KEY)

@@ -82,6 +82,8 @@ def masked(X: Array, p: float, key: Key, start: int = 0) -> Array:
     """X through the mask of `key`: `dropout_layer` after its checks."""
     if p == 0.0 or X.size == 0:
         return X
+    if not mx.autograd.is_recording():
+        return _drop(X, p, key, start)
     recording = mx.autograd.is_recording()
     try:
         with mx.util.np_shape(True):  # without it, () means an unknown shape
@@ -103,10 +105,17 @@ class _Masked(mx.autograd.Function):
         self.arguments = p, key, start
 
     def forward(self, X: Array) -> Array:
-        Y = _drop_on_host(X, *self.arguments) if X.ctx.device_type == "cpu" else _drop_on_device(X, *self.arguments)
-        return Y.as_np_ndarray() if isinstance(X, mx.np.ndarray) else Y
+        return _drop(X, *self.arguments)
 
     backward = forward
+
+
+def _drop(X: Array, p: float, key: Key, start: int) -> Array:
+    """X through the mask of `key`, without a gradient; of X's kind."""
+    with mx.util.np_shape(True):  # without it, () means an unknown shape
+        drop = _drop_on_host if X.ctx.device_type == "cpu" else _drop_on_device
+        Y = drop(X, p, key, start)
+        return Y.as_np_ndarray() if isinstance(X, mx.np.ndarray) else Y
 
 
 def _drop_on_host(X: Array, p: float, key: Key, start: int) -> mx.nd.NDArray:

@@ -107,12 +107,16 @@ def _keep_mask(shape: tuple[int, ...] | tf.Tensor, p: float, position: tf.Tensor
     kept = lanes < tf.constant(np.uint16(high))
     if low:  # else plane 1 decides nothing
         ties = lanes == tf.constant(np.uint16(high))
-        if _under_xla():  # whose shapes are static, and which fuses all of this into one pass
+        # XLA's shapes are static, and it fuses all of this into one pass; and a small plane is drawn sooner than the
+        # many operators begin that draw a part of it.
+        if _under_xla() or (static and count <= SMALL):
             kept |= ties & (_lanes(first + PLANE1, blocks, position) < tf.constant(np.uint16(low)))
         else:
             kept = _settle_ties(kept, tf.where(ties), first, position, low)
     return tf.reshape(kept[skipped : skipped + count], shape)
 
+
+SMALL = 2**19  # elements
 
 PLANE1 = 2**63  # plane 1 is bit 31 of the counter's second word: of the 64-bit block, the highest
 

@@ -79,23 +79,25 @@ def masked(X: Tensor, p: float, key: Key, start: int = 0) -> Tensor:
     return _differentiable(X, p, key, start, False)
 
 
-def masked_next(X: Tensor, p: float, stream: Tensor, keyed: bool, start: int = 0) -> Tensor:
+def masked_next(X: Tensor, p: float, stream: Tensor, keyed: bool, start: int = 0, *, inplace: bool = False) -> Tensor:
     """X through the next mask of a stream, or where that is not keyed, one that torch's generator names."""
     if torch.compiler.is_compiling():
         position = ops.take(stream, keyed)
-        return X if p == 0.0 else ops.dropout(X, position, p, start)
+        Y = X if p == 0.0 else ops.dropout(X, position, p, start)
+        return X.copy_(Y) if inplace else Y
     key = ops.next_key(stream) if keyed else draw_key()
-    return X if p == 0.0 else _differentiable(X, p, key, start, True)
+    return X if p == 0.0 else _differentiable(X, p, key, start, True, inplace)
 
 
-def _differentiable(X: Tensor, p: float, key: Key, start: int, random: bool) -> Tensor:
+def _differentiable(X: Tensor, p: float, key: Key, start: int, random: bool, inplace: bool = False) -> Tensor:
     """X through the mask of `key`, by what costs least where it is called: torch's own functions for transforms take
     five times as long as those for a plain backward pass, and these as long as a small dropout itself."""
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        return _Transformed.apply(X, p, key, start, random)
+        Y = _Transformed.apply(X, p, key, start, random)
+        return X.copy_(Y) if inplace else Y
     if X.requires_grad and torch.is_grad_enabled():
-        return _Masked.apply(X, p, key, start, random)
-    return ops.drop(X, p, key, start)
+        return (_MaskedInPlace if inplace else _Masked).apply(X, p, key, start, random)
+    return (ops.drop_ if inplace else ops.drop)(X, p, key, start)
 
 
 class _Masked(torch.autograd.Function):
@@ -110,6 +112,16 @@ class _Masked(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dY: Tensor) -> tuple[Tensor, None, None, None, None]:
         return _differentiable(dY, *ctx.arguments), None, None, None, None
+
+
+class _MaskedInPlace(_Masked):
+    """The same, over its input."""
+
+    @staticmethod
+    def forward(ctx: Any, X: Tensor, *arguments: Any) -> Tensor:
+        ctx.mark_dirty(X)
+        ctx.arguments = arguments
+        return ops.drop_(X, *arguments[:3])
 
 
 class _Transformed(_Masked):

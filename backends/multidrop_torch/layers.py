@@ -22,6 +22,7 @@ class Dropout(nn.Module):
 
     Args:
         p: the probability that an element is dropped, in [0, 1].
+        inplace: whether the result is written over the input.
         seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by torch's generator.
 
     Raises:
@@ -30,16 +31,19 @@ class Dropout(nn.Module):
 
     stream: Tensor
 
-    def __init__(self, p: float = 0.5, *, seed: int | Key | None = None) -> None:
+    def __init__(self, p: float = 0.5, inplace: bool = False, *, seed: int | Key | None = None) -> None:
         super().__init__()
         self.p = checks.probability("p", p)
+        self.inplace = inplace
         key = layer_key(NAME, seed)
         self.keyed = key is not None
         self.register_buffer("stream", position_of(key or Key(0)), persistent=self.keyed)
 
     def forward(self, X: Tensor) -> Tensor:
         check_floating(X)
-        return masked_next(X, self.p, self.stream, self.keyed) if self.training else X
+        if not self.training:
+            return X
+        return masked_next(X, self.p, self.stream, self.keyed, inplace=self.inplace)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         if self.keyed:
@@ -47,4 +51,4 @@ class Dropout(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
-        return f"p={self.p}" + (f", seed={key_at(self.stream).seed}" if self.keyed else "")
+        return f"p={self.p}, inplace={self.inplace}" + (f", seed={key_at(self.stream).seed}" if self.keyed else "")

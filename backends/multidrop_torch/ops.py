@@ -37,6 +37,14 @@ def _drop_on_host(X: Tensor, p: float, key: Key, start: int) -> Tensor:
     return torch.from_numpy(kernel.dropout(bits.numpy(), p, key, start, dtype=name)).view(X.dtype)
 
 
+def drop_(X: Tensor, p: float, key: Key, start: int = 0) -> Tensor:
+    """`drop` in place."""
+    if X.device.type != "cpu" or not X.is_contiguous() or X.is_neg():
+        return X.copy_(drop(X, p, key, start))
+    kernel.drop(X.data_ptr(), X.data_ptr(), X.numel(), NAMES[X.dtype], p, key, start)
+    return X
+
+
 def _drop_on_device(X: Tensor, p: float, key: Key, start: int) -> Tensor:
     """By the host's mask, brought to the tensor's device."""
     compute = torch.float64 if X.dtype == torch.float64 else torch.float32

@@ -1,0 +1,1 @@
+"""The benchmarks of multidrop: see README.md in this folder."""

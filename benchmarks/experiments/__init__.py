@@ -1,0 +1,53 @@
+"""What is measured. Those of a framework have `cases`, `describe` and `measure`, which `workers` calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ..frameworks import COPY, EAGER, OURS, Case, Framework, check
+from ..measure import Effort, compare, quartiles, ratio
+
+Event = tuple[str, Any]  # ("record", a dictionary for the results) or ("failure", why)
+
+BACKWARD = " with backward"
+
+
+def timed(framework: Framework, case: Case, effort: Effort) -> Iterator[Event]:
+    """All candidates of a case against each other, forward and forward with backward, as one record."""
+    calls = {}
+    for who, build in framework.candidates(case).items():
+        try:
+            candidate = build()
+            check(framework, who, candidate, case)
+        except Exception as error:  # a candidate that cannot do a case, such as a type, is said to
+            yield "failure", f"{who}: {type(error).__name__}: {str(error).strip().splitlines()[:1]}"
+            continue
+        calls[who] = candidate.forward
+        calls[who + BACKWARD] = candidate.both
+    if not calls:
+        return
+    seconds = compare(calls, framework.synchronise, effort)
+    pairs = [(OURS + way, who) for way in ("", BACKWARD) for who in calls if who.endswith(BACKWARD) == bool(way)]
+    pairs += [(who + BACKWARD, who) for who in calls if who + BACKWARD in calls and who != COPY]
+    yield (
+        "record",
+        {
+            "framework": framework.name,
+            "case": case.to_dict(),
+            "rounds": len(next(iter(seconds.values()))),
+            "seconds": {name: quartiles(values) for name, values in seconds.items()},
+            "ratios": {
+                f"{above} / {below}": ratio(seconds, above, below)
+                for above, below in pairs
+                if above in seconds and above != below
+            },
+        },
+    )
+
+
+def describe_case(case: Case) -> str:
+    """In words, for the progress bar and the list of failures."""
+    words = [f"{case.size:,} elements", f"p = {case.p}", case.dtype]
+    words += [word for word in (case.mode, case.layout) if word not in (EAGER, "contiguous")]
+    return ", ".join(words)

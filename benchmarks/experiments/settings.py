@@ -1,0 +1,74 @@
+"""One size under other settings: p, types, layouts, threads, and the ways to call a dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from ..frameworks import Case, Framework
+from ..measure import Effort, compare, quartiles, ratio
+from ..workers import Job, cores
+from . import Event, describe_case, timed
+
+PROBABILITIES = (0.1, 0.2, 0.5, 0.9)
+QUICK_PROBABILITIES = (0.2, 0.9)
+IMAGES = (16, 64, 64, 64)  # (n, c, h, w), for the layouts
+QUICK_IMAGES = (4, 16, 32, 32)
+SMALL = ((4, 4), (256, 256))  # where what a call costs by itself shows
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A case, and the question that it answers."""
+
+    question: str
+    case: Case
+
+
+def cases(framework: Framework, job: Job) -> list[Setting]:
+    """With every thread that there is, all settings; with fewer, those in which threads are the question."""
+    plain = Case((256, 1024) if job.quick else (2048, 2048))
+    # Under `torch.compile` and XLA the same kernels would be asked again.
+    plain = replace(plain, mode=framework.modes[0])
+    settings = [Setting("threads", plain)]
+    if job.threads < cores():
+        return settings
+    probabilities = QUICK_PROBABILITIES if job.quick else PROBABILITIES
+    settings += [Setting("p", replace(plain, p=p)) for p in probabilities]
+    settings += [Setting("type", replace(plain, dtype=dtype)) for dtype in framework.dtypes]
+    images = QUICK_IMAGES if job.quick else IMAGES
+    settings += [Setting("layout", replace(plain, shape=images, layout=layout)) for layout in framework.layouts]
+    return settings + [Setting("way", Case(shape)) for shape in SMALL]
+
+
+def describe(setting: Setting) -> str:
+    """In words."""
+    return f"{setting.question}: {describe_case(setting.case)}"
+
+
+def measure(framework: Framework, setting: Setting, job: Job) -> Iterator[Event]:
+    """One setting."""
+    effort = Effort(0.3, 3, 5) if job.quick else Effort(2.0, 9, 41)
+    answer = _ways if setting.question == "way" else timed
+    for kind, value in answer(framework, setting.case, effort):
+        if kind == "record":
+            value |= {"question": setting.question, "threads": job.threads}
+        yield kind, value
+
+
+def _ways(framework: Framework, case: Case, effort: Effort) -> Iterator[Event]:
+    """The ways to call a dropout, against each other."""
+    calls = framework.ways(case)
+    seconds = compare(calls, framework.synchronise, effort)
+    against = next((name for name in reversed(calls) if name.startswith("framework")), next(iter(calls)))
+    yield (
+        "record",
+        {
+            "framework": framework.name,
+            "case": case.to_dict(),
+            "rounds": len(seconds[against]),
+            "against": against,
+            "seconds": {name: quartiles(values) for name, values in seconds.items()},
+            "ratios": {f"{name} / {against}": ratio(seconds, name, against) for name in calls},
+        },
+    )

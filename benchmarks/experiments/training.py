@@ -1,0 +1,94 @@
+"""The section's training run, end to end: data, steps and tests, in nets that differ in who drops, and in its own
+loop."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import multidrop as md
+
+from ..frameworks import NONE, OURS, OWN, SECTION, Framework
+from ..measure import quartiles, ratio
+from ..workers import Job
+from . import Event
+
+BATCH_SIZE, LEARNING_RATE = 256, 0.5  # the section's
+EPOCHS, ROUNDS = 10, 5
+QUICK_EPOCHS, QUICK_ROUNDS = 5, 1
+IN_LOOP = " in the section's loop"
+PLAUSIBLE = 0.3  # a test accuracy, of ten classes, that a net which learns leaves behind soon
+
+
+def cases(framework: Framework, job: Job) -> list[str]:
+    """One: all runs are interleaved."""
+    return ["training"]
+
+
+def describe(case: str) -> str:
+    """In words."""
+    return case
+
+
+def measure(framework: Framework, case: str, job: Job) -> Iterator[Event]:
+    """Every run once a round, from its first batch to its last test."""
+    epochs, rounds = (QUICK_EPOCHS, QUICK_ROUNDS) if job.quick else (EPOCHS, ROUNDS)
+    md.set_backend(framework.name)
+    with framework.scope():
+        train_iter, test_iter = md.load_data_fashion_mnist(BATCH_SIZE, "mini" if job.quick else "auto", seed=0)
+        runs = dict(_runs(framework))
+        seconds: dict[str, list[float]] = {name: [] for name in runs}
+        accuracies: dict[str, list[float]] = {name: [] for name in runs}
+        yield "total", 1 + rounds * len(runs)
+        small = md.load_data_fashion_mnist(BATCH_SIZE, "mini", seed=0)
+        for run in runs.values():  # compiling, and the first touch of everything
+            run(*small, 1)
+        for number in range(rounds):
+            names = list(runs)[number % len(runs) :] + list(runs)[: number % len(runs)]
+            for name in names:
+                yield "case", f"{framework.name}, training, {name}"
+                train_iter.epoch = 0
+                gc.collect()
+                begin = time.perf_counter()
+                accuracies[name].append(runs[name](train_iter, test_iter, epochs))
+                framework.synchronise()
+                seconds[name].append(time.perf_counter() - begin)
+    for name, values in accuracies.items():
+        if min(values) < PLAUSIBLE:
+            yield "failure", f"{name}: expected a net that learns; got a test accuracy of {min(values):.3f}"
+    yield (
+        "record",
+        {
+            "framework": framework.name,
+            "data": train_iter.source,
+            "epochs": epochs,
+            "rounds": rounds,
+            "accuracy": {name: quartiles(values) for name, values in accuracies.items()},
+            "seconds": {name: quartiles(values) for name, values in seconds.items()},
+            "ratios": {f"{OURS} / {name}": ratio(seconds, OURS, name) for name in runs if name != OURS},
+        },
+    )
+
+
+def _runs(framework: Framework) -> Iterator[tuple[str, Callable[[Any, Any, int], float]]]:
+    """A training run for each net: with `md.train`, and those that the section has, in its loop."""
+    nets = framework.nets()
+
+    def by_us(build: Callable[[], Any]) -> Callable[[Any, Any, int], float]:
+        return lambda train_iter, test_iter, epochs: (
+            md.train(build(), train_iter, test_iter, epochs, LEARNING_RATE).epochs[-1].test_accuracy
+        )
+
+    def by_section(build: Callable[[], Any]) -> Callable[[Any, Any, int], float]:
+        return lambda train_iter, test_iter, epochs: framework.train_as_in_section(
+            build(), train_iter, test_iter, epochs, LEARNING_RATE
+        )
+
+    for who in (OURS, OWN, NONE):
+        if who in nets:
+            yield who, by_us(nets[who])
+    for who in (SECTION, OWN):
+        if who in nets:
+            yield who + IN_LOOP, by_section(nets[who])

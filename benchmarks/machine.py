@@ -1,0 +1,65 @@
+"""The machine and the versions that a result is of."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from .workers import cores
+
+PACKAGES = ("multidrop", "numpy", "numba", "torch", "tensorflow", "tensorflow-cpu", "keras", "mxnet")
+
+
+def facts(device: str) -> dict[str, Any]:
+    """Processor, memory, system, Python, the versions of what is installed, the commit and the date."""
+    return {
+        "device": device,
+        "processor": _processor(),
+        "gpu": _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") if device == "gpu" else "",
+        "cores": cores(),
+        "memory": _memory(),
+        "load": load(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "commit": _output("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"),
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+    }
+
+
+def load() -> float:
+    """How many processes compute here besides this one, over the last minute; 0 where the system does not tell."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _processor() -> str:
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def _memory() -> int:
+    """Bytes; 0 where the system does not tell."""
+    names = getattr(os, "sysconf_names", {})
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in names else 0
+
+
+def _output(*command: str) -> str:
+    """What a program says; nothing where there is none."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

@@ -1,0 +1,171 @@
+"""The command line: `python -m benchmarks`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from . import frameworks, machine, report
+from .experiments.memory import PARTS as MEMORY_PARTS
+from .workers import Job, cores, perform
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+READMES = {"en": HERE.parent / "README.md", "tr": HERE.parent / "README.tr.md"}
+
+BUSY = 0.3  # a load, in processes
+
+app = typer.Typer(
+    name="python -m benchmarks",
+    help="multidrop against each framework's own dropout, the section's formula and a plain copy.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Quick = Annotated[bool, typer.Option("--quick", help="Small sizes and few rounds: to see that all of it runs.")]
+Out = Annotated[Path, typer.Option(help="Folder for the results.", metavar="DIR")]
+Device = Annotated[str, typer.Option(help="cpu or gpu.", metavar="cpu|gpu")]
+Only = Annotated[list[str] | None, typer.Option("--framework", help="One of them; may be given again.", metavar="NAME")]
+
+
+@app.command()
+def sizes(quick: Quick = False, out: Out = RESULTS, device: Device = "cpu", framework: Only = None) -> None:
+    """Forward, and forward with backward, from 16 elements to 2^26."""
+    _run(["sizes"], quick, out, device, framework)
+
+
+@app.command()
+def settings(quick: Quick = False, out: Out = RESULTS, device: Device = "cpu", framework: Only = None) -> None:
+    """Other p, types, layouts and numbers of threads, and the ways to call a dropout."""
+    _run(["settings"], quick, out, device, framework)
+
+
+@app.command()
+def memory(quick: Quick = False, out: Out = RESULTS, device: Device = "cpu", framework: Only = None) -> None:
+    """Bytes kept for the backward pass."""
+    _run(["memory"], quick, out, device, framework)
+
+
+@app.command()
+def training(quick: Quick = False, out: Out = RESULTS, device: Device = "cpu", framework: Only = None) -> None:
+    """The section's training run, end to end."""
+    _run(["training"], quick, out, device, framework)
+
+
+@app.command()
+def startup(quick: Quick = False, out: Out = RESULTS, device: Device = "cpu") -> None:
+    """Import time, and the first call in a fresh process."""
+    _run(["startup"], quick, out, device, None)
+
+
+@app.command(name="all")
+def all_(quick: Quick = False, out: Out = RESULTS, device: Device = "cpu", framework: Only = None) -> None:
+    """All of these."""
+    _run(["sizes", "settings", "memory", "training", "startup"], quick, out, device, framework)
+
+
+@app.command()
+def readme(
+    results: Annotated[Path, typer.Option(help="Folder of the results.", metavar="DIR")] = RESULTS,
+    english: Annotated[Path, typer.Option(help="The English page.", metavar="FILE")] = READMES["en"],
+    turkish: Annotated[Path, typer.Option(help="The Turkish page.", metavar="FILE")] = READMES["tr"],
+) -> None:
+    """Write the table of the results between the two marks of the README, in both languages."""
+    for language, path in (("en", english), ("tr", turkish)):
+        try:
+            report.write_readme(path, language, results)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+
+
+def _run(experiments: list[str], quick: bool, out: Path, device: str, chosen: list[str] | None) -> None:
+    """Measures, and writes what came of each experiment as soon as it is there."""
+    for name in chosen or ():
+        if name not in frameworks.NAMES:
+            raise typer.BadParameter(f"expected one of {', '.join(frameworks.NAMES)}; got {name}")
+    if device not in ("cpu", "gpu"):
+        raise typer.BadParameter(f"expected cpu or gpu; got {device}")
+    names = [name for name in frameworks.NAMES if not chosen or name in chosen]
+    console, failed = Console(stderr=True, highlight=False), False
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    facts = machine.facts(device)
+    if facts["load"] > BUSY:
+        console.print(
+            f"The machine is busy (load {facts['load']:.1f}): frameworks whose threads wait for each other lose by it "
+            "more than others. Measure on a quiet one.",
+            style="yellow",
+        )
+    with Progress(*columns, console=console) as progress:
+        for experiment in experiments:
+            result: dict[str, Any] = {"experiment": experiment, "quick": quick, "machine": facts}
+            result |= (
+                _startup(progress, quick)
+                if experiment == "startup"
+                else _measure(progress, experiment, names, device, quick)
+            )
+            out.mkdir(parents=True, exist_ok=True)
+            (out / f"{experiment}.json").write_text(json.dumps(result, indent=1) + "\n")
+            report.write(out)
+            for line in result["failures"]:
+                console.print(line, style="red", markup=False)
+            for name, reason in result["left_out"].items():
+                console.print(f"left out: {name}: {reason}", markup=False)
+            failed = failed or bool(result["failures"])
+    console.print(f"{out / report.PAGE}")
+    sys.exit(1 if failed else 0)
+
+
+def _measure(progress: Progress, experiment: str, names: list[str], device: str, quick: bool) -> dict[str, Any]:
+    """An experiment in each framework."""
+    result: dict[str, Any] = {"records": [], "failures": [], "left_out": {}}
+    for name in names:
+        for job in _jobs(experiment, name, device, quick):
+            outcome = perform(job, *_shown(progress, f"{experiment}: {name}"))
+            result["records"] += outcome.records
+            result["failures"] += outcome.failures
+            if outcome.left_out:
+                result["left_out"][name] = outcome.left_out
+    return result
+
+
+def _jobs(experiment: str, framework: str, device: str, quick: bool) -> list[Job]:
+    """The processes of an experiment in a framework: with other settings also one of a single thread, and for memory
+    one for each who drops."""
+    threads = sorted({1, cores()}) if experiment == "settings" else [cores()]
+    parts = MEMORY_PARTS if experiment == "memory" else ("",)
+    return [Job(experiment, framework, device, count, quick, part) for count in threads for part in parts]
+
+
+def _startup(progress: Progress, quick: bool) -> dict[str, Any]:
+    from .experiments import startup
+
+    records, failures = startup.run(quick, *_shown(progress, "startup"))
+    return {"records": records, "failures": failures, "left_out": {}}
+
+
+def _shown(progress: Progress, name: str) -> tuple[Callable[[int], None], Callable[[str], None]]:
+    """A bar of that name: what tells it how many steps there are, and that one begins."""
+    task, begun = progress.add_task(name, total=None), 0
+
+    def total(count: int) -> None:
+        progress.update(task, total=count)
+
+    def advance(label: str) -> None:
+        nonlocal begun
+        begun += 1
+        progress.update(task, description=label, completed=begun)
+
+    return total, advance
+
+
+def main() -> None:
+    """Runs the command line."""
+    app()
