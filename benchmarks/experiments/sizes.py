@@ -24,5 +24,5 @@ def cases(framework: Framework, job: Job) -> list[Case]:
 def measure(framework: Framework, case: Case, job: Job) -> Iterator[Event]:
     """One size."""
     fewest = 3 if case.size > 2**24 else 7  # of the largest, one round takes seconds
-    effort = Effort(0.3, 3, 5) if job.quick else Effort(1.5, fewest, 41)
+    effort = Effort(0.3, 3, 5) if job.quick else Effort(0.7, fewest, 41)
     return timed(framework, case, effort)
