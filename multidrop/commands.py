@@ -148,7 +148,7 @@ def _compare(histories: Sequence[History]) -> None:
                          justify="right")  # fmt: skip
         for line in lines:
             *values, difference = line[first : first + width]
-            form = ".12f" if field == "train_loss" else ".4f"
+            form = ".6f" if field == "train_loss" else ".4f"
             table.add_row(str(line[0]), *(format(value, form) for value in values), format(difference, ".1e"))
         console.print(table)
 
