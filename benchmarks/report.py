@@ -248,6 +248,7 @@ WORDS: dict[str, dict[str, Any]] = {
         "note": "The last three: 4096 × 4096 elements; the last: forward with backward ÷ forward.",
         "training": "Training the section's net, the time divided by that with the framework's own dropout",
         "without": "without any",
+        "effort": "{epochs} epochs, {rounds} rounds",
         "plot": "Time by size",
     },
     "tr": {
@@ -260,6 +261,7 @@ WORDS: dict[str, dict[str, Any]] = {
         "note": "Son üç sütun: 4096 × 4096 öğe; sonuncusu: ileri ve geri geçiş ÷ ileri geçiş.",
         "training": "Bölümün ağının eğitimi; süre, çerçevenin kendi dropout'uyla geçen süreye bölünmüş",
         "without": "dropout'suz",
+        "effort": "{epochs} dönem, {rounds} tur",
         "plot": "Boyuta göre süre",
     },
 }
@@ -308,6 +310,7 @@ def _training_line(result: Result, language: str) -> str:
     for record in result["records"]:
         if f"{OURS} / {OWN}" in record["ratios"]:
             own, none = (ratio(record, OURS, who, spread=False) for who in (OWN, NONE))
-            values.append(f"{record['framework']} {own} ({words['without']}: {none})")
+            effort = words["effort"].format(**record)
+            values.append(f"{record['framework']} {own} ({words['without']}: {none}; {effort})")
     text = "; ".join(values)
     return f"{words['training']}: {text.replace('.', ',') if language == 'tr' else text}."

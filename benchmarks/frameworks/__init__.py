@@ -124,7 +124,7 @@ def load(name: str, device: str) -> Framework:
 def inputs(case: Case) -> tuple[np.ndarray, np.ndarray]:
     """X and dY as float32, in [1, 2): a zero in a result is then one that was dropped."""
     generator = np.random.default_rng(0)
-    return tuple(generator.random(case.shape, np.float32) + np.float32(1) for _ in range(2))  # type: ignore[return-value]
+    return tuple(generator.random(case.shape, np.float32) + np.float32(1) for _ in range(2))  # type: ignore[return-value]  # two
 
 
 def check(framework: Framework, who: str, candidate: Candidate, case: Case) -> None:

@@ -97,7 +97,7 @@ class Measured:
         if case.layout == "contiguous":
             return X, dY
         last, first = (0, 2, 3, 1), (0, 3, 1, 2)
-        return tuple(np.ascontiguousarray(x.transpose(last)).transpose(first) for x in (X, dY))  # type: ignore[return-value]
+        return tuple(np.ascontiguousarray(x.transpose(last)).transpose(first) for x in (X, dY))  # type: ignore[return-value]  # two
 
 
 def _copy(X: Any, out: Any) -> Any:
