@@ -132,13 +132,13 @@ def _fused(x: Array, p: float, key: Key, start: int, out: Array | None, axes: tu
     if order is None:
         return _fused(np.array(x, order="C"), p, key, start, None, axes, dtype)
     # The mask goes by the logical order of the elements: it is drawn in that, and then laid as the memory is.
-    drawn = keep_mask(masks.drawn_shape(x.shape, axes), p, key, start)
-    keep = np.ascontiguousarray(np.broadcast_to(drawn, x.shape).transpose(order))
+    drawn = ~keep_mask(masks.drawn_shape(x.shape, axes), p, key, start)
+    dropped = np.ascontiguousarray(np.broadcast_to(drawn, x.shape).transpose(order))
     if out is not None and _takes(out, x, order):
         target = out
     else:
-        target = np.empty(keep.shape, x.dtype).transpose(tuple(np.argsort(order)))
-    _select(_address(x), _address(target), x.size, dtype, p, _address(keep))
+        target = np.empty(dropped.shape, x.dtype).transpose(tuple(np.argsort(order)))
+    _select(_address(x), _address(target), x.size, dtype, p, _address(dropped))
     return target
 
 
@@ -191,13 +191,13 @@ def drop(source: int, target: int, size: int, dtype: str, p: float, key: Key, st
     share(part, size, GRAIN)
 
 
-def _select(source: int, target: int, size: int, dtype: str, p: float, mask: int) -> None:
-    """`drop` with a mask that is there already, at the address `mask`."""
+def _select(source: int, target: int, size: int, dtype: str, p: float, dropped: int) -> None:
+    """`drop` with a mask that is there already: at the address `dropped` lie bytes that are 1 where it drops."""
     _, loop = _loops()
     like, width, scale, _ = _constants(p, dtype)
 
     def part(a: int, b: int) -> None:
-        loop(source + width * a, target + width * a, b - a, like, scale, mask + a)
+        loop(source + width * a, target + width * a, b - a, like, scale, dropped + a)
 
     share(part, size, GRAIN)
 

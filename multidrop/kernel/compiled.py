@@ -1,8 +1,8 @@
 """The loops that Numba compiles: a mask drawn tile by tile, and what it does to values of each type.
 
-A tile of 2,048 elements is drawn at a time, so that everything between its Philox words and its mask stays in the
-first-level cache, and each loop does one thing over whole vectors. The lanes drawn are those of plane 0. Where one
-equals the high half of the threshold, once in 65,536 elements, plane 1 decides, in a loop of its own.
+A tile of 2,048 elements is drawn at a time, so that its Philox words stay in the first-level cache, and each loop does
+one thing over whole vectors. The lanes drawn are those of plane 0. Where one equals the high half of the threshold,
+once in 65,536 elements, plane 1 decides, in a loop of its own, which writes a lane that needs no plane 1.
 
 The lanes of a block are its four words read as 16-bit halves, the low one first: on a little-endian machine, and the
 package uses these loops on no other.
@@ -16,13 +16,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import carray, njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from ..philox import MULTIPLIERS, ROUNDS, WEYL
 
 BLOCKS = 256
 TILE = 8 * BLOCKS
+FAR = 1 << 17  # elements: fewer are likely to lie in a cache
+LINE = 64  # bytes that come from memory together
 
 _M0, _M1 = (np.uint64(number) for number in MULTIPLIERS)
 _W0, _W1 = (np.uint64(number) for number in WEYL)
@@ -53,6 +57,30 @@ def _pointer(context, address, like):
     return types.CPointer(like)(address, like), code
 
 
+def _prefetch(write):
+    """A loop's wish for the cache line at an address: asked for before it is needed, and not waited for."""
+
+    @intrinsic
+    def prefetch(context, address):
+        def code(context, builder, signature, arguments):
+            number = ir.IntType(32)
+            pointer = ir.IntType(8).as_pointer()
+            function = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(ir.VoidType(), [pointer, number, number, number]), "llvm.prefetch.p0"
+            )
+            # To be written or not; to stay in all caches; data.
+            hints = [ir.Constant(number, hint) for hint in (write, 3, 1)]
+            builder.call(function, [builder.inttoptr(arguments[0], pointer), *hints])
+            return context.get_dummy_value()
+
+        return types.void(types.int64), code
+
+    return prefetch
+
+
+_prefetch_to_read, _prefetch_to_write = _prefetch(0), _prefetch(1)
+
+
 @_compiled
 def drop(source, target, size, like, scale, start, call, seed, threshold):
     """Writes x·scale where the mask keeps an element, else +0.
@@ -67,55 +95,64 @@ def drop(source, target, size, like, scale, start, call, seed, threshold):
         start, call, seed, threshold: uint64.
     """
     x, y = carray(_pointer(source, like), (size,)), carray(_pointer(target, like), (size,))
-    words, lanes = np.empty((4, BLOCKS), np.uint32), np.empty((BLOCKS, 4), np.uint32)
-    tile = np.empty(TILE, np.uint8)
+    words = np.empty(2 * BLOCKS, np.uint64)
+    lanes = words.view(np.uint16)
+    room = np.empty(TILE, x.dtype)
     skipped = np.int64(start % np.uint64(8))
     for base in range(-skipped, size, TILE):
         first, last = max(base, 0), min(base + TILE, size)
-        keep = tile[: (last - base + 7) // 8 * 8]
-        _draw_tile(keep, start // np.uint64(8) + np.uint64((base + skipped) // 8), call, seed, threshold, words, lanes)
-        _select(x[first:last], y[first:last], scale, keep[first - base :])
+        if size >= FAR:  # memory brings the tile while its words are drawn
+            for offset in range(first * x.itemsize, last * x.itemsize, LINE):
+                _prefetch_to_read(source + offset)
+                _prefetch_to_write(target + offset)
+        block = start // np.uint64(8) + np.uint64((base + skipped) // 8)
+        limit = _draw_tile(words[: (last - base + 7) // 8 * 2], block, call, seed, threshold)
+        values = x[first:last]
+        if source == target:  # from a copy of the tile: a loop whose ends overlap would run element by element
+            for i in range(values.size):
+                room[i] = values[i]
+            values = room[: values.size]
+        _select(values, y[first:last], scale, lanes[first - base :], limit)
 
 
 @_compiled
-def select(source, target, size, like, scale, mask):
-    """`drop` with a mask that is there already: `mask` is the address of its bytes."""
+def select(source, target, size, like, scale, dropped):
+    """`drop` with a mask that is there already: `dropped` is the address of bytes that are 0 where an element is kept
+    and 1 where it is not."""
     x, y = carray(_pointer(source, like), (size,)), carray(_pointer(target, like), (size,))
-    _select(x, y, scale, carray(_pointer(mask, np.uint8(0)), (size,)))
+    _select(x, y, scale, carray(_pointer(dropped, np.uint8(0)), (size,)), np.uint8(1))
 
 
 @_compiled
-def _draw_tile(keep, block, call, seed, threshold, words, lanes):
-    """The mask of consecutive blocks from `block` on, at most 256, as a byte for each element.
+def _draw_tile(words, block, call, seed, threshold):
+    """Lanes of consecutive blocks from `block` on, with ties settled, into `words`: uint64 of shape (2·blocks,).
 
-    `keep` is uint8 of shape (8·blocks,). `words`, uint32 (4, 256), and `lanes`, uint32 (256, 4), are room to work in.
+    Returns:
+        The limit, uint16: an element is kept where its lane is below it.
     """
-    high, low = np.uint32(threshold >> np.uint64(16)), np.uint32(threshold & np.uint64(0xFFFF))
-    if high > np.uint32(0xFFFF):  # a threshold of 2^32 keeps all
-        keep[:] = 1
-        return
-    blocks = keep.size // 8
-    w0, w1, w2, w3 = words[0], words[1], words[2], words[3]
-    for j in range(blocks):
-        w0[j], w1[j], w2[j], w3[j] = _block_words(block + np.uint64(j), call, seed)
-    for j in range(blocks):
-        lanes[j, 0], lanes[j, 1], lanes[j, 2], lanes[j, 3] = w0[j], w1[j], w2[j], w3[j]
-    lane = lanes.reshape(4 * BLOCKS).view(np.uint16)
-    limit = np.uint16(high)
-    for i in range(keep.size):
-        keep[i] = lane[i] < limit
+    limit, low = np.uint16(threshold >> np.uint64(16)), np.uint16(threshold & np.uint64(0xFFFF))
+    if threshold > _LOW:  # a threshold of 2^32 keeps all
+        words[:] = 0
+        return np.uint16(1)
+    for j in range(words.size // 2):
+        w0, w1, w2, w3 = _block_words(block + np.uint64(j), call, seed)
+        words[2 * j] = (w0 & _LOW) | (w1 << _HALF)
+        words[2 * j + 1] = (w2 & _LOW) | (w3 << _HALF)
     if low:
-        ties = 0
-        for i in range(keep.size):
-            ties += lane[i] == limit
-        if ties:
-            _settle_ties(keep, lane, limit, low, block, call, seed)
+        lanes = words.view(np.uint16)
+        least = np.uint16(0xFFFF)
+        for i in range(lanes.size):
+            least = min(least, np.uint16(lanes[i] ^ limit))
+        if not least:
+            _settle_ties(lanes, limit, low, block, call, seed)
+            return max(limit, np.uint16(1))
+    return limit
 
 
 @_inlined
 def _block_words(block, call, seed):
-    # Each word is the lower half of 64 bits, whose upper half may hold anything: a vector unit multiplies lower halves
-    # to 64 bits as they lie, and all else is done bit by bit.
+    """The four words of a block, each in the lower half of 64 bits, whose upper half may hold anything: a vector unit
+    multiplies lower halves to 64 bits as they lie, and all else is done bit by bit."""
     x0, x1, x2, x3 = block, block >> _HALF, call, call >> _HALF
     k0, k1 = seed, seed >> _HALF
     for _ in range(ROUNDS):
@@ -123,27 +160,28 @@ def _block_words(block, call, seed):
         x0, x1 = (second >> _HALF) ^ x1 ^ k0, second
         x2, x3 = (first >> _HALF) ^ x3 ^ k1, first
         k0, k1 = k0 + _W0, k1 + _W1
-    return np.uint32(x0), np.uint32(x1), np.uint32(x2), np.uint32(x3)
+    return x0, x1, x2, x3
 
 
 @_compiled
-def _settle_ties(keep, lane, limit, low, block, call, seed):
-    for i in range(keep.size):
-        if lane[i] == limit:
+def _settle_ties(lanes, limit, low, block, call, seed):
+    """Puts 0 in place of a lane that ties and is kept, and the highest one in place of one that is dropped."""
+    for i in range(lanes.size):
+        if lanes[i] == limit:
             w0, w1, w2, w3 = _block_words((block + np.uint64(i // 8)) | _PLANE1, call, seed)
             pair = i % 8 // 2
             word = w0 if pair == 0 else w1 if pair == 1 else w2 if pair == 2 else w3
-            half = word >> np.uint32(16) if i % 2 else word & np.uint32(0xFFFF)
-            keep[i] = half < low
+            half = np.uint16(word >> np.uint64(16) if i % 2 else word)
+            lanes[i] = 0 if half < low else 0xFFFF
 
 
-def _select(x, y, scale, keep):
-    """y = x·scale where keep, else +0, by the type of x."""
+def _select(x, y, scale, lanes, limit):
+    """y = x·scale where the lane is below the limit, else +0, by the type of x."""
     raise NotImplementedError("runs compiled only")  # a stand-in: `_select_by_type` gives the code
 
 
 @overload(_select)
-def _select_by_type(x, y, scale, keep):
+def _select_by_type(x, y, scale, lanes, limit):
     return {
         types.float32: _select_floats,
         types.float64: _select_floats,
@@ -153,25 +191,25 @@ def _select_by_type(x, y, scale, keep):
     }[x.dtype]
 
 
-def _select_floats(x, y, scale, keep):
+def _select_floats(x, y, scale, lanes, limit):
     zero = x.dtype.type(0)
     for i in range(x.size):
-        y[i] = x[i] * scale if keep[i] else zero
+        y[i] = x[i] * scale if lanes[i] < limit else zero
 
 
-def _select_halves(x, y, scale, keep):
+def _select_halves(x, y, scale, lanes, limit):
     for i in range(x.size):
-        y[i] = _half_of_float(_float_of_half(x[i]) * scale) if keep[i] else np.uint16(0)
+        y[i] = _half_of_float(_float_of_half(x[i]) * scale) if lanes[i] < limit else np.uint16(0)
 
 
-def _select_bfloats(x, y, scale, keep):
+def _select_bfloats(x, y, scale, lanes, limit):
     for i in range(x.size):
-        y[i] = _bfloat_of_float(_float_of_bfloat(x[i]) * scale) if keep[i] else np.int16(0)
+        y[i] = _bfloat_of_float(_float_of_bfloat(x[i]) * scale) if lanes[i] < limit else np.int16(0)
 
 
-def _select_mask(x, y, scale, keep):
+def _select_mask(x, y, scale, lanes, limit):
     for i in range(x.size):
-        y[i] = keep[i]
+        y[i] = lanes[i] < limit
 
 
 # float16 and bfloat16 are converted by integer arithmetic, for Numba has neither on a CPU. Rounding is to nearest, ties
