@@ -13,6 +13,7 @@ import numpy.typing as npt
 from mxnet.base import _LIB, check_call
 
 from multidrop import checks, kernel
+from multidrop.kernel import memory
 from multidrop.keys import Key, as_key, call_key
 
 NAME = "mxnet"
@@ -121,10 +122,10 @@ def _drop(X: Array, p: float, key: Key, start: int) -> Array:
 def _drop_on_host(X: Array, p: float, key: Key, start: int) -> mx.nd.NDArray:
     """The fused kernel on the array's own memory."""
     X.wait_to_read()
-    if X.size * np.dtype(X.dtype).itemsize < kernel.LARGE:
+    if X.size * np.dtype(X.dtype).itemsize < memory.LARGE:
         Y = mx.nd.empty(X.shape, X.ctx, X.dtype)
     else:
-        Y = mx.nd.from_numpy(np.empty(X.shape, X.dtype), zero_copy=True)
+        Y = mx.nd.from_numpy(memory.empty(X.shape, X.dtype), zero_copy=True)
     kernel.drop(_address(X), _address(Y), X.size, np.dtype(X.dtype).name, p, key, start)
     return Y
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from multidrop import checks, kernel, masks
+from multidrop.kernel import memory
 from multidrop.keys import Key
 
 NAMES = {getattr(torch, name): name for name in checks.FLOATING}
@@ -55,9 +56,9 @@ def _drop_on_device(X: Tensor, p: float, key: Key, start: int) -> Tensor:
 
 def _empty_like(X: Tensor) -> Tensor:
     size = X.numel() * X.element_size()
-    if size < kernel.LARGE:
+    if size < memory.LARGE:
         return torch.empty_like(X, memory_format=torch.contiguous_format)
-    return torch.from_numpy(np.empty(size, np.uint8)).view(X.dtype).view(X.shape)
+    return torch.from_numpy(memory.empty((size,), np.uint8)).view(X.dtype).view(X.shape)
 
 
 def position_of(key: Key) -> Tensor:
@@ -84,9 +85,15 @@ def next_key(stream: Tensor) -> Key:
             "(torch.utils.checkpoint), where it would draw another mask than the first time: leave it out of the "
             "checkpointed part, give dropout_layer a key, or build the layer unseeded, to follow torch's generator"
         )
-    key = key_at(stream)
-    stream[1] += 1  # wraps from 2^63 − 1 to −2^63, as two's complement is to
-    return key
+    if stream.device.type != "cpu":
+        key = key_at(stream)
+        stream[1] += 1  # wraps from 2^63 − 1 to −2^63, as two's complement is to
+        return key
+    # Through NumPy, in a fifth of the time of the same by tensors, which is that of a small dropout itself.
+    words = stream.numpy().view(np.uint64)
+    seed, call = words.tolist()
+    words[1] = (call + 1) % 2**64
+    return Key(seed, call)
 
 
 def draw_key() -> Key:

@@ -18,15 +18,12 @@ import numpy.typing as npt
 
 from .. import checks, masks
 from ..keys import Key, as_key
+from . import memory
 from .pool import share
 
 Array = npt.NDArray[Any]
 
 GRAIN = 1 << 18  # elements; from twice that on a second thread pays
-
-# Bytes, from which on new memory is better taken from NumPy's allocator than from a framework's: NumPy asks for huge
-# pages, and the page faults of small ones would take longer than what is computed.
-LARGE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -125,7 +122,7 @@ def _name(dtype: np.dtype[Any]) -> str:
 def _fused(x: Array, p: float, key: Key, start: int, out: Array | None, axes: tuple[int, ...], dtype: str) -> Array:
     """The result, in `out` where that lies in memory as x does, else in a new array."""
     if x.flags.c_contiguous and x.flags.aligned and not axes:
-        target = out if out is not None and _takes(out, x, None) else np.empty(x.shape, x.dtype)
+        target = out if out is not None and _takes(out, x, None) else _empty(x.shape, x.dtype)
         drop(_address(x), _address(target), x.size, dtype, p, key, start)
         return target
     order = _memory_order(x)
@@ -137,9 +134,14 @@ def _fused(x: Array, p: float, key: Key, start: int, out: Array | None, axes: tu
     if out is not None and _takes(out, x, order):
         target = out
     else:
-        target = np.empty(dropped.shape, x.dtype).transpose(tuple(np.argsort(order)))
+        target = _empty(dropped.shape, x.dtype).transpose(tuple(np.argsort(order)))
     _select(_address(x), _address(target), x.size, dtype, p, _address(dropped))
     return target
+
+
+def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    small = math.prod(shape) * dtype.itemsize < memory.LARGE
+    return np.empty(shape, dtype) if small else memory.empty(shape, dtype)
 
 
 def _memory_order(x: Array) -> tuple[int, ...] | None:

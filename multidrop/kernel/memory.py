@@ -1,0 +1,86 @@
+"""Memory for large results, kept between them.
+
+Fresh memory costs more than what the kernel computes into it: the system clears each page before it hands it over.
+A block that was given back is handed out again as it is.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+LARGE = 1 << 22  # bytes, from which on memory is better taken from here than from a framework's allocator
+LIMIT = 1 << 28  # bytes that are kept at most
+ALIGNMENT = 64  # bytes; TensorFlow stops the process at the first use of a buffer that is less aligned
+
+_free: deque[npt.NDArray[np.uint8]] = deque()  # the block given back last comes last
+
+
+def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """`numpy.empty`, aligned to 64 bytes, in memory that was used before where that is large. It is given back when
+    the array and all views of it are gone.
+
+    Args:
+        shape: the array's shape.
+        dtype: its type.
+
+    Returns:
+        A C-contiguous array of any values.
+    """
+    dtype = np.dtype(dtype)
+    size = dtype.itemsize
+    for length in shape:
+        size *= length
+    if size < LARGE:
+        room = np.empty(size + ALIGNMENT, np.uint8)
+        return np.ndarray(shape, dtype, room, -_address(room) % ALIGNMENT)
+    return np.ndarray(shape, dtype, np.asarray(_Lease(_block(size), size)))
+
+
+def release() -> None:
+    """Gives the memory that is kept, at most 256 MB, back to the system."""
+    _free.clear()
+
+
+class _Lease:
+    """A part of a block, for NumPy to hold on to; the block is free again when it lets go."""
+
+    def __init__(self, block: npt.NDArray[np.uint8], size: int) -> None:
+        self._block = block
+        address = _address(block)
+        self.__array_interface__ = {
+            "data": (address + -address % ALIGNMENT, False),
+            "shape": (size,),
+            "typestr": "|u1",
+            "version": 3,
+        }
+
+    def __del__(self) -> None:
+        # In any thread and at any point of another call here, as the garbage collector will have it: hence no lock,
+        # and nothing but what a deque does at once.
+        _free.append(self._block)
+        while sum(block.size for block in tuple(_free)) > LIMIT:
+            try:
+                _free.popleft()
+            except IndexError:
+                break
+
+
+def _block(size: int) -> npt.NDArray[np.uint8]:
+    """A free block that holds `size` bytes and is not twice as large, or a new one."""
+    for _ in range(len(_free)):
+        try:
+            block = _free.pop()
+        except IndexError:  # another thread took it
+            break
+        if size <= block.size - ALIGNMENT <= 2 * size:
+            return block
+        _free.appendleft(block)
+    return np.empty(size + ALIGNMENT, np.uint8)  # for which NumPy asks for huge pages
+
+
+def _address(array: npt.NDArray[Any]) -> int:
+    return array.__array_interface__["data"][0]
