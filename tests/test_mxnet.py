@@ -92,3 +92,150 @@ def test_saved_parameters_hold_the_position(tmp_path: Path) -> None:
     other.load_parameters(str(tmp_path / "layer"))
     assert np.array_equal(mask(layer), mask(other))
     assert not np.array_equal(mask(layer), mask(md.use_backend("mxnet")(md.Dropout)(0.5, seed=3)))
+
+
+def _net(seed: int | None, hybridized: bool) -> Any:
+    """A net with two dropout layers and weights that are the same each time."""
+    import multidrop_mxnet as backend
+    import mxnet as mx
+
+    net = mx.gluon.nn.HybridSequential()
+    net.add(
+        mx.gluon.nn.Dense(32, in_units=16),
+        backend.Dropout(0.5, seed=seed),
+        mx.gluon.nn.Dense(32, in_units=32),
+        backend.Dropout(0.3, seed=None if seed is None else seed + 1),
+        mx.gluon.nn.Dense(4, in_units=32),
+    )
+    net.initialize()
+    for number, layer in enumerate(net):
+        if hasattr(layer, "weight"):
+            values = np.random.default_rng(number).normal(size=layer.weight.shape).astype(np.float32)
+            layer.weight.set_data(mx.np.array(values) if mx.util.is_np_array() else mx.nd.array(values))
+    if hybridized:
+        net.hybridize()
+    return net
+
+
+def _step(net: Any, X: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The output of a training step and the gradient of the first weights."""
+    import mxnet as mx
+
+    with mx.autograd.record():
+        Y = net(X)
+        L = (Y * Y).sum()
+    L.backward()
+    return Y.asnumpy(), net[0].weight.grad().asnumpy()
+
+
+def _input() -> Any:
+    import mxnet as mx
+
+    x = np.random.default_rng(5).normal(size=(8, 16)).astype(np.float32)
+    return mx.np.array(x) if mx.util.is_np_array() else mx.nd.array(x)
+
+
+@pytest.fixture(params=[False, True], ids=["nd", "np"])
+def arrays(request: pytest.FixtureRequest) -> Any:
+    """Both kinds of arrays that Gluon may be set to."""
+    import mxnet as mx
+
+    with mx.util.np_shape(request.param), mx.util.np_array(request.param):
+        yield
+
+
+@pytest.mark.parametrize("seed", [3, None])
+def test_a_hybridized_net_is_the_imperative_one(seed: int | None, arrays: Any) -> None:
+    """In each step, with an evaluation between, which takes no call of a keyed layer. (Of MXNet's generator a
+    hybridized net draws in evaluation too.)"""
+    import mxnet as mx
+
+    runs = []
+    for hybridized in (False, True):
+        net, X = _net(seed, hybridized), _input()
+        mx.random.seed(9)
+        steps = [_step(net, X)]
+        if seed is not None:
+            steps.append((net(X).asnumpy(), net(X).asnumpy()))
+        runs.append([*steps, _step(net, X)])
+    for imperative, hybrid in zip(*runs, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(imperative, hybrid, strict=True))
+    assert not np.array_equal(runs[1][0][0], runs[1][-1][0])
+
+
+def test_a_hybridized_net_used_twice_before_its_gradient(arrays: Any) -> None:
+    import mxnet as mx
+
+    gradients = []
+    for hybridized in (False, True):
+        net, X = _net(3, hybridized), _input()
+        with mx.autograd.record():
+            L = (net(X) * net(X)).sum()
+        L.backward()
+        gradients.append(net[0].weight.grad().asnumpy())
+    assert np.array_equal(*gradients)
+
+
+def test_a_hybridized_net_goes_on_where_it_was_saved(arrays: Any, tmp_path: Path) -> None:
+    net, X = _net(3, True), _input()
+    _step(net, X)
+    net.save_parameters(str(tmp_path / "net"))
+    other = _net(8, True)
+    _step(other, X)
+    other.load_parameters(str(tmp_path / "net"))
+    assert np.array_equal(_step(net, X)[0], _step(other, X)[0])
+
+
+@pytest.mark.filterwarnings("ignore:Cannot decide type")  # of the input, by which MXNet looks into its own file
+def test_an_exported_net_evaluates(arrays: Any, tmp_path: Path) -> None:
+    import mxnet as mx
+
+    net, X = _net(3, True), _input()
+    Y = net(X).asnumpy()
+    net.export(str(tmp_path / "net"))
+    files = [str(tmp_path / name) for name in ("net-symbol.json", "net-0000.params")]
+    assert np.array_equal(mx.gluon.SymbolBlock.imports(files[0], ["data"], files[1])(X).asnumpy(), Y)
+
+
+def test_a_gradient_that_is_added() -> None:
+    """To what is there, twice: by `grad_req="add"`, and within one backward pass."""
+    import mxnet as mx
+
+    X = mx.np.ones((4, 5))
+    X.attach_grad(grad_req="add")
+    for _ in range(2):
+        with mx.autograd.record():
+            Y = md.dropout_layer(X, 0.5, 1) + md.dropout_layer(X, 0.5, 2)
+        Y.backward()
+    expected = 4.0 * (md.keep_mask((4, 5), 0.5, 1).astype(np.float32) + md.keep_mask((4, 5), 0.5, 2))
+    assert np.array_equal(X.grad.asnumpy(), expected)
+
+
+def test_each_context_has_masks_of_its_own() -> None:
+    import multidrop_mxnet as backend
+    import mxnet as mx
+
+    layer = backend.Dropout(0.5, seed=3)
+    layer.initialize(ctx=[mx.cpu(0), mx.cpu(1)])
+    with mx.autograd.record():
+        first, second = (layer(mx.nd.ones((16, 16), ctx=mx.cpu(i))).asnumpy() for i in range(2))
+    assert np.array_equal(first != 0, md.keep_mask((16, 16), 0.5, 3))
+    assert not np.array_equal(first, second)
+
+
+def test_what_autograd_recorded_is_forgotten() -> None:
+    import gc
+
+    import mxnet as mx
+    from multidrop_mxnet import ops
+
+    X = mx.np.ones((4, 5))
+    X.attach_grad()
+    for _ in range(10):
+        with mx.autograd.record():
+            Y = md.dropout_layer(X, 0.5, 1)
+        Y.backward()
+    del Y
+    gc.collect()
+    mx.nd.waitall()
+    assert len(ops._recorded) <= 1  # what the array that was recorded last still holds

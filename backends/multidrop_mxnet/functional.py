@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import atexit
-import ctypes
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import mxnet as mx
 import numpy as np
 import numpy.typing as npt
-from mxnet.base import _LIB, check_call
 
 from multidrop import checks, kernel
-from multidrop.kernel import memory
 from multidrop.keys import Key, as_key, call_key
 
+from . import ops
+from .ops import Array as Array
+
 NAME = "mxnet"
-
-# At exit MXNet ends the threads that run a Function's backward, and then waits, forever, for those still queued.
-atexit.register(mx.nd.waitall)
-
-Array: TypeAlias = mx.nd.NDArray
-"""Either kind of array: `mx.np.ndarray` is a subclass."""
 
 
 def tensor(data: Any, dtype: str | None = None) -> Array:
@@ -40,7 +33,7 @@ def to_numpy(tensor: Array) -> npt.NDArray[Any]:
 
 def draw_key() -> Key:
     """A key from MXNet's generator, the one that `mx.random.seed` seeds."""
-    low, high = mx.np.random.randint(0, 2**32, size=2, dtype="int64").tolist()
+    low, high = mx.nd.random.randint(0, 2**32, shape=(2,), dtype="int64").asnumpy().tolist()
     return Key(low | high << 32)
 
 
@@ -69,7 +62,8 @@ def dropout_layer(X: Array, dropout: float, key: int | Key | None = None, *, sta
 
 def check_floating(X: Array) -> None:
     """TypeError where X is not of a floating type, with MXNet's remedy."""
-    checks.floating(np.dtype(X.dtype).name, 'X.astype("float32")')
+    if X.dtype not in ops.NAMES:
+        checks.floating(np.dtype(X.dtype).name, 'X.astype("float32")')
 
 
 def keep_mask(
@@ -83,59 +77,4 @@ def masked(X: Array, p: float, key: Key, start: int = 0) -> Array:
     """X through the mask of `key`: `dropout_layer` after its checks."""
     if p == 0.0 or X.size == 0:
         return X
-    if not mx.autograd.is_recording():
-        return _drop(X, p, key, start)
-    recording = mx.autograd.is_recording()
-    try:
-        with mx.util.np_shape(True):  # without it, () means an unknown shape
-            return _Masked(p, key, start)(X.reshape((-1,))).reshape(X.shape)
-    finally:
-        mx.autograd.set_recording(recording)  # which a Function whose forward raises leaves switched off
-
-
-class _Masked(mx.autograd.Function):
-    """The gradient of a dropout is the same dropout of the gradient, so that the backward pass keeps p and the key
-    and nothing else.
-
-    It takes and gives flat arrays. The reshapes around it, which copy nothing, keep from it what a Function gets wrong:
-    it cannot write the gradient of a scalar, and forgets one that is to be added to what is there (`grad_req="add"`).
-    """
-
-    def __init__(self, p: float, key: Key, start: int) -> None:
-        super().__init__()
-        self.arguments = p, key, start
-
-    def forward(self, X: Array) -> Array:
-        return _drop(X, *self.arguments)
-
-    backward = forward
-
-
-def _drop(X: Array, p: float, key: Key, start: int) -> Array:
-    """X through the mask of `key`, without a gradient; of X's kind."""
-    with mx.util.np_shape(True):  # without it, () means an unknown shape
-        drop = _drop_on_host if X.ctx.device_type == "cpu" else _drop_on_device
-        Y = drop(X, p, key, start)
-        return Y.as_np_ndarray() if isinstance(X, mx.np.ndarray) else Y
-
-
-def _drop_on_host(X: Array, p: float, key: Key, start: int) -> mx.nd.NDArray:
-    """The fused kernel on the array's own memory."""
-    X.wait_to_read()
-    if X.size * np.dtype(X.dtype).itemsize < memory.LARGE:
-        Y = mx.nd.empty(X.shape, X.ctx, X.dtype)
-    else:
-        Y = mx.nd.from_numpy(memory.empty(X.shape, X.dtype), zero_copy=True)
-    kernel.drop(_address(X), _address(Y), X.size, np.dtype(X.dtype).name, p, key, start)
-    return Y
-
-
-def _address(array: Array) -> int:
-    pointer = ctypes.c_void_p()
-    check_call(_LIB.MXNDArrayGetData(array.handle, ctypes.byref(pointer)))
-    return pointer.value or 0
-
-
-def _drop_on_device(X: Array, p: float, key: Key, start: int) -> mx.nd.NDArray:
-    """By way of the host."""
-    return mx.nd.from_numpy(kernel.dropout(X.asnumpy(), p, key, start), zero_copy=False).as_in_context(X.ctx)
+    return (ops.recorded if mx.autograd.is_recording() else ops.drop)(X, p, key, start)

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import mxnet as mx
-import numpy as np
 from mxnet import gluon
 
 from multidrop import checks
-from multidrop.keys import Key, Stream, layer_key
+from multidrop.keys import Key, layer_key
 
+from . import ops
 from .functional import NAME, Array, check_floating, draw_key, masked
 
 
-class Dropout(gluon.Block):
+class Dropout(gluon.HybridBlock):
     """Zeroes each element with probability `rate` in training mode (`autograd.record()`) and scales the others by
-    1/(1 − rate); passes the input on in any other.
+    1/(1 − rate); passes the input on in any other. Hybridized with the net that it is part of, it is an operator of
+    the net's program; a hybridized layer by itself is what it was.
 
     A keyed layer keeps its position as the parameter `stream`, int64 (seed, call) as two's complement, so that
     `save_parameters` carries it. What a net with MXNet's own `nn.Dropout` saved has none: `load_parameters` takes it
-    with `allow_missing=True`, and leaves the layer's position as it is. The mask is drawn on the host, and so the layer
-    is no `HybridBlock`: it goes into a `Sequential`, beside hybridized layers.
+    with `allow_missing=True`, and leaves the layer's position as it is.
 
     Args:
         rate: the probability that an element is dropped, in [0, 1].
@@ -40,64 +41,74 @@ class Dropout(gluon.Block):
         if self.stream is not None:
             self.params.update({self.stream.name: self.stream})
 
-    def forward(self, X: Array) -> Array:
+    def forward(self, X: Array | mx.sym.Symbol) -> Array | mx.sym.Symbol:
+        if isinstance(X, mx.sym.Symbol):
+            return ops.symbol(X, self.rate, None if self.stream is None else self.stream.var())
         check_floating(X)
-        return masked(X, self.rate, self._next_key()) if mx.autograd.is_training() else X
+        return masked(X, self.rate, self._next_key(X.ctx)) if mx.autograd.is_training() else X
 
-    def _next_key(self) -> Key:
-        return draw_key() if self.stream is None else self.stream.next()
+    def _next_key(self, ctx: mx.Context) -> Key:
+        return draw_key() if self.stream is None else self.stream.next(ctx)
 
     def __repr__(self) -> str:
         return f"Dropout(p = {self.rate}" + ("" if self.stream is None else f", seed = {self.stream.key.seed}") + ")"
 
 
 class StreamParameter(gluon.Parameter):
-    """A stream that Gluon saves, loads and copies as a parameter. The stream itself is a Python object, which no
-    asynchronous operator has to write; an array is made of it where Gluon asks for one."""
+    """A stream that Gluon saves, loads and copies as a parameter, and hands to a hybridized net's program. Unlike
+    others it needs no `initialize`: until there is an array, the position is the key's. Of several contexts each has
+    a stream of its own; the first one's is saved."""
 
     def __init__(self, name: str, key: Key) -> None:
         super().__init__(name, grad_req="null", shape=(2,), dtype="int64", init="zeros", differentiable=False)
-        self._stream = Stream(key)
+        self._key = key
+        self._data: Any
+        self._deferred_init: Any
 
     @property
     def key(self) -> Key:
         """The key that `next()` will give; setting it moves the stream there."""
-        return self._stream.key
+        return self._key if self._data is None else ops.key_at(self._data[0])
 
     @key.setter
     def key(self, key: Key) -> None:
-        self._stream.key = key
+        self._key = key
+        for number, array in enumerate(self._data or ()):
+            ops.move(array, key.fold_in(number) if number else key)
 
-    def next(self) -> Key:
+    def next(self, ctx: mx.Context | None = None) -> Key:
         """The stream's present key; the stream moves on by one call."""
-        return self._stream.next()
+        with _moving:
+            if self._data is not None:
+                return ops.next_key(self.data(ctx))
+            key = self._key
+            self._key = Key(key.seed, (key.call + 1) % 2**64)
+            return key
 
     def cast(self, dtype: Any) -> None:
         """Nothing: the type that a net is cast to is that of its weights."""
 
     def set_data(self, data: Array) -> None:
         """Moves the stream to where `data` says."""
-        self.key = _unpack(data)
+        self.key = ops.key_at(data)
+
+    def _finish_deferred_init(self) -> None:  # what `initialize` ends with
+        if self._deferred_init:
+            self._deferred_init = (*self._deferred_init[:3], ops.position_of(self._key))
+        super()._finish_deferred_init()
+
+    def _init_impl(self, data: Array, ctx_list: Any) -> None:  # where arrays are made
+        super()._init_impl(data, ctx_list)
+        self.key = ops.key_at(data)
 
     def _check_and_get(self, arr_list: Any, ctx: Any) -> Any:  # what `data` and `list_data` read from
-        for array in arr_list or ():
-            array[:] = _pack(self.key)
+        if arr_list is None and self._data is None:
+            self.initialize(ctx=mx.cpu())
+            arr_list = self._data
         return super()._check_and_get(arr_list, ctx)
 
     def _reduce(self) -> Array:  # what is saved
-        return _pack(self.key)
-
-    def _load_init(self, data: Array, ctx: Any, **kwargs: Any) -> None:  # what is loaded
-        super()._load_init(data, ctx, **kwargs)
-        self.key = _unpack(data)
+        return ops.position_of(self.key)
 
 
-def _pack(key: Key) -> Array:
-    """A key as int64 (seed, call): MXNet has no uint64. The array is of the kind that Gluon's parameters have now."""
-    packed = mx.np.array(np.array([key.seed, key.call], np.uint64).view(np.int64))
-    return packed if mx.util.is_np_array() else packed.as_nd_ndarray()
-
-
-def _unpack(stream: Array) -> Key:
-    """The key that a `stream` array holds."""
-    return Key(*map(int, stream.asnumpy().view(np.uint64)))
+_moving = threading.Lock()  # one for all: a parameter with a lock of its own could not be copied

@@ -1,0 +1,240 @@
+"""What runs below autograd: a dropout on an array's own memory, its gradient, the positions of streams, and the custom
+operator that stands for all of them in a hybridized net.
+
+An array holds a mask's name as a *position*, int64 (seed, call) in two's complement, since MXNet has no uint64.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import itertools
+import traceback
+from ctypes import CFUNCTYPE, POINTER, c_int, c_void_p
+from typing import Any, TypeAlias
+
+import mxnet as mx
+import numpy as np
+import numpy.typing as npt
+from mxnet.base import _LIB, MXCallbackList, c_handle_array, check_call
+
+from multidrop import kernel
+from multidrop.kernel import memory
+from multidrop.keys import Key
+
+# At exit MXNet ends the threads that run custom operators, and then waits, forever, for those still queued.
+atexit.register(mx.nd.waitall)
+
+Array: TypeAlias = mx.nd.NDArray
+"""Either kind of array: `mx.np.ndarray` is a subclass."""
+
+# An array's type is NumPy's type object or a NumPy dtype, as the array came about.
+NAMES: dict[Any, str] = {np.dtype(name): name for name in ("float16", "float32", "float64")}
+NAMES |= {dtype.type: name for dtype, name in NAMES.items()}
+
+
+def drop(X: Array, p: float, key: Key, start: int = 0) -> Array:
+    """X through the mask of `key`, without a gradient: a new array of X's kind."""
+    with mx.util.np_shape(True):  # without it, () means an unknown shape
+        if X.ctx.device_type == "cpu":
+            Y = _empty_like(X)
+            drop_into(Y, X, p, key, start)
+        else:
+            Y = _drop_on_device(X, p, key, start)
+        return Y.as_np_ndarray() if isinstance(X, mx.np.ndarray) else Y
+
+
+def drop_into(Y: Array, X: Array, p: float, key: Key, start: int = 0) -> None:
+    """By the fused kernel, from address to address."""
+    X.wait_to_read()
+    kernel.drop(_address(X), _address(Y), X.size, NAMES[X.dtype], p, key, start)
+
+
+def _empty_like(X: Array) -> mx.nd.NDArray:
+    if X.size * np.dtype(X.dtype).itemsize < memory.LARGE:
+        return mx.nd.empty(X.shape, X.ctx, X.dtype)
+    return mx.nd.from_numpy(memory.empty(X.shape, X.dtype), zero_copy=True)
+
+
+def _address(array: Array) -> int:
+    pointer = c_void_p()
+    check_call(_LIB.MXNDArrayGetData(array.handle, ctypes.byref(pointer)))
+    return pointer.value or 0
+
+
+def _drop_on_device(X: Array, p: float, key: Key, start: int) -> mx.nd.NDArray:
+    """By way of the host."""
+    return mx.nd.from_numpy(kernel.dropout(X.asnumpy(), p, key, start), zero_copy=False).as_in_context(X.ctx)
+
+
+def recorded(X: Array, p: float, key: Key, start: int = 0) -> Array:
+    """`drop`, recorded for autograd. The gradient of a dropout is the same dropout of the gradient, so that the
+    backward pass keeps p, key and start, and nothing else.
+
+    It does what `mx.autograd.Function` does, whose gradient goes through a new array and cannot be added to what is
+    there (`grad_req="add"`).
+    """
+    with mx.autograd.pause(train_mode=mx.autograd.is_training()):
+        Y = drop(X, p, key, start)
+    number = next(_numbers)
+    states = (c_void_p * 2)(number, number)
+    record = MXCallbackList(2, _CALLBACKS, ctypes.cast(states, POINTER(c_void_p)))
+    _recorded[number] = (p, key, start), record
+    inputs, outputs = c_handle_array([X]), c_handle_array([Y])
+    check_call(_LIB.MXCustomFunctionRecord(1, inputs, 1, outputs, ctypes.byref(record)))
+    return Y
+
+
+_numbers = itertools.count(1)
+_recorded: dict[int, tuple[tuple[float, Key, int], Any]] = {}  # what MXNet knows by number, until it forgets it
+
+
+@CFUNCTYPE(c_int, c_int, c_int, POINTER(c_void_p), POINTER(c_int), c_int, c_void_p)
+def _backward(_: int, __: int, handles: Any, requests: Any, ___: int, number: int) -> bool:
+    try:
+        (p, key, start), _record = _recorded[number]
+        dY, dX = (mx.nd.NDArray(ctypes.cast(handles[i], mx.base.NDArrayHandle)) for i in range(2))
+        with mx.util.np_shape(True):
+            assign(dX, _REQUESTS[requests[0]], dY, p, key, start)
+    except Exception:  # which C cannot hear; MXNet raises when it is told that there was one
+        traceback.print_exc()
+        return False
+    return True
+
+
+@CFUNCTYPE(c_int, c_void_p)
+def _forget(number: int) -> bool:
+    _recorded.pop(number, None)
+    return True
+
+
+_Callback: Any = CFUNCTYPE(c_int)
+_callbacks = (_Callback * 2)(ctypes.cast(_backward, _Callback), ctypes.cast(_forget, _Callback))
+_CALLBACKS = ctypes.cast(_callbacks, POINTER(_Callback))
+
+_REQUESTS = ("null", "write", "inplace", "add")
+
+
+def assign(target: Array, request: str, X: Array, p: float, key: Key, start: int = 0) -> None:
+    """X through the mask, written or added to `target`, as `request` says."""
+    if request == "null" or X.size == 0:
+        return
+    if request == "add":
+        target[:] = target + drop(X, p, key, start)
+    elif X.ctx.device_type == "cpu":
+        drop_into(target, X, p, key, start)
+    else:
+        target[:] = _drop_on_device(X, p, key, start)
+
+
+def position_of(key: Key) -> Array:
+    """A key as a position; an array of the kind that Gluon's parameters have now."""
+    packed = mx.np.array(_words(key))
+    return packed if mx.util.is_np_array() else packed.as_nd_ndarray()
+
+
+def key_at(position: Array) -> Key:
+    """The key that a position holds."""
+    return Key(*map(int, position.asnumpy().view(np.uint64)))
+
+
+def move(stream: Array, key: Key) -> None:
+    """Sets the position that an array holds."""
+    stream.as_nd_ndarray()[:] = position_of(key).as_nd_ndarray()
+
+
+def next_key(stream: Array) -> Key:
+    """The key at the position that an array of the host holds, and moves it on by one call."""
+    check_call(_LIB.MXNDArrayWaitToWrite(stream.handle))
+    words = (ctypes.c_uint64 * 2).from_address(_address(stream))
+    key = Key(*words)
+    words[1] = (key.call + 1) % 2**64
+    return key
+
+
+def _words(key: Key) -> npt.NDArray[np.int64]:
+    return np.array([key.seed, key.call], np.uint64).view(np.int64)
+
+
+def symbol(X: mx.sym.Symbol, p: float, stream: mx.sym.Symbol | None) -> mx.sym.Symbol:
+    """The node of a hybridized net: X through the next mask of a stream, or without one, through a mask that MXNet's
+    generator names; X itself in evaluation mode."""
+    keyed = stream is not None
+    if stream is None:
+        stream = mx.sym.random.randint(0, 2**32, shape=(2,), dtype="int64")
+    plain, stream = (x.as_nd_ndarray() if isinstance(x, mx.sym.np._Symbol) else x for x in (X, stream))
+    Y = mx.sym.Custom(plain, stream, p=repr(p), keyed=int(keyed), op_type="multidrop_dropout")[0]
+    return Y if plain is X else Y.as_np_ndarray()
+
+
+@mx.operator.register("multidrop_dropout")
+class _DropoutProp(mx.operator.CustomOpProp):
+    """Has two outputs: the result, and the position that it was drawn at, which alone the gradient needs. A stream is
+    an auxiliary state, which the engine lets one run change after the other, in the order of the program."""
+
+    def __init__(self, p: str, keyed: str) -> None:
+        super().__init__(need_top_grad=True)
+        self.p, self.keyed = float(p), keyed == "1"
+
+    def list_arguments(self) -> list[str]:
+        return ["data"] if self.keyed else ["data", "words"]
+
+    def list_auxiliary_states(self) -> list[str]:
+        return ["stream"] if self.keyed else []
+
+    def list_outputs(self) -> list[str]:
+        return ["output", "position"]
+
+    def infer_shape(self, in_shape: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+        shapes = [in_shape[0], (2,)]
+        return (shapes[:1], shapes, shapes[1:]) if self.keyed else (shapes, shapes, [])
+
+    def infer_type(self, in_type: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+        types = [in_type[0], np.int64]
+        return (types[:1], types, types[1:]) if self.keyed else (types, types, [])
+
+    def declare_backward_dependency(self, out_grad: list[int], in_data: list[int], out_data: list[int]) -> list[int]:
+        return [out_grad[0], out_data[1]]
+
+    def create_operator(self, ctx: Any, in_shapes: Any, in_dtypes: Any) -> _Dropout:
+        return _Dropout(self.p)
+
+
+class _Dropout(mx.operator.CustomOp):
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(
+        self, is_train: bool, req: list[str], in_data: list[Array], out_data: list[Array], aux: list[Array]
+    ) -> None:
+        X, (Y, position) = in_data[0], out_data
+        if not is_train:
+            self.assign(Y, req[0], X)
+            return
+        if aux:
+            key = next_key(aux[0])
+        else:
+            low, high = in_data[1].asnumpy().tolist()
+            key = Key(low | high << 32)
+        move(position, key)
+        self._masked(Y, req[0], X, key)
+
+    def backward(
+        self,
+        req: list[str],
+        out_grad: list[Array],
+        in_data: list[Array],
+        out_data: list[Array],
+        in_grad: list[Array],
+        aux: list[Array],
+    ) -> None:
+        self._masked(in_grad[0], req[0], out_grad[0], key_at(out_data[1]))
+        for words in in_grad[1:]:
+            words[:] = 0
+
+    def _masked(self, target: Array, request: str, X: Array, key: Key) -> None:
+        if self.p == 0.0:
+            self.assign(target, request, X)
+        else:
+            assign(target, request, X, self.p, key)
