@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from ml_dtypes import bfloat16
@@ -103,9 +104,19 @@ def _tensorflow() -> list[Mode]:
     def traced(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         return lambda function: tf.function(function, autograph=False, **options)
 
+    def by_operators(function: Callable[..., Any]) -> Callable[..., Any]:
+        """Traced as on a machine where the kernel is no operator of TensorFlow's."""
+
+        def run(*tensors: Any) -> Any:
+            with patch.object(backend.functional.native, "available", lambda: False):
+                return traced()(function)(*tensors)
+
+        return run
+
     return [
         modes("tensorflow-eager", lambda function: function),
         modes("tensorflow-function", traced()),
+        modes("tensorflow-operators", by_operators),
         modes("tensorflow-xla", traced(jit_compile=True)),
     ]
 
@@ -145,7 +156,7 @@ def _mxnet() -> list[Mode]:
 MODES = {
     "numpy": ("numpy",),
     "torch": ("torch-eager",),
-    "tensorflow": ("tensorflow-eager", "tensorflow-function", "tensorflow-xla"),
+    "tensorflow": ("tensorflow-eager", "tensorflow-function", "tensorflow-operators", "tensorflow-xla"),
     "mxnet": ("mxnet-np", "mxnet-nd"),
 }
 _MAKERS = {"numpy": _numpy, "torch": _torch, "tensorflow": _tensorflow, "mxnet": _mxnet}

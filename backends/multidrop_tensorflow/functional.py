@@ -1,32 +1,31 @@
 """Functions on TensorFlow tensors.
 
-Eager tensors of the host go through the fused kernel. In a traced program, under XLA and on other devices the mask is
-drawn by TensorFlow's own integer Philox. What names a mask is a *position* here, a uint64 tensor (seed, call): in a
-traced program a Python key is a constant of the trace, where a position can be read from a variable that each run
-advances.
+Eager tensors of the host, and traced programs that run there, go through the fused kernel. Under XLA and on other
+devices the mask is drawn by TensorFlow's own integer Philox.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 import threading
-import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
-import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from multidrop import checks, kernel, masks
-from multidrop.keys import Key, as_key, on_manual_seed
-from multidrop.philox import MULTIPLIERS, ROUNDS, WEYL
+from multidrop import checks
+from multidrop.keys import Key, Stream, as_key, on_manual_seed
+
+from . import native, ops
+
+try:
+    # What `tf.custom_gradient` is made of, and takes 70 µs more for, and a tensor that it keeps.
+    from tensorflow.python.eager.record import record_operation
+except ImportError:  # it is not TensorFlow's public interface
+    record_operation = None
 
 NAME = "tensorflow"
-
-PHILOX = 1  # the op's code for Philox4x32-10
 
 
 def tensor(data: Any, dtype: str | None = None) -> tf.Tensor:
@@ -43,9 +42,10 @@ def to_numpy(tensor: tf.Tensor) -> npt.NDArray[Any]:
 
 def draw_key() -> Key:
     """A key from TensorFlow's global generator, the one that `tf.random.set_seed` seeds. Eager only."""
-    return Key(int(_draw_seed()))
+    return ops.key_at(ops.draw_position())
 
 
+@tf.autograph.experimental.do_not_convert
 def dropout_layer(X: Any, dropout: float, key: int | Key | None = None, *, start: int = 0) -> tf.Tensor:
     """`multidrop.dropout_layer` for tensors, differentiable any number of times; eager, in a `tf.function` or under
     XLA.
@@ -82,95 +82,18 @@ def check_floating(X: tf.Tensor) -> None:
     checks.floating(X.dtype.name, "tf.cast(X, tf.float32)")
 
 
+@tf.autograph.experimental.do_not_convert
 def keep_mask(shape: int | Sequence[int] | tf.Tensor, dropout: float, key: int | Key, start: int = 0) -> tf.Tensor:
     """`multidrop.keep_mask` as a bool tensor, drawn by TensorFlow.
 
     Args and errors are those of `multidrop.keep_mask`; the shape may be an integer tensor too, as `tf.shape` gives.
     """
-    p, position, start = checks.probability("dropout", dropout), _constant(as_key(key)), checks.word64("start", start)
+    p, start = checks.probability("dropout", dropout), checks.word64("start", start)
+    position = ops.position_of(as_key(key))
     if tf.is_tensor(shape):
-        return _keep_mask(tf.cast(shape, tf.int64), p, position, start)
+        return ops.keep_mask(tf.cast(shape, tf.int64), p, position, start)
     sizes = checks.shape(shape)
-    return _keep_mask(sizes, p, position, checks.span(start, math.prod(sizes)))
-
-
-def _keep_mask(shape: tuple[int, ...] | tf.Tensor, p: float, position: tf.Tensor, start: int) -> tf.Tensor:
-    """The mask of a static shape, which XLA needs, or of an int64 tensor that holds a shape known at the run."""
-    static = isinstance(shape, tuple)
-    count = math.prod(shape) if static else tf.reduce_prod(shape)
-    high, low = divmod(masks.threshold(p), 2**16)
-    if high == 2**16:  # no uint16, and above every lane
-        return tf.ones(shape, tf.bool)
-    first, skipped = divmod(start, 8)
-    blocks = (skipped + count + 7) // 8
-    lanes = _lanes(first, blocks, position)
-    kept = lanes < tf.constant(np.uint16(high))
-    if low:  # else plane 1 decides nothing
-        ties = lanes == tf.constant(np.uint16(high))
-        # XLA's shapes are static, and it fuses all of this into one pass; and a small plane is drawn sooner than the
-        # many operators begin that draw a part of it.
-        if _under_xla() or (static and count <= SMALL):
-            kept |= ties & (_lanes(first + PLANE1, blocks, position) < tf.constant(np.uint16(low)))
-        else:
-            kept = _settle_ties(kept, tf.where(ties), first, position, low)
-    return tf.reshape(kept[skipped : skipped + count], shape)
-
-
-SMALL = 2**19  # elements
-
-PLANE1 = 2**63  # plane 1 is bit 31 of the counter's second word: of the 64-bit block, the highest
-
-
-def _lanes(first: int, blocks: int | tf.Tensor, position: tf.Tensor) -> tf.Tensor:
-    """The lanes of consecutive blocks, in order; uint16 of shape (8·blocks,).
-
-    The op takes the four counter words as two of 64 bits, block and call, and counts in the first. A Python number of
-    64 bits would lose its low ones in a trace; a NumPy one does not. A word's low half comes first in the bitcast:
-    by definition under XLA, and elsewhere on little-endian machines, which all of TensorFlow's are.
-    """
-    words = tf.raw_ops.StatelessRandomUniformFullIntV2(
-        shape=tf.convert_to_tensor([4 * blocks], tf.int64),
-        key=position[:1],
-        counter=tf.stack([tf.constant(np.uint64(first)), position[1]]),
-        alg=PHILOX,
-        dtype=tf.uint32,
-    )
-    return tf.reshape(tf.bitcast(words, tf.uint16), [-1])
-
-
-def _settle_ties(kept: tf.Tensor, ties: tf.Tensor, first: int, position: tf.Tensor, low: int) -> tf.Tensor:
-    """`kept`, corrected at the indices `ties`, int64 of shape (k, 1), by their lanes in plane 1. One element in 65,536
-    is such, so that drawing these alone costs next to nothing, where drawing the plane would cost as much again."""
-    index = ties[:, 0]
-    block = tf.cast(index // 8, tf.uint64) + tf.constant(np.uint64(first + PLANE1))
-    words = tf.stack(_philox(block, position), axis=1)
-    word = tf.gather(words, index % 8 // 2, axis=1, batch_dims=1)
-    lane = tf.bitwise.right_shift(word, tf.cast(index % 2 * 16, tf.uint64)) & tf.constant(np.uint64(0xFFFF))
-    return tf.tensor_scatter_nd_update(kept, ties, lane < tf.constant(np.uint64(low)))
-
-
-def _philox(block: tf.Tensor, position: tf.Tensor) -> list[tf.Tensor]:
-    """`multidrop.philox` for counters that do not follow one another: four words for each of `block`, uint64."""
-
-    def split(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return number & tf.constant(np.uint64(0xFFFFFFFF)), tf.bitwise.right_shift(number, tf.constant(np.uint64(32)))
-
-    (x0, x1), (x2, x3), (k0, k1) = split(block), split(position[1]), split(position[0])
-    for _ in range(ROUNDS):
-        (low0, high0), (low1, high1) = (split(x * np.uint64(m)) for x, m in zip((x0, x2), MULTIPLIERS, strict=True))
-        x0, x1, x2, x3 = high1 ^ x1 ^ k0, low1, high0 ^ x3 ^ k1, low0
-        k0, k1 = (split(k + np.uint64(weyl))[0] for k, weyl in zip((k0, k1), WEYL, strict=True))
-    return [x0, x1, x2, x3]
-
-
-def _under_xla() -> bool:
-    """Whether this is a trace for XLA. TensorFlow does not tell a trace what it is for, but its callers do; where that
-    is missed, the program is right and somewhat slower."""
-    frame = sys._getframe()
-    while frame := frame.f_back:  # type: ignore[assignment]  # None ends it
-        if getattr(frame.f_locals.get("self"), "_jit_compile", None) is True:
-            return True
-    return False
+    return ops.keep_mask(sizes, p, position, checks.span(start, math.prod(sizes)))
 
 
 def masked(X: tf.Tensor, p: float, position: Key | tf.Tensor, start: int = 0) -> tf.Tensor:
@@ -181,120 +104,70 @@ def masked(X: tf.Tensor, p: float, position: Key | tf.Tensor, start: int = 0) ->
     """
     if p == 0.0:
         return X
+    drop: Callable[..., tf.Tensor]
+    if tf.executing_eagerly() or ops.under_xla() or not native.available():
+        drop = ops.drop
+    else:
+        drop = native.dropout
+        position = ops.position_of(position) if isinstance(position, Key) else position
 
-    @tf.custom_gradient
-    def dropped(X: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        def gradient(dY: tf.Tensor) -> tf.Tensor:
-            return masked(dY, p, position, start)
+    def gradient(dY: tf.Tensor) -> tf.Tensor:
+        return masked(dY, p, position, start)
 
-        return _select(X, p, position, start), gradient
-
-    return dropped(X)
-
-
-def _select(X: tf.Tensor, p: float, position: Key | tf.Tensor, start: int) -> tf.Tensor:
-    if tf.executing_eagerly() and "CPU" in X.device and X.shape.num_elements():
-        return _drop_on_host(X, p, position, start)
-    if isinstance(position, Key):
-        position = _constant(position)
-    compute = tf.float64 if X.dtype == tf.float64 else tf.float32
-    scaled = tf.cast(tf.cast(X, compute) * tf.constant(masks.scale(p, compute.name), compute), X.dtype)
-    shape = tuple(X.shape) if X.shape.is_fully_defined() else tf.shape(X, tf.int64)
-    return tf.where(_keep_mask(shape, p, position, start), scaled, tf.zeros((), X.dtype))
-
-
-def _drop_on_host(X: tf.Tensor, p: float, position: Key | tf.Tensor, start: int) -> tf.Tensor:
-    """By the fused kernel, from address to address, for an eager tensor. The room for the result is TensorFlow's own,
-    whose allocator keeps what it had: of fresh memory the page faults would take longer than what is computed."""
-    key = position if isinstance(position, Key) else Key(*position.numpy().tolist())
-    with tf.device(X.device):
-        Y = tf.raw_ops.Empty(shape=X.shape, dtype=X.dtype)
-    kernel.drop(_address(X), _address(Y), X.shape.num_elements(), X.dtype.name, p, key, start)
+    if record_operation is None:
+        return tf.custom_gradient(lambda X: (drop(X, p, position, start), gradient))(X)
+    Y = drop(X, p, position, start)
+    record_operation(native.OP, [Y], [X], lambda dY: [gradient(dY)])
     return Y
-
-
-def _address(X: tf.Tensor) -> int:
-    """Where an eager tensor of the host begins. NumPy has no bfloat16 for it to come as; its bits come as integers."""
-    view = np.from_dlpack(tf.bitcast(X, tf.int16) if X.dtype == tf.bfloat16 else X)
-    return view.__array_interface__["data"][0]
-
-
-def signed(key: Key) -> npt.NDArray[np.int64]:
-    """A key as a stream variable holds it: int64 (seed, call) in two's complement, since variables of unsigned types
-    have few operations."""
-    return np.array([key.seed, key.call], np.uint64).view(np.int64)
-
-
-def next_position(stream: tf.Variable | keras.Variable | None) -> tf.Tensor:
-    """The position that a stream variable holds, and moves it on; without a stream, one whose seed `tf.random` draws,
-    anew in each run of a trace.
-
-    Raises:
-        RuntimeError: in the backward pass of `tf.recompute_grad`.
-    """
-    _refuse_recomputation()
-    if stream is None:
-        seed = _draw_seed()
-        return tf.stack([seed, tf.zeros_like(seed)])
-    position = tf.bitcast(tf.identity(stream), tf.uint64)
-    stream.assign_add([0, 1])  # wraps from 2^63 − 1 to −2^63, as two's complement is to
-    return position
-
-
-def _refuse_recomputation() -> None:
-    """A function that is recomputed for its gradient would take another mask than it took in the forward pass, and
-    give a wrong gradient in silence. TensorFlow tells it by nothing but the name of the function that calls it."""
-    if any(frame.f_code.co_name == "inner_recompute_grad" for frame, _ in traceback.walk_stack(sys._getframe())):
-        raise RuntimeError(
-            "tf.recompute_grad (keras.remat): expected a function whose masks are named by a key; got a dropout that "
-            "takes the next mask, and would take another one when it is recomputed: use dropout_layer with a key, or "
-            "leave the dropout out of the function"
-        )
-
-
-def _constant(key: Key) -> tf.Tensor:
-    return tf.constant(np.array([key.seed, key.call], np.uint64))
-
-
-def _draw_seed() -> tf.Tensor:
-    return tf.bitcast(tf.random.uniform((), tf.int64.min, tf.int64.max, tf.int64), tf.uint64)
 
 
 class _Calls:
     """The positions of calls without a key: after `manual_seed` a stream of their own, else drawn from `tf.random`.
 
     A traced program outlives the `manual_seed` that it was traced under. So it asks variables in each run: whether a
-    stream is in force, and for its position, which eager and traced calls advance in one sequence.
+    stream is in force, and for its position. From the first trace on, eager calls go by the variables too, so that all
+    calls are one sequence.
     """
 
     def __init__(self) -> None:
-        self._start: Key | None = None
-        self._stream: tf.Variable | None = None
-        self._seeded: tf.Variable | None = None
+        self._stream: Stream | None = None
+        self._variables: tuple[tf.Variable, tf.Variable] | None = None
         self._lock = threading.Lock()
 
     def restart(self, root: Key | None) -> None:
         """Go on from where `manual_seed` with that root key begins; None: from `tf.random`."""
         with self._lock:
-            self._start = None if root is None else root.fold_in("calls")
-            if self._stream is not None and self._seeded is not None:
+            self._stream = None if root is None else Stream(root.fold_in("calls"))
+            if self._variables is not None:
                 with tf.init_scope():
-                    self._stream.assign(signed(self._start or Key(0)))
-                    self._seeded.assign(self._start is not None)
+                    for variable, value in zip(self._variables, self._values(), strict=True):
+                        variable.assign(value)
 
-    def next(self) -> tf.Tensor:
+    def _values(self) -> tuple[npt.NDArray[Any], bool]:
+        """What the variables start with."""
+        return ops.words_of(self._stream.key if self._stream else Key(0)), self._stream is not None
+
+    def next(self) -> Key | tf.Tensor:
         """The position of this call."""
         with self._lock:
-            if tf.executing_eagerly() and self._start is None:
-                return next_position(None)
-            if self._stream is None:
+            if tf.executing_eagerly():
+                if self._stream is None:
+                    return ops.draw_position()
+                if self._variables is None:
+                    ops.refuse_recomputation()
+                    return self._stream.next()
+                return ops.next_position(self._variables[0])
+            if self._variables is None:
                 # Here and not on import, which is to leave the devices alone; and so as to outlive a trace.
                 with tf.init_scope():
-                    self._stream = tf.Variable(signed(self._start or Key(0)), trainable=False, name="multidrop_calls")
-                    self._seeded = tf.Variable(self._start is not None, trainable=False, name="multidrop_seeded")
-            if tf.executing_eagerly():
-                return next_position(self._stream)
-            return tf.cond(self._seeded, lambda: next_position(self._stream), lambda: next_position(None))
+                    stream, seeded = self._values()
+                    self._variables = (
+                        tf.Variable(stream, trainable=False, name="multidrop_calls"),
+                        tf.Variable(seeded, trainable=False, name="multidrop_seeded"),
+                    )
+            stream, seeded = self._variables
+            # Both, and not the one that is in force: a branch in a graph takes longer than either.
+            return tf.where(seeded, ops.next_position(stream), ops.draw_position())
 
 
 _calls = _Calls()

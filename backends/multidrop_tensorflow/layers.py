@@ -10,7 +10,8 @@ import tensorflow as tf
 from multidrop import checks
 from multidrop.keys import Key, layer_key
 
-from .functional import NAME, check_floating, masked, next_position, signed
+from . import ops
+from .functional import NAME, check_floating, masked
 
 if keras.config.backend() != "tensorflow":
     raise ImportError(
@@ -46,12 +47,13 @@ class Dropout(keras.layers.Layer):
 
     def _add_stream(self, key: Key) -> keras.Variable:
         def initial(shape: Any, dtype: Any) -> tf.Tensor:
-            return tf.constant(signed(key))
+            return ops.position_of(key)
 
         return self.add_weight(
             name="stream", shape=(2,), initializer=initial, dtype="int64", trainable=False, autocast=False
         )
 
+    @tf.autograph.experimental.do_not_convert
     def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None) -> tf.Tensor:
         """The output for inputs of any shape; `training` may be a bool tensor, and None is evaluation mode."""
         check_floating(inputs)
@@ -60,7 +62,10 @@ class Dropout(keras.layers.Layer):
         return self._drop(inputs) if training else inputs
 
     def _drop(self, inputs: tf.Tensor) -> tf.Tensor:
-        return masked(inputs, self.rate, next_position(self.stream))
+        return masked(inputs, self.rate, self._next_position())
+
+    def _next_position(self) -> tf.Tensor:
+        return ops.draw_position() if self.stream is None else ops.next_position(self.stream)
 
     def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
         """The call itself: it keeps nothing for the backward pass that recomputing would save."""

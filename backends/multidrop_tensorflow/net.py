@@ -14,7 +14,8 @@ from multidrop.architecture import Architecture, check_state
 from multidrop.keys import Key, seeds_for
 from multidrop.protocol import State
 
-from .functional import NAME, draw_key, signed
+from . import ops
+from .functional import NAME, draw_key
 from .layers import Dropout
 
 
@@ -154,4 +155,4 @@ def set_state(net: keras.Model, state: Mapping[str, npt.NDArray[Any]]) -> None:
     check_state(state, shapes | dict.fromkeys(streams, (2,)))
     _set_weights(net, state)
     for name, stream in streams.items():
-        stream.assign(signed(Key(*map(int, state[name]))))
+        stream.assign(ops.words_of(Key(*map(int, state[name]))))

@@ -218,11 +218,14 @@ def _select_mask(x, y, scale, lanes, limit):
 
 @_inlined
 def _float_of_half(h):
-    bits = np.uint32(np.uint32(h & np.uint16(0x7FFF)) << np.uint32(13))
-    # The exponent's bias differs by 112; the product is exact, also where the half is subnormal.
-    magnitude = np.float32(np.uint32(bits).view(np.float32) * np.float32(2.0**112)).view(np.uint32)
-    if bits >= np.uint32(0x7C00 << 13):  # infinity or NaN
-        magnitude = np.uint32(bits | np.uint32(0x7F800000))
+    bits = np.uint32(h & np.uint16(0x7FFF))
+    magnitude = np.uint32(
+        np.uint32(bits << np.uint32(13)) + np.uint32(112 << 23)
+    )  # the exponents' biases differ by 112
+    if bits < np.uint32(0x400):  # subnormal; from an integer, for a caller may have set the processor to flush those
+        magnitude = np.uint32(np.float32(np.float32(np.int32(bits)) * np.float32(2.0**-24)).view(np.uint32))
+    if bits >= np.uint32(0x7C00):  # infinity or NaN
+        magnitude = np.uint32(np.uint32(bits << np.uint32(13)) | np.uint32(0x7F800000))
     sign = np.uint32(np.uint32(h & np.uint16(0x8000)) << np.uint32(16))
     return np.uint32(magnitude | sign).view(np.float32)
 

@@ -1,0 +1,146 @@
+"""What runs below automatic differentiation: a dropout on an eager tensor's own memory, or by TensorFlow's operators,
+and the positions of streams.
+
+A tensor holds a mask's name as a *position*, int64 (seed, call) in two's complement, since variables of unsigned types
+have few operations. In a traced program a Python key is a constant of the trace, where a position can be read from a
+variable that each run advances.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from multidrop import kernel, masks
+from multidrop.kernel import memory
+from multidrop.keys import Key
+
+PHILOX = 1  # the code for Philox4x32-10 of TensorFlow's own operators
+PLANE1 = 2**63  # plane 1 is bit 31 of the counter's second word: of the 64-bit block, the highest
+
+
+def drop(X: tf.Tensor, p: float, position: Key | tf.Tensor, start: int = 0) -> tf.Tensor:
+    """X through the mask at `position`, without a gradient."""
+    if tf.executing_eagerly() and "CPU" in X.device and X.shape.num_elements():
+        return _drop_on_host(X, p, position if isinstance(position, Key) else key_at(position), start)
+    if isinstance(position, Key):
+        position = position_of(position)
+    compute = tf.float64 if X.dtype == tf.float64 else tf.float32
+    scaled = tf.cast(tf.cast(X, compute) * tf.constant(masks.scale(p, compute.name), compute), X.dtype)
+    shape = tuple(X.shape) if X.shape.is_fully_defined() else tf.shape(X, tf.int64)
+    return tf.where(keep_mask(shape, p, position, start), scaled, tf.zeros((), X.dtype))
+
+
+def _drop_on_host(X: tf.Tensor, p: float, key: Key, start: int) -> tf.Tensor:
+    """By the fused kernel, from address to address."""
+    name = X.dtype.name
+    # NumPy has no bfloat16 for memory to pass as: its bits pass as integers.
+    Y = memory.empty(X.shape.as_list(), np.int16 if name == "bfloat16" else name)
+    kernel.drop(_address(X), Y.__array_interface__["data"][0], Y.size, name, p, key, start)
+    result = tf.experimental.dlpack.from_dlpack(Y.__dlpack__())
+    return tf.bitcast(result, tf.bfloat16) if name == "bfloat16" else result
+
+
+def _address(X: tf.Tensor) -> int:
+    view = np.from_dlpack(tf.bitcast(X, tf.int16) if X.dtype == tf.bfloat16 else X)
+    return view.__array_interface__["data"][0]
+
+
+def keep_mask(shape: tuple[int, ...] | tf.Tensor, p: float, position: tf.Tensor, start: int) -> tf.Tensor:
+    """The mask of a static shape, which XLA needs, or of an int64 tensor that holds a shape known at the run."""
+    count = math.prod(shape) if isinstance(shape, tuple) else tf.reduce_prod(shape)
+    high, low = divmod(masks.threshold(p), 2**16)
+    if high == 2**16:  # no uint16, and above every lane
+        return tf.ones(shape, tf.bool)
+    first, skipped = divmod(start, 8)
+    blocks = (skipped + count + 7) // 8
+    lanes = _lanes(first, blocks, position)
+    kept = lanes < tf.constant(np.uint16(high))
+    if low:  # else plane 1 decides nothing
+        ties = lanes == tf.constant(np.uint16(high))
+        kept |= ties & (_lanes(first + PLANE1, blocks, position) < tf.constant(np.uint16(low)))
+    return tf.reshape(kept[skipped : skipped + count], shape)
+
+
+def _lanes(first: int, blocks: int | tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+    """The lanes of consecutive blocks, in order; uint16 of shape (8·blocks,).
+
+    The operator takes the four counter words as two of 64 bits, block and call, and counts in the first. A Python
+    number of 64 bits would lose its low ones in a trace; a NumPy one does not. A word's low half comes first in the
+    bitcast: by definition under XLA, and elsewhere on little-endian machines, which all of TensorFlow's are.
+    """
+    words = tf.bitcast(position, tf.uint64)
+    drawn = tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=tf.convert_to_tensor([4 * blocks], tf.int64),
+        key=words[:1],
+        counter=tf.stack([tf.constant(np.uint64(first)), words[1]]),
+        alg=PHILOX,
+        dtype=tf.uint32,
+    )
+    return tf.reshape(tf.bitcast(drawn, tf.uint16), [-1])
+
+
+def under_xla() -> bool:
+    """Whether this is a trace for XLA, which knows TensorFlow's operators alone. TensorFlow does not tell a trace what
+    it is for, but its callers do."""
+    frame = sys._getframe()
+    while frame := frame.f_back:  # type: ignore[assignment]  # None ends it
+        if getattr(frame.f_locals.get("self"), "_jit_compile", None) is True:
+            return True
+    return False
+
+
+def words_of(key: Key) -> npt.NDArray[np.int64]:
+    """A key as the values of a position."""
+    return np.array([key.seed, key.call], np.uint64).view(np.int64)
+
+
+def position_of(key: Key) -> tf.Tensor:
+    """A key as a position."""
+    return tf.constant(words_of(key))
+
+
+def key_at(position: tf.Tensor) -> Key:
+    """The key that an eager position holds."""
+    return Key(*position.numpy().view(np.uint64).tolist())
+
+
+def next_position(stream: tf.Variable | keras.Variable) -> tf.Tensor:
+    """The position that a stream variable holds, and moves it on by one call.
+
+    Raises:
+        RuntimeError: in the backward pass of `tf.recompute_grad`.
+    """
+    refuse_recomputation()
+    position = tf.identity(stream)
+    stream.assign_add([0, 1])  # wraps from 2^63 − 1 to −2^63, as two's complement is to
+    return position
+
+
+def draw_position() -> tf.Tensor:
+    """A position whose seed `tf.random` draws, anew in each run of a trace.
+
+    Raises:
+        RuntimeError: in the backward pass of `tf.recompute_grad`.
+    """
+    refuse_recomputation()
+    return tf.pad(tf.random.uniform((1,), tf.int64.min, tf.int64.max, tf.int64), [[0, 1]])
+
+
+def refuse_recomputation() -> None:
+    """A function that is recomputed for its gradient would take another mask than it took in the forward pass, and
+    give a wrong gradient in silence. TensorFlow tells it by nothing but the name of the function that calls it."""
+    frame: Any = sys._getframe()
+    while frame := frame.f_back:
+        if frame.f_code.co_name == "inner_recompute_grad":
+            raise RuntimeError(
+                "tf.recompute_grad (keras.remat): expected a function whose masks are named by a key; got a dropout "
+                "that takes the next mask, and would take another one when it is recomputed: use dropout_layer with a "
+                "key, or leave the dropout out of the function"
+            )

@@ -1,0 +1,220 @@
+"""What is TensorFlow's alone: the kernel as an operator of its graphs, gradients without `tf.custom_gradient`, and
+what programs do that hold the operator."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import multidrop as md
+from multidrop.kernel import memory
+
+
+@pytest.fixture(autouse=True)
+def tensorflow(need: Any) -> None:
+    need("tensorflow")
+
+
+def traced(function: Any, **options: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.function(function, autograph=False, **options)
+
+
+def operators(function: Any, *arguments: Any) -> set[str]:
+    return {node.type for node in function.get_concrete_function(*arguments).graph.get_operations()}
+
+
+def test_the_kernel_is_an_operator_of_graphs_but_not_of_xla() -> None:
+    import tensorflow as tf
+
+    X = tf.ones((4, 5))
+    dropout = lambda X: md.dropout_layer(X, 0.5, 1)  # noqa: E731
+    assert "MultidropDropout" in operators(traced(dropout), X)
+    assert "MultidropDropout" not in operators(traced(dropout, jit_compile=True), X)
+
+
+def test_the_operator_tells_its_shape() -> None:
+    import tensorflow as tf
+
+    @traced
+    def shape(X: Any) -> Any:
+        Y = md.dropout_layer(X, 0.5, 1)
+        assert Y.shape.as_list() == [None, 3]
+        return tf.shape(Y)
+
+    assert shape.get_concrete_function(tf.TensorSpec((None, 3)))(tf.ones((2, 3))).numpy().tolist() == [2, 3]
+
+
+def test_the_operator_leaves_its_input_alone() -> None:
+    """It writes over an input that nothing else reads, and over no other."""
+    import tensorflow as tf
+
+    @traced
+    def both(X: Any) -> tuple[Any, Any, Any]:
+        Z = X + 1.0
+        return Z, md.dropout_layer(Z, 0.5, 1), md.dropout_layer(X + 1.0, 0.5, 1)
+
+    Z, *dropped = (tensor.numpy() for tensor in both(tf.zeros((64, 64))))
+    assert (Z == 1.0).all()
+    assert all(np.array_equal(Y, 2.0 * md.keep_mask((64, 64), 0.5, 1)) for Y in dropped)
+
+
+def test_a_fault_in_the_operator_is_raised_where_it_is_run() -> None:
+    code = """
+import tensorflow as tf, multidrop as md
+f = tf.function(lambda X: md.dropout_layer(X, 0.5, 1), autograph=False)
+f(tf.ones(16))
+try:
+    f(tf.ones(2**20))
+except tf.errors.InvalidArgumentError as error:
+    print(error.message)
+print(int(tf.math.count_nonzero(f(tf.ones(16)))) > 0)
+"""
+    environment = {"MULTIDROP_NUM_THREADS": "many", "PATH": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert "MULTIDROP_NUM_THREADS: expected" in done.stdout
+    assert done.stdout.splitlines()[-1] == "True"
+
+
+@pytest.mark.parametrize("run", [lambda f: f, traced], ids=["eager", "function"])
+def test_gradients_of_gradients(run: Any) -> None:
+    """Of (x m)³: 3 (x m)² m, then 6 x m³; reverse over reverse, and forward over reverse."""
+    import tensorflow as tf
+
+    m = 2.0 * md.keep_mask((64,), 0.5, 1).astype(np.float32)
+    X = tf.linspace(1.0, 2.0, 64)
+
+    def cube(X: Any) -> Any:
+        return md.dropout_layer(X, 0.5, 1) ** 3
+
+    def reverse(X: Any) -> Any:
+        with tf.GradientTape() as outer:
+            outer.watch(X)
+            with tf.GradientTape() as inner:
+                inner.watch(X)
+                Y = cube(X)
+            first = inner.gradient(Y, X)
+        return first, outer.gradient(first, X)
+
+    def forward(X: Any) -> Any:
+        with tf.autodiff.ForwardAccumulator(X, tf.ones_like(X)) as accumulator:
+            with tf.GradientTape() as tape:
+                tape.watch(X)
+                Y = cube(X)
+            first = tape.gradient(Y, X)
+        return accumulator.jvp(Y), accumulator.jvp(first)
+
+    first, second = run(reverse)(X)
+    assert np.allclose(first, 3 * X.numpy() ** 2 * m**3)
+    assert np.allclose(second, 6 * X.numpy() * m**3)
+    along, second = run(forward)(X)
+    assert np.allclose(along, 3 * X.numpy() ** 2 * m**3)
+    assert np.allclose(second, 6 * X.numpy() * m**3)
+
+
+def test_a_gradient_through_a_traced_function() -> None:
+    """Whose gradient TensorFlow builds from the operators that it holds."""
+    import tensorflow as tf
+
+    dropout = traced(lambda X: md.dropout_layer(X, 0.5, 1))
+    X = tf.ones((8, 8))
+    with tf.GradientTape() as tape:
+        tape.watch(X)
+        Y = dropout(X)
+    assert np.array_equal(tape.gradient(Y, X).numpy(), 2.0 * md.keep_mask((8, 8), 0.5, 1))
+
+
+def test_an_eager_gradient_keeps_no_tensor() -> None:
+    """The output's memory is free again while the tape still waits for its gradient."""
+    import tensorflow as tf
+
+    memory.release()
+    X = tf.ones((memory.LARGE // 4,))
+    with tf.GradientTape() as tape:
+        tape.watch(X)
+        Y = md.dropout_layer(X, 0.5, 1)
+        Z = -Y  # whose own gradient needs no tensor
+        assert len(memory._free) == 0
+        del Y
+        gc.collect()
+        assert len(memory._free) == 1
+    assert np.array_equal(tape.gradient(Z, X).numpy(), -2.0 * md.keep_mask(X.shape[0], 0.5, 1))
+
+
+def test_eight_threads_at_once() -> None:
+    import tensorflow as tf
+
+    dropout = traced(lambda X, call: md.dropout_layer(X, 0.5, 1) + 0.0 * call)
+    X = tf.ones((256, 1024))
+    dropout(X, 0.0)
+    expected = 2.0 * md.keep_mask((256, 1024), 0.5, 1)
+    with ThreadPoolExecutor(8) as executor:
+        for Y in executor.map(lambda call: dropout(X, tf.constant(float(call))).numpy(), range(64)):
+            assert np.array_equal(Y, expected)
+
+
+def test_in_a_dataset() -> None:
+    """Which runs its functions in threads of its own."""
+    import tensorflow as tf
+
+    rows = tf.data.Dataset.range(100).map(
+        lambda i: md.dropout_layer(tf.fill((64,), tf.cast(i, tf.float32)), 0.5, 1), num_parallel_calls=4
+    )
+    mask = 2.0 * md.keep_mask((64,), 0.5, 1)
+    assert all(np.array_equal(row.numpy(), i * mask) for i, row in enumerate(rows))
+
+
+def test_a_saved_program_runs_where_the_backend_is_imported(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.dropout = traced(lambda X: md.dropout_layer(X, 0.5, 1), input_signature=[tf.TensorSpec((None, 8))])
+    tf.saved_model.save(module, str(tmp_path))
+    code = f"""
+import numpy as np, tensorflow as tf, multidrop as md, multidrop_tensorflow
+Y = tf.saved_model.load({str(tmp_path)!r}).dropout(tf.ones((4, 8)))
+print(np.array_equal(Y.numpy(), 2.0 * md.keep_mask((4, 8), 0.5, 1)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "True", done.stderr
+
+
+def test_autograph_leaves_the_library_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """It would try to convert what it calls, and warn of what it cannot."""
+    import multidrop_tensorflow as backend
+    import tensorflow as tf
+
+    layer = backend.Dropout(0.5, seed=1)
+
+    @tf.function
+    def both(X: Any) -> Any:
+        return md.dropout_layer(X, 0.5, 1) + layer(X, training=True) + tf.cast(backend.keep_mask((4,), 0.5, 1), X.dtype)
+
+    both(tf.ones((4,)))
+    assert "AutoGraph" not in caplog.text
+
+
+def test_without_what_is_not_public(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorFlow may take back the function that records a gradient: then `tf.custom_gradient` does."""
+    import multidrop_tensorflow as backend
+    import tensorflow as tf
+
+    monkeypatch.setattr(backend.functional, "record_operation", None)
+    X = tf.ones((8, 8))
+
+    def gradient(X: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(X)
+            Y = md.dropout_layer(X, 0.5, 1)
+        return tape.gradient(Y, X)
+
+    for run in (gradient, traced(gradient), traced(gradient, jit_compile=True)):
+        assert np.array_equal(run(X).numpy(), 2.0 * md.keep_mask((8, 8), 0.5, 1))
