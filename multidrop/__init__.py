@@ -5,7 +5,7 @@ from .builders import Dropout, Net, concise_net
 from .checkpoint import CheckpointError
 from .data import Batches, DataError, load_data_fashion_mnist
 from .dispatch import BackendError, available_backends, get_backend, set_backend, use_backend
-from .functional import dropout_layer, keep_mask
+from .functional import dropout_layer, keep_mask, relu_dropout
 from .history import History
 from .keys import Key, Stream, manual_seed
 from .training import train
@@ -29,6 +29,7 @@ __all__ = [
     "keep_mask",
     "load_data_fashion_mnist",
     "manual_seed",
+    "relu_dropout",
     "set_backend",
     "train",
     "use_backend",

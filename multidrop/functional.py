@@ -8,7 +8,7 @@ from .dispatch import backend_of
 from .kernel import keep_mask
 from .keys import Key
 
-__all__ = ["dropout_layer", "keep_mask"]
+__all__ = ["dropout_layer", "keep_mask", "relu_dropout"]
 
 
 def dropout_layer(X: Any, dropout: float, key: int | Key | None = None, *, start: int = 0) -> Any:
@@ -37,3 +37,15 @@ def dropout_layer(X: Any, dropout: float, key: int | Key | None = None, *, start
         TypeError: for an integer, boolean or complex tensor, or an object of no known framework.
     """
     return backend_of(X).dropout_layer(X, dropout, key, start=start)
+
+
+def relu_dropout(X: Any, dropout: float, key: int | Key | None = None, *, start: int = 0) -> Any:
+    """`dropout_layer` of max(X, 0), in one pass over the tensor, and its gradient in another, which draws no mask: the
+    output tells what went through.
+
+    Args and errors are those of `dropout_layer`; so is the mask.
+
+    Returns:
+        A tensor of X's framework, shape and type. A NaN that is kept stays one.
+    """
+    return backend_of(X).relu_dropout(X, dropout, key, start=start)

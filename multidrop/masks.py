@@ -111,3 +111,18 @@ def dropout(x: npt.NDArray, p: float, key: int | Key, start: int = 0, axes: Sequ
     y = np.zeros(x.shape, x.dtype)
     np.copyto(y, scaled, where=keep_mask(drawn_shape(x.shape, axes), p, key, start))
     return y
+
+
+def relu(x: npt.NDArray) -> npt.NDArray:
+    """max(x, 0): +0 for what is not above 0, and NaN for NaN."""
+    return np.where(x <= 0, np.zeros((), x.dtype), x)
+
+
+def relu_gradient(dy: npt.NDArray, y: npt.NDArray, p: float) -> npt.NDArray:
+    """The gradient with respect to x of y = dropout(relu(x), p, …), from dy, the one with respect to y: dy/(1 − p)
+    where y is not 0, and +0 elsewhere."""
+    dtype = dy.dtype.name
+    compute = np.dtype("float64" if dtype == "float64" else "float32")
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = (dy.astype(compute) * np.array(scale(p, dtype), compute)).astype(dy.dtype)
+    return np.where(y == 0, np.zeros((), dy.dtype), scaled)

@@ -79,6 +79,10 @@ class Backend(Protocol):
         """`multidrop.dropout_layer` for the framework's tensors (and for what `tensor` takes), differentiable."""
         ...
 
+    def relu_dropout(self, X: Tensor, dropout: float, key: int | Key | None = None, *, start: int = 0) -> Tensor:
+        """`multidrop.relu_dropout`, likewise."""
+        ...
+
     def Dropout(self, p: float = 0.5, *, seed: int | Key | None = None) -> Model:
         """`multidrop.Dropout`; only the first argument, by position, and `seed`, by name, are common to all."""
         ...

@@ -14,6 +14,7 @@ import numpy as np
 from ml_dtypes import bfloat16
 
 from multidrop.dispatch import load
+from multidrop.kernel import relu_gradient
 from multidrop.keys import Key
 
 DTYPES = {"float16": np.float16, "bfloat16": bfloat16, "float32": np.float32, "float64": np.float64}
@@ -29,6 +30,8 @@ class Mode:
     dropout: Callable[[np.ndarray, float, Key, int], np.ndarray]
     gradient: Callable[[np.ndarray, np.ndarray, float, Key, int], np.ndarray]
     """(x, dy, p, key, start): the gradient with respect to x, where dy is the one with respect to the output."""
+    relu_dropout: Callable[[np.ndarray, np.ndarray, float, Key, int], tuple[np.ndarray, np.ndarray]]
+    """(x, dy, p, key, start): the output of ReLU then dropout, and the gradient with respect to x."""
     lacks: tuple[str, ...] = ()  # dtypes that the framework does not have
 
 
@@ -50,7 +53,14 @@ def _numpy() -> list[Mode]:
         return backend.dropout_layer(x, p, key, start=start)
 
     # NumPy has no autograd: by the specification the gradient is the same dropout of the output's gradient.
-    return [Mode("numpy", "numpy", backend.keep_mask, dropout, lambda x, dy, p, key, start: dropout(dy, p, key, start))]
+    def relu_dropout(x: np.ndarray, dy: np.ndarray, p: float, key: Key, start: int) -> tuple[np.ndarray, np.ndarray]:
+        y = backend.relu_dropout(x, p, key, start=start)
+        return y, relu_gradient(dy, y, p)
+
+    def gradient(x: np.ndarray, dy: np.ndarray, p: float, key: Key, start: int) -> np.ndarray:
+        return dropout(dy, p, key, start)
+
+    return [Mode("numpy", "numpy", backend.keep_mask, dropout, gradient, relu_dropout)]
 
 
 def _torch() -> list[Mode]:
@@ -76,7 +86,13 @@ def _torch() -> list[Mode]:
     def keep_mask(shape: tuple[int, ...], p: float, key: Key, start: int) -> np.ndarray:
         return backend.keep_mask(shape, p, key, start).numpy()
 
-    return [Mode("torch", "torch-eager", keep_mask, dropout, gradient)]
+    def relu_dropout(x: np.ndarray, dy: np.ndarray, p: float, key: Key, start: int) -> tuple[np.ndarray, np.ndarray]:
+        X = tensor(x).requires_grad_()
+        Y = backend.relu_dropout(X, p, key, start=start)
+        (dX,) = torch.autograd.grad(Y, X, tensor(dy))
+        return host(Y, x), host(dX, x)
+
+    return [Mode("torch", "torch-eager", keep_mask, dropout, gradient, relu_dropout)]
 
 
 def _tensorflow() -> list[Mode]:
@@ -99,7 +115,19 @@ def _tensorflow() -> list[Mode]:
 
             return run(both)(tf.constant(x), tf.constant(dy)).numpy()
 
-        return Mode("tensorflow", name, keep_mask, dropout, gradient)
+        def relu_dropout(
+            x: np.ndarray, dy: np.ndarray, p: float, key: Key, start: int
+        ) -> tuple[np.ndarray, np.ndarray]:
+            def both(X: Any, dY: Any) -> Any:
+                with tf.GradientTape() as tape:
+                    tape.watch(X)
+                    Y = backend.relu_dropout(X, p, key, start=start)
+                return Y, tape.gradient(Y, X, output_gradients=dY)
+
+            Y, dX = run(both)(tf.constant(x), tf.constant(dy))
+            return Y.numpy(), dX.numpy()
+
+        return Mode("tensorflow", name, keep_mask, dropout, gradient, relu_dropout)
 
     def traced(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         return lambda function: tf.function(function, autograph=False, **options)
@@ -140,7 +168,17 @@ def _mxnet() -> list[Mode]:
             Y.backward(array(dy))
             return backend.to_numpy(X.grad)
 
-        return Mode("mxnet", name, keep_mask, dropout, gradient, lacks=("bfloat16",))
+        def relu_dropout(
+            x: np.ndarray, dy: np.ndarray, p: float, key: Key, start: int
+        ) -> tuple[np.ndarray, np.ndarray]:
+            X = array(x)
+            X.attach_grad()
+            with mx.autograd.record():
+                Y = backend.relu_dropout(X, p, key, start=start)
+            Y.backward(array(dy))
+            return backend.to_numpy(Y), backend.to_numpy(X.grad)
+
+        return Mode("mxnet", name, keep_mask, dropout, gradient, relu_dropout, lacks=("bfloat16",))
 
     def np_array(x: np.ndarray) -> Any:
         with mx.util.np_shape(True):

@@ -80,6 +80,24 @@ def test_gradients(mode: Mode, dtype: str, p: float) -> None:
     assert same_bits(mode.gradient(x, dy, p, key, 3), masks.dropout(dy, p, key, 3))
 
 
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")  # of making the values
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("p", [0.0, 0.2, 0.5, 1.0])
+def test_relu_dropout(mode: Mode, dtype: str, p: float) -> None:
+    """As the two one after the other; but for NaN, −0 and infinite gradients, of which each framework's ReLU makes its
+    own."""
+    if dtype in mode.lacks:
+        pytest.skip(f"{mode.backend} has no {dtype}")
+    x, dy, key = values((33, 31), DTYPES[dtype]), values((33, 31), DTYPES[dtype], 1), md.Key(5, 2)
+    x[np.isnan(x) | (x == 0)] = 0
+    dy[~np.isfinite(dy)] = 1
+    y, dx = mode.relu_dropout(x, dy, p, key, 3)
+    positive = np.where(x > 0, x, np.zeros((), x.dtype))
+    assert same_bits(y, masks.dropout(positive, p, key, 3))
+    gradient = np.where(x > 0, masks.dropout(dy, p, key, 3), np.zeros((), x.dtype))
+    assert same_bits(dx + np.zeros((), x.dtype), gradient + np.zeros((), x.dtype))  # −0 is 0
+
+
 @pytest.mark.parametrize("shape", [(), (0,), (2, 0, 3)], ids=str)
 def test_empty_and_scalar_tensors(mode: Mode, shape: tuple[int, ...]) -> None:
     x = np.ones(shape, np.float32)

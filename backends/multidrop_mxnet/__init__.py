@@ -5,7 +5,7 @@ from .numpy_names import import_mxnet
 mx = import_mxnet()  # before the first `import mxnet` below
 
 from .functional import NAME as name  # noqa: E402
-from .functional import draw_key, dropout_layer, keep_mask, tensor, to_numpy  # noqa: E402
+from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy  # noqa: E402
 from .layers import Dropout  # noqa: E402
 from .net import Net, concise_net, get_state, set_state  # noqa: E402
 from .training import Trainer  # noqa: E402
@@ -23,6 +23,7 @@ __all__ = [
     "get_state",
     "keep_mask",
     "name",
+    "relu_dropout",
     "set_state",
     "tensor",
     "to_numpy",

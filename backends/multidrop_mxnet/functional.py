@@ -53,11 +53,20 @@ def dropout_layer(X: Array, dropout: float, key: int | Key | None = None, *, sta
         ValueError: for a bad probability, key or start.
         TypeError: for an array that is not floating.
     """
+    return _dropout(X, dropout, key, start, relu=False)
+
+
+def relu_dropout(X: Array, dropout: float, key: int | Key | None = None, *, start: int = 0) -> Array:
+    """`multidrop.relu_dropout` for arrays; args, result and errors are those of `dropout_layer`."""
+    return _dropout(X, dropout, key, start, relu=True)
+
+
+def _dropout(X: Array, dropout: float, key: int | Key | None, start: int, relu: bool) -> Array:
     X = tensor(X)
     check_floating(X)
     p = checks.probability("dropout", dropout)
     key = (call_key(NAME) or draw_key()) if key is None else as_key(key)
-    return masked(X, p, key, checks.span(start, X.size))
+    return masked(X, p, key, checks.span(start, X.size), relu)
 
 
 def check_floating(X: Array) -> None:
@@ -73,8 +82,15 @@ def keep_mask(
     return mx.np.array(kernel.keep_mask(shape, dropout, key, start), "bool", ctx=ctx)
 
 
-def masked(X: Array, p: float, key: Key, start: int = 0) -> Array:
-    """X through the mask of `key`: `dropout_layer` after its checks."""
-    if p == 0.0 or X.size == 0:
+def masked(X: Array, p: float, key: Key, start: int = 0, relu: bool = False) -> Array:
+    """X, or max(X, 0), through the mask of `key`: `dropout_layer` after its checks."""
+    if X.size == 0:
         return X
-    return (ops.recorded if mx.autograd.is_recording() else ops.drop)(X, p, key, start)
+    if p == 0.0:
+        return rectified(X) if relu else X
+    return (ops.recorded if mx.autograd.is_recording() else ops.drop)(X, p, key, start, relu)
+
+
+def rectified(X: Array) -> Array:
+    """max(X, 0), of X's kind."""
+    return mx.npx.relu(X) if isinstance(X, mx.np.ndarray) else mx.nd.relu(X)

@@ -12,7 +12,7 @@ from multidrop import checks
 from multidrop.keys import Key, layer_key
 
 from . import ops
-from .functional import NAME, Array, check_floating, draw_key, masked
+from .functional import NAME, Array, check_floating, draw_key, masked, rectified
 
 
 class Dropout(gluon.HybridBlock):
@@ -46,6 +46,11 @@ class Dropout(gluon.HybridBlock):
             return ops.symbol(X, self.rate, None if self.stream is None else self.stream.var())
         check_floating(X)
         return masked(X, self.rate, self._next_key(X.ctx)) if mx.autograd.is_training() else X
+
+    def after_relu(self, X: Array) -> Array:
+        """The layer's output for max(X, 0), in one pass."""
+        check_floating(X)
+        return masked(X, self.rate, self._next_key(X.ctx), relu=True) if mx.autograd.is_training() else rectified(X)
 
     def _next_key(self, ctx: mx.Context) -> Key:
         return draw_key() if self.stream is None else self.stream.next(ctx)

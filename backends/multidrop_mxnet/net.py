@@ -57,12 +57,11 @@ class Net:
     def __call__(self, X: Array) -> mx.np.ndarray:
         W1, b1, W2, b2, W3, b3 = self.params
         X = X.as_np_ndarray().reshape(-1, self.num_inputs)
-        H1 = mx.npx.relu(mx.np.dot(X, W1) + b1)
+        relu1, relu2 = mx.npx.relu, mx.npx.relu
         if self.is_training:
-            H1 = self.dropout1(H1)
-        H2 = mx.npx.relu(mx.np.dot(H1, W2) + b2)
-        if self.is_training:
-            H2 = self.dropout2(H2)
+            relu1, relu2 = self.dropout1.after_relu, self.dropout2.after_relu
+        H1 = relu1(mx.np.dot(X, W1) + b1)
+        H2 = relu2(mx.np.dot(H1, W2) + b2)
         return mx.np.dot(H2, W3) + b3
 
 

@@ -10,7 +10,9 @@ import atexit
 import ctypes
 import itertools
 import traceback
+from collections.abc import Callable
 from ctypes import CFUNCTYPE, POINTER, c_int, c_void_p
+from functools import partial
 from typing import Any, TypeAlias
 
 import mxnet as mx
@@ -33,21 +35,21 @@ NAMES: dict[Any, str] = {np.dtype(name): name for name in ("float16", "float32",
 NAMES |= {dtype.type: name for dtype, name in NAMES.items()}
 
 
-def drop(X: Array, p: float, key: Key, start: int = 0) -> Array:
-    """X through the mask of `key`, without a gradient: a new array of X's kind."""
+def drop(X: Array, p: float, key: Key, start: int = 0, relu: bool = False) -> Array:
+    """X, or max(X, 0), through the mask of `key`, without a gradient: a new array of X's kind."""
     with mx.util.np_shape(True):  # without it, () means an unknown shape
         if X.ctx.device_type == "cpu":
             Y = _empty_like(X)
-            drop_into(Y, X, p, key, start)
+            drop_into(Y, X, p, key, start, relu)
         else:
-            Y = _drop_on_device(X, p, key, start)
+            Y = _drop_on_device(X, p, key, start, relu)
         return Y.as_np_ndarray() if isinstance(X, mx.np.ndarray) else Y
 
 
-def drop_into(Y: Array, X: Array, p: float, key: Key, start: int = 0) -> None:
+def drop_into(Y: Array, X: Array, p: float, key: Key, start: int = 0, relu: bool = False) -> None:
     """By the fused kernel, from address to address."""
     X.wait_to_read()
-    kernel.drop(_address(X), _address(Y), X.size, NAMES[X.dtype], p, key, start)
+    kernel.drop(_address(X), _address(Y), X.size, NAMES[X.dtype], p, key, start, relu=relu)
 
 
 def _empty_like(X: Array) -> mx.nd.NDArray:
@@ -62,40 +64,45 @@ def _address(array: Array) -> int:
     return pointer.value or 0
 
 
-def _drop_on_device(X: Array, p: float, key: Key, start: int) -> mx.nd.NDArray:
+def _drop_on_device(X: Array, p: float, key: Key, start: int, relu: bool = False) -> mx.nd.NDArray:
     """By way of the host."""
-    return mx.nd.from_numpy(kernel.dropout(X.asnumpy(), p, key, start), zero_copy=False).as_in_context(X.ctx)
+    Y = kernel.dropout(X.asnumpy(), p, key, start, relu=relu)
+    return mx.nd.from_numpy(Y, zero_copy=False).as_in_context(X.ctx)
 
 
-def recorded(X: Array, p: float, key: Key, start: int = 0) -> Array:
+def recorded(X: Array, p: float, key: Key, start: int = 0, relu: bool = False) -> Array:
     """`drop`, recorded for autograd. The gradient of a dropout is the same dropout of the gradient, so that the
-    backward pass keeps p, key and start, and nothing else.
+    backward pass keeps p, key and start, and nothing else; after a ReLU, it keeps the output.
 
     It does what `mx.autograd.Function` does, whose gradient goes through a new array and cannot be added to what is
     there (`grad_req="add"`).
     """
     with mx.autograd.pause(train_mode=mx.autograd.is_training()):
-        Y = drop(X, p, key, start)
+        Y = drop(X, p, key, start, relu)
     number = next(_numbers)
     states = (c_void_p * 2)(number, number)
     record = MXCallbackList(2, _CALLBACKS, ctypes.cast(states, POINTER(c_void_p)))
-    _recorded[number] = (p, key, start), record
+    if relu:  # detached, for the output itself holds what is recorded here
+        gradient = partial(_assign_relu_gradient, Y=Y.detach().as_nd_ndarray(), p=p)
+    else:
+        gradient = partial(assign, p=p, key=key, start=start)
+    _recorded[number] = gradient, record
     inputs, outputs = c_handle_array([X]), c_handle_array([Y])
     check_call(_LIB.MXCustomFunctionRecord(1, inputs, 1, outputs, ctypes.byref(record)))
     return Y
 
 
 _numbers = itertools.count(1)
-_recorded: dict[int, tuple[tuple[float, Key, int], Any]] = {}  # what MXNet knows by number, until it forgets it
+_recorded: dict[int, tuple[Callable[..., None], Any]] = {}  # what MXNet knows by number, until it forgets it
 
 
 @CFUNCTYPE(c_int, c_int, c_int, POINTER(c_void_p), POINTER(c_int), c_int, c_void_p)
 def _backward(_: int, __: int, handles: Any, requests: Any, ___: int, number: int) -> bool:
     try:
-        (p, key, start), _record = _recorded[number]
+        gradient, _record = _recorded[number]
         dY, dX = (mx.nd.NDArray(ctypes.cast(handles[i], mx.base.NDArrayHandle)) for i in range(2))
         with mx.util.np_shape(True):
-            assign(dX, _REQUESTS[requests[0]], dY, p, key, start)
+            gradient(dX, _REQUESTS[requests[0]], dY)
     except Exception:  # which C cannot hear; MXNet raises when it is told that there was one
         traceback.print_exc()
         return False
@@ -125,6 +132,18 @@ def assign(target: Array, request: str, X: Array, p: float, key: Key, start: int
         drop_into(target, X, p, key, start)
     else:
         target[:] = _drop_on_device(X, p, key, start)
+
+
+def _assign_relu_gradient(target: Array, request: str, dY: Array, Y: Array, p: float) -> None:
+    """The gradient of a `drop` with ReLU whose output is Y, likewise."""
+    if request == "null" or Y.size == 0:
+        return
+    if request == "add" or Y.ctx.device_type != "cpu":
+        dX = mx.nd.from_numpy(kernel.relu_gradient(dY.asnumpy(), Y.asnumpy(), p), zero_copy=False).as_in_context(Y.ctx)
+        target[:] = target + dX if request == "add" else dX
+    else:
+        dY.wait_to_read()
+        kernel.gate(_address(dY), _address(target), Y.size, NAMES[Y.dtype], p, _address(Y))
 
 
 def position_of(key: Key) -> Array:

@@ -6,7 +6,7 @@ NumPy has no autograd, so that each layer's `backward` is written out by hand.
 from numpy import __version__ as version
 
 from .functional import NAME as name
-from .functional import draw_key, dropout_layer, keep_mask, tensor, to_numpy
+from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy
 from .layers import Dropout, Flatten, Layer, Linear, ReLU, Sequential
 from .net import Net, concise_net, get_state, set_state
 from .training import Trainer
@@ -28,6 +28,7 @@ __all__ = [
     "get_state",
     "keep_mask",
     "name",
+    "relu_dropout",
     "set_state",
     "tensor",
     "to_numpy",

@@ -49,11 +49,23 @@ def dropout_layer(
         ValueError: for a bad probability, key, start or `out`.
         TypeError: for an array that is not floating.
     """
+    return kernel.dropout(*_checked(X, dropout, key, start), out)
+
+
+def relu_dropout(
+    X: npt.ArrayLike, dropout: float, key: int | Key | None = None, *, start: int = 0, out: Array | None = None
+) -> Array:
+    """`multidrop.relu_dropout` for arrays; args, result and errors are those of `dropout_layer`. Its gradient is
+    `multidrop.kernel.relu_gradient(dY, Y, dropout)`, where Y is the output and dY the gradient with respect to it."""
+    return kernel.dropout(*_checked(X, dropout, key, start), out, relu=True)
+
+
+def _checked(X: npt.ArrayLike, dropout: float, key: int | Key | None, start: int) -> tuple[Array, float, Key, int]:
     X = tensor(X)
     checks.floating(X.dtype.name, 'X.astype("float32")')
     p = checks.probability("dropout", dropout)
     key = (call_key(NAME) or draw_key()) if key is None else as_key(key)
-    return kernel.dropout(X, p, key, checks.span(start, X.size), out)
+    return X, p, key, checks.span(start, X.size)
 
 
 def relu(x: Array) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import numpy.typing as npt
 
 from multidrop import checks, kernel
@@ -121,16 +122,28 @@ class Dropout(Layer):
         key = layer_key(NAME, seed)
         self.stream = None if key is None else Stream(key)
         self._key: Key | None = None
+        self._Y: Array | None = None
 
     def forward(self, X: Array) -> Array:
+        self._Y = None
+        return self._forward(X, relu=False)
+
+    def after_relu(self, X: Array) -> Array:
+        """`forward` of max(X, 0), in one pass; `backward` is then the gradient of both."""
+        self._Y = self._forward(X, relu=True)
+        return self._Y
+
+    def _forward(self, X: Array, relu: bool) -> Array:
         checks.floating(X.dtype.name, 'X.astype("float32")')
+        self._key = None
         if not self.training:
-            self._key = None
-            return X
+            return np.maximum(X, 0) if relu else X
         self._key = draw_key() if self.stream is None else self.stream.next()
-        return kernel.dropout(X, self.p, self._key)
+        return kernel.dropout(X, self.p, self._key, relu=relu)
 
     def backward(self, dY: Array) -> Array:
+        if self._Y is not None:
+            return kernel.relu_gradient(dY, self._Y, 0.0 if self._key is None else self.p)
         return dY if self._key is None else kernel.dropout(dY, self.p, self._key)
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ from multidrop.architecture import Architecture, check_state
 from multidrop.keys import Key, Stream, seeds_for
 from multidrop.protocol import State
 
-from .functional import NAME, draw_key, relu
+from .functional import NAME, draw_key
 from .layers import Dropout, Flatten, Layer, Linear, ReLU, Sequential
 
 Array = npt.NDArray
@@ -54,22 +54,20 @@ class Net(Layer):
     def forward(self, X: Array) -> Array:
         w = self.parameters
         self._X = X.reshape(-1, self.architecture.num_inputs)
-        self._H1 = relu(self._X @ w["W1"] + w["b1"])
-        self._D1 = self.dropout1(self._H1)
-        self._H2 = relu(self._D1 @ w["W2"] + w["b2"])
-        self._D2 = self.dropout2(self._H2)
-        return self._D2 @ w["W3"] + w["b3"]
+        self._H1 = self.dropout1.after_relu(self._X @ w["W1"] + w["b1"])
+        self._H2 = self.dropout2.after_relu(self._H1 @ w["W2"] + w["b2"])
+        return self._H2 @ w["W3"] + w["b3"]
 
     def backward(self, dY: Array) -> Array:
         w = self.parameters
-        dH2 = self.dropout2.backward(dY @ w["W3"].T) * (self._H2 > 0)
-        dH1 = self.dropout1.backward(dH2 @ w["W2"].T) * (self._H1 > 0)
+        dH2 = self.dropout2.backward(dY @ w["W3"].T)
+        dH1 = self.dropout1.backward(dH2 @ w["W2"].T)
         self.gradients = {
             "W1": self._X.T @ dH1,
             "b1": dH1.sum(axis=0),
-            "W2": self._D1.T @ dH2,
+            "W2": self._H1.T @ dH2,
             "b2": dH2.sum(axis=0),
-            "W3": self._D2.T @ dY,
+            "W3": self._H2.T @ dY,
             "b3": dY.sum(axis=0),
         }
         return dH1 @ w["W1"].T

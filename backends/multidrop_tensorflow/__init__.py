@@ -5,7 +5,7 @@ import tensorflow as tf
 from tensorflow import __version__ as version
 
 from .functional import NAME as name
-from .functional import draw_key, dropout_layer, keep_mask, tensor, to_numpy
+from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy
 from .layers import Dropout
 from .net import Net, concise_net, get_state, set_state
 from .training import Trainer
@@ -24,6 +24,7 @@ __all__ = [
     "get_state",
     "keep_mask",
     "name",
+    "relu_dropout",
     "set_state",
     "tensor",
     "to_numpy",

@@ -70,11 +70,22 @@ def dropout_layer(X: Any, dropout: float, key: int | Key | None = None, *, start
         TypeError: for a tensor that is not floating.
         RuntimeError: without a key in a function that `tf.recompute_grad` runs again for its gradient.
     """
+    return _dropout(X, dropout, key, start, relu=False)
+
+
+@tf.autograph.experimental.do_not_convert
+def relu_dropout(X: Any, dropout: float, key: int | Key | None = None, *, start: int = 0) -> tf.Tensor:
+    """`multidrop.relu_dropout` for tensors; args, result and errors are those of `dropout_layer`. In a traced program
+    it is a ReLU and a dropout, which writes over what the ReLU gave it."""
+    return _dropout(X, dropout, key, start, relu=True)
+
+
+def _dropout(X: Any, dropout: float, key: int | Key | None, start: int, relu: bool) -> tf.Tensor:
     X = tensor(X)
     check_floating(X)
     p = checks.probability("dropout", dropout)
     position = _calls.next() if key is None else as_key(key)
-    return masked(X, p, position, checks.span(start, X.shape.num_elements() or 0))
+    return (masked_relu if relu else masked)(X, p, position, checks.span(start, X.shape.num_elements() or 0))
 
 
 def check_floating(X: tf.Tensor) -> None:
@@ -114,9 +125,28 @@ def masked(X: tf.Tensor, p: float, position: Key | tf.Tensor, start: int = 0) ->
     def gradient(dY: tf.Tensor) -> tf.Tensor:
         return masked(dY, p, position, start)
 
+    return _with_gradient(X, lambda X: drop(X, p, position, start), gradient)
+
+
+def masked_relu(X: tf.Tensor, p: float, position: Key | tf.Tensor, start: int = 0) -> tf.Tensor:
+    """max(X, 0) through the mask at `position`. The backward pass keeps the output, which what follows mostly keeps
+    anyway."""
+    if p == 0.0 or not (tf.executing_eagerly() and ops.on_host(X)):
+        return masked(tf.nn.relu(X), p, position, start)
+    Y = ops.drop(X, p, position, start, relu=True)
+    return _with_gradient(X, lambda X: Y, lambda dY: _gated(dY, Y, p))
+
+
+def _gated(dY: tf.Tensor, Y: tf.Tensor, p: float) -> tf.Tensor:
+    """The gradient of `masked_relu` with the output Y, which is linear in dY and so its own gradient."""
+    return _with_gradient(dY, lambda dY: ops.relu_gradient(dY, Y, p), lambda ddX: _gated(ddX, Y, p))
+
+
+def _with_gradient(X: tf.Tensor, function: Callable[..., tf.Tensor], gradient: Callable[..., tf.Tensor]) -> tf.Tensor:
+    """`function(X)`, which has that gradient."""
     if record_operation is None:
-        return tf.custom_gradient(lambda X: (drop(X, p, position, start), gradient))(X)
-    Y = drop(X, p, position, start)
+        return tf.custom_gradient(lambda X: (function(X), gradient))(X)
+    Y = function(X)
     record_operation(native.OP, [Y], [X], lambda dY: [gradient(dY)])
     return Y
 

@@ -25,10 +25,11 @@ PHILOX = 1  # the code for Philox4x32-10 of TensorFlow's own operators
 PLANE1 = 2**63  # plane 1 is bit 31 of the counter's second word: of the 64-bit block, the highest
 
 
-def drop(X: tf.Tensor, p: float, position: Key | tf.Tensor, start: int = 0) -> tf.Tensor:
-    """X through the mask at `position`, without a gradient."""
-    if tf.executing_eagerly() and "CPU" in X.device and X.shape.num_elements():
-        return _drop_on_host(X, p, position if isinstance(position, Key) else key_at(position), start)
+def drop(X: tf.Tensor, p: float, position: Key | tf.Tensor, start: int = 0, relu: bool = False) -> tf.Tensor:
+    """X, or max(X, 0), through the mask at `position`, without a gradient."""
+    if tf.executing_eagerly() and on_host(X):
+        return _drop_on_host(X, p, position if isinstance(position, Key) else key_at(position), start, relu)
+    X = tf.nn.relu(X) if relu else X
     if isinstance(position, Key):
         position = position_of(position)
     compute = tf.float64 if X.dtype == tf.float64 else tf.float32
@@ -37,19 +38,42 @@ def drop(X: tf.Tensor, p: float, position: Key | tf.Tensor, start: int = 0) -> t
     return tf.where(keep_mask(shape, p, position, start), scaled, tf.zeros((), X.dtype))
 
 
-def _drop_on_host(X: tf.Tensor, p: float, key: Key, start: int) -> tf.Tensor:
+def on_host(X: tf.Tensor) -> bool:
+    """Whether an eager tensor has memory that the kernel can read."""
+    return "CPU" in X.device and X.shape.num_elements() > 0
+
+
+def _drop_on_host(X: tf.Tensor, p: float, key: Key, start: int, relu: bool) -> tf.Tensor:
     """By the fused kernel, from address to address."""
-    name = X.dtype.name
-    # NumPy has no bfloat16 for memory to pass as: its bits pass as integers.
-    Y = memory.empty(X.shape.as_list(), np.int16 if name == "bfloat16" else name)
-    kernel.drop(_address(X), Y.__array_interface__["data"][0], Y.size, name, p, key, start)
-    result = tf.experimental.dlpack.from_dlpack(Y.__dlpack__())
-    return tf.bitcast(result, tf.bfloat16) if name == "bfloat16" else result
+    Y = _empty_like(X)
+    kernel.drop(_address(X), _address_of(Y), Y.size, X.dtype.name, p, key, start, relu=relu)
+    return _tensor(Y, X.dtype)
+
+
+def relu_gradient(dY: tf.Tensor, Y: tf.Tensor, p: float) -> tf.Tensor:
+    """The gradient of an eager `drop` with ReLU whose output is Y, from dY, the one with respect to Y."""
+    dX = _empty_like(dY)
+    kernel.gate(_address(dY), _address_of(dX), dX.size, dY.dtype.name, p, _address(Y))
+    return _tensor(dX, dY.dtype)
+
+
+def _empty_like(X: tf.Tensor) -> npt.NDArray[Any]:
+    """Room for a tensor. NumPy has no bfloat16 for memory to pass as: its bits pass as integers."""
+    return memory.empty(X.shape.as_list(), np.int16 if X.dtype == tf.bfloat16 else X.dtype.name)
+
+
+def _tensor(room: npt.NDArray[Any], dtype: tf.DType) -> tf.Tensor:
+    """The tensor for which there was room."""
+    tensor = tf.experimental.dlpack.from_dlpack(room.__dlpack__())
+    return tf.bitcast(tensor, tf.bfloat16) if dtype == tf.bfloat16 else tensor
+
+
+def _address_of(room: npt.NDArray[Any]) -> int:
+    return room.__array_interface__["data"][0]
 
 
 def _address(X: tf.Tensor) -> int:
-    view = np.from_dlpack(tf.bitcast(X, tf.int16) if X.dtype == tf.bfloat16 else X)
-    return view.__array_interface__["data"][0]
+    return _address_of(np.from_dlpack(tf.bitcast(X, tf.int16) if X.dtype == tf.bfloat16 else X))
 
 
 def keep_mask(shape: tuple[int, ...] | tf.Tensor, p: float, position: tf.Tensor, start: int) -> tf.Tensor:

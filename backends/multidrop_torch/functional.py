@@ -48,13 +48,23 @@ def dropout_layer(X: Tensor, dropout: float, key: int | Key | None = None, *, st
         TypeError: for a tensor that is not floating.
         RuntimeError: without a key, in a backward pass after `multidrop.manual_seed`.
     """
+    return _dropout(X, dropout, key, start, relu=False)
+
+
+def relu_dropout(X: Tensor, dropout: float, key: int | Key | None = None, *, start: int = 0) -> Tensor:
+    """`multidrop.relu_dropout` for tensors; args, result and errors are those of `dropout_layer`. In a compiled
+    program, and for `torch.func`, it is a ReLU and a dropout."""
+    return _dropout(X, dropout, key, start, relu=True)
+
+
+def _dropout(X: Tensor, dropout: float, key: int | Key | None, start: int, relu: bool) -> Tensor:
     X = tensor(X)
     check_floating(X)
     p = checks.probability("dropout", dropout)
     start = checks.span(start, X.numel())
     if key is None:
-        return masked_next(X, p, _calls.stream, _calls.keyed, start)
-    return masked(X, p, as_key(key), start)
+        return masked_next(X, p, _calls.stream, _calls.keyed, start, relu=relu)
+    return masked(X, p, as_key(key), start, relu=relu)
 
 
 def check_floating(X: Tensor) -> None:
@@ -70,34 +80,44 @@ def keep_mask(
     return torch.from_numpy(kernel.keep_mask(shape, dropout, key, start)).to(device)
 
 
-def masked(X: Tensor, p: float, key: Key, start: int = 0) -> Tensor:
-    """X through the mask of `key`: `dropout_layer` after its checks."""
+def masked(X: Tensor, p: float, key: Key, start: int = 0, *, relu: bool = False) -> Tensor:
+    """X, or max(X, 0), through the mask of `key`: `dropout_layer` after its checks."""
     if p == 0.0:
-        return X
+        return torch.relu(X) if relu else X
     if torch.compiler.is_compiling():
-        return ops.dropout(X, ops.position_of(key), p, start)
-    return _differentiable(X, p, key, start, False)
+        return ops.dropout(torch.relu(X) if relu else X, ops.position_of(key), p, start)
+    return _differentiable(X, p, key, start, False, relu=relu)
 
 
-def masked_next(X: Tensor, p: float, stream: Tensor, keyed: bool, start: int = 0, *, inplace: bool = False) -> Tensor:
-    """X through the next mask of a stream, or where that is not keyed, one that torch's generator names."""
+def masked_next(
+    X: Tensor, p: float, stream: Tensor, keyed: bool, start: int = 0, *, inplace: bool = False, relu: bool = False
+) -> Tensor:
+    """X, or max(X, 0), through the next mask of a stream, or where that is not keyed, one that torch's generator
+    names."""
     if torch.compiler.is_compiling():
         position = ops.take(stream, keyed)
+        X = torch.relu(X) if relu else X
         Y = X if p == 0.0 else ops.dropout(X, position, p, start)
         return X.copy_(Y) if inplace else Y
     key = ops.next_key(stream) if keyed else draw_key()
-    return X if p == 0.0 else _differentiable(X, p, key, start, True, inplace)
+    if p == 0.0:
+        return torch.relu(X) if relu else X
+    return _differentiable(X, p, key, start, True, inplace, relu)
 
 
-def _differentiable(X: Tensor, p: float, key: Key, start: int, random: bool, inplace: bool = False) -> Tensor:
+def _differentiable(
+    X: Tensor, p: float, key: Key, start: int, random: bool, inplace: bool = False, relu: bool = False
+) -> Tensor:
     """X through the mask of `key`, by what costs least where it is called: torch's own functions for transforms take
     five times as long as those for a plain backward pass, and these as long as a small dropout itself."""
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        Y = _Transformed.apply(X, p, key, start, random)
+        Y = _Transformed.apply(torch.relu(X) if relu else X, p, key, start, random)
         return X.copy_(Y) if inplace else Y
     if X.requires_grad and torch.is_grad_enabled():
+        if relu:
+            return _Rectified.apply(X, p, key, start)
         return (_MaskedInPlace if inplace else _Masked).apply(X, p, key, start, random)
-    return (ops.drop_ if inplace else ops.drop)(X, p, key, start)
+    return ops.drop_(X, p, key, start) if inplace else ops.drop(X, p, key, start, relu)
 
 
 class _Masked(torch.autograd.Function):
@@ -122,6 +142,37 @@ class _MaskedInPlace(_Masked):
         ctx.mark_dirty(X)
         ctx.arguments = arguments
         return ops.drop_(X, *arguments[:3])
+
+
+class _Rectified(torch.autograd.Function):
+    """ReLU then dropout. The backward pass keeps the output, which what follows mostly keeps anyway."""
+
+    @staticmethod
+    def forward(ctx: Any, X: Tensor, p: float, key: Key, start: int) -> Tensor:
+        Y = ops.drop(X, p, key, start, relu=True)
+        ctx.save_for_backward(Y)
+        ctx.p = p
+        return Y
+
+    @staticmethod
+    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor, None, None, None]:
+        (Y,) = ctx.saved_tensors
+        return _Gated.apply(dY, Y.detach(), ctx.p), None, None, None
+
+
+class _Gated(torch.autograd.Function):
+    """The gradient of `_Rectified`, which is linear in dY and so its own gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, dY: Tensor, Y: Tensor, p: float) -> Tensor:
+        ctx.save_for_backward(Y)
+        ctx.p = p
+        return ops.relu_gradient(dY, Y, p)
+
+    @staticmethod
+    def backward(ctx: Any, ddX: Tensor) -> tuple[Tensor, None, None]:
+        (Y,) = ctx.saved_tensors
+        return _Gated.apply(ddX, Y, ctx.p), None, None
 
 
 class _Transformed(_Masked):

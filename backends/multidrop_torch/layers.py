@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from multidrop import checks
@@ -44,6 +45,11 @@ class Dropout(nn.Module):
         if not self.training:
             return X
         return masked_next(X, self.p, self.stream, self.keyed, inplace=self.inplace)
+
+    def after_relu(self, X: Tensor) -> Tensor:
+        """The layer's output for max(X, 0), in one pass."""
+        check_floating(X)
+        return masked_next(X, self.p, self.stream, self.keyed, relu=True) if self.training else torch.relu(X)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         if self.keyed:

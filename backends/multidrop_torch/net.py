@@ -44,7 +44,6 @@ class Net(nn.Module):
         architecture = Architecture(num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype)
         self.num_inputs = architecture.num_inputs
         self.lin1, self.lin2, self.lin3 = _linear_layers(architecture)
-        self.relu = nn.ReLU()
         seeds = seeds_for(NAME, seed)
         weights = architecture.initial_weights(seeds.next("weights") or draw_key())
         self.dropout1 = Dropout(dropout1, seed=seeds.next("dropout"))
@@ -53,8 +52,8 @@ class Net(nn.Module):
         self.train(is_training)
 
     def forward(self, X: Tensor) -> Tensor:
-        H1 = self.dropout1(self.relu(self.lin1(X.reshape(-1, self.num_inputs))))
-        H2 = self.dropout2(self.relu(self.lin2(H1)))
+        H1 = self.dropout1.after_relu(self.lin1(X.reshape(-1, self.num_inputs)))
+        H2 = self.dropout2.after_relu(self.lin2(H1))
         return self.lin3(H2)
 
 

@@ -22,20 +22,23 @@ from multidrop.keys import Key
 NAMES = {getattr(torch, name): name for name in checks.FLOATING}
 
 
-def drop(X: Tensor, p: float, key: Key, start: int = 0) -> Tensor:
-    """X through the mask of `key`, without a gradient: a new tensor, in X's layout where that is dense."""
-    return _drop_on_host(X, p, key, start) if X.device.type == "cpu" else _drop_on_device(X, p, key, start)
+def drop(X: Tensor, p: float, key: Key, start: int = 0, relu: bool = False) -> Tensor:
+    """X, or max(X, 0), through the mask of `key`, without a gradient: a new tensor, in X's layout where that is
+    dense."""
+    if X.device.type == "cpu":
+        return _drop_on_host(X, p, key, start, relu)
+    return _drop_on_device(torch.relu(X) if relu else X, p, key, start)
 
 
-def _drop_on_host(X: Tensor, p: float, key: Key, start: int) -> Tensor:
+def _drop_on_host(X: Tensor, p: float, key: Key, start: int, relu: bool) -> Tensor:
     """By the fused kernel, from address to address."""
     X, name = X.resolve_neg(), NAMES[X.dtype]
     if X.is_contiguous():
         Y = _empty_like(X)
-        kernel.drop(X.data_ptr(), Y.data_ptr(), X.numel(), name, p, key, start)
+        kernel.drop(X.data_ptr(), Y.data_ptr(), X.numel(), name, p, key, start, relu=relu)
         return Y
     bits = X.view(torch.int16) if X.dtype == torch.bfloat16 else X
-    return torch.from_numpy(kernel.dropout(bits.numpy(), p, key, start, dtype=name)).view(X.dtype)
+    return torch.from_numpy(kernel.dropout(bits.numpy(), p, key, start, dtype=name, relu=relu)).view(X.dtype)
 
 
 def drop_(X: Tensor, p: float, key: Key, start: int = 0) -> Tensor:
@@ -46,12 +49,25 @@ def drop_(X: Tensor, p: float, key: Key, start: int = 0) -> Tensor:
     return X
 
 
+def relu_gradient(dY: Tensor, Y: Tensor, p: float) -> Tensor:
+    """The gradient of a `drop` with ReLU whose output is Y, from dY, the one with respect to Y."""
+    if dY.device.type != "cpu":
+        return torch.where(Y == 0, torch.zeros((), dtype=dY.dtype, device=dY.device), _scaled(dY, p))
+    dY, Y = dY.resolve_neg().contiguous(), Y.contiguous()
+    dX = _empty_like(dY)
+    kernel.gate(dY.data_ptr(), dX.data_ptr(), dY.numel(), NAMES[dY.dtype], p, Y.data_ptr())
+    return dX
+
+
 def _drop_on_device(X: Tensor, p: float, key: Key, start: int) -> Tensor:
     """By the host's mask, brought to the tensor's device."""
-    compute = torch.float64 if X.dtype == torch.float64 else torch.float32
-    scaled = X.to(compute) * torch.tensor(masks.scale(p, NAMES[X.dtype]), dtype=compute)
     keep = torch.from_numpy(kernel.keep_mask(X.shape, p, key, start)).to(X.device)
-    return torch.where(keep, scaled.to(X.dtype), torch.zeros((), dtype=X.dtype, device=X.device))
+    return torch.where(keep, _scaled(X, p), torch.zeros((), dtype=X.dtype, device=X.device))
+
+
+def _scaled(X: Tensor, p: float) -> Tensor:
+    compute = torch.float64 if X.dtype == torch.float64 else torch.float32
+    return (X.to(compute) * torch.tensor(masks.scale(p, NAMES[X.dtype]), dtype=compute)).to(X.dtype)
 
 
 def _empty_like(X: Tensor) -> Tensor:

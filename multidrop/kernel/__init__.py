@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache, lru_cache
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,21 +26,21 @@ Array = npt.NDArray[Any]
 GRAIN = 1 << 18  # elements; from twice that on a second thread pays
 
 
-@dataclass(frozen=True)
 class _Type:
     """How the values of a type go into the compiled loops: as themselves, or as the bits of a type that Numba does not
     know."""
 
-    like: np.generic
-    compute: type[np.floating[Any]]
+    def __init__(self, like: np.generic, compute: type[np.floating[Any]], bits: np.generic) -> None:
+        self.like, self.compute, self.bits = like, compute, bits
+        self.zero, self.lowest = compute(0), compute(-np.inf)
 
 
 _TYPES = {
-    "float16": _Type(np.uint16(0), np.float32),
-    "bfloat16": _Type(np.int16(0), np.float32),
-    "float32": _Type(np.float32(0), np.float32),
-    "float64": _Type(np.float64(0), np.float64),
-    "mask": _Type(np.uint8(0), np.float32),
+    "float16": _Type(np.uint16(0), np.float32, np.uint16(0)),
+    "bfloat16": _Type(np.int16(0), np.float32, np.uint16(0)),
+    "float32": _Type(np.float32(0), np.float32, np.uint32(0)),
+    "float64": _Type(np.float64(0), np.float64, np.uint64(0)),
+    "mask": _Type(np.uint8(0), np.float32, np.uint8(0)),
 }
 
 
@@ -77,6 +77,7 @@ def dropout(
     *,
     axes: Sequence[int] = (),
     dtype: str | None = None,
+    relu: bool = False,
 ) -> Array:
     """`multidrop.masks.dropout`, fused: `x` through the mask of `key`.
 
@@ -89,9 +90,10 @@ def dropout(
             layout where that is dense.
         axes: along which one decision holds for all; the mask is drawn for the shape that has 1 there.
         dtype: the name of x's type, where x holds the bits of one that NumPy lacks.
+        relu: whether x first goes through ReLU: what is not above 0 becomes +0, and a NaN stays one.
 
     Returns:
-        `out`, or the new array; `x` itself where p is 0 and there is no `out`.
+        `out`, or the new array; `x` itself where p is 0 and there is neither `out` nor ReLU.
 
     Raises:
         ValueError: where `out` is not of x's shape and type, or an index would leave [0, 2^64).
@@ -99,12 +101,12 @@ def dropout(
     start = checks.span(start, x.size)
     if out is not None and (out.shape, out.dtype) != (x.shape, x.dtype):
         raise ValueError(f"out: expected shape {x.shape} and type {x.dtype}; got {out.shape} and {out.dtype}")
-    if p == 0.0:
+    if p == 0.0 and not relu:
         result = x
     elif _NATIVE and x.dtype.isnative:
-        result = _fused(x, p, key, start, out, tuple(axes), dtype or _name(x.dtype))
+        result = _fused(x, p, key, start, out, tuple(axes), dtype or _name(x.dtype), relu)
     else:
-        result = masks.dropout(x, p, key, start, axes)
+        result = masks.dropout(masks.relu(x) if relu else x, p, key, start, axes)
     if out is None or result is out:
         return result
     np.copyto(out, result)
@@ -119,15 +121,17 @@ def _name(dtype: np.dtype[Any]) -> str:
     return dtype.name  # which NumPy puts together anew each time, in as long as a small dropout takes
 
 
-def _fused(x: Array, p: float, key: Key, start: int, out: Array | None, axes: tuple[int, ...], dtype: str) -> Array:
+def _fused(
+    x: Array, p: float, key: Key, start: int, out: Array | None, axes: tuple[int, ...], dtype: str, relu: bool
+) -> Array:
     """The result, in `out` where that lies in memory as x does, else in a new array."""
     if x.flags.c_contiguous and x.flags.aligned and not axes:
         target = out if out is not None and _takes(out, x, None) else _empty(x.shape, x.dtype)
-        drop(_address(x), _address(target), x.size, dtype, p, key, start)
+        drop(_address(x), _address(target), x.size, dtype, p, key, start, relu=relu)
         return target
     order = _memory_order(x)
     if order is None:
-        return _fused(np.array(x, order="C"), p, key, start, None, axes, dtype)
+        return _fused(np.array(x, order="C"), p, key, start, None, axes, dtype, relu)
     # The mask goes by the logical order of the elements: it is drawn in that, and then laid as the memory is.
     drawn = ~keep_mask(masks.drawn_shape(x.shape, axes), p, key, start)
     dropped = np.ascontiguousarray(np.broadcast_to(drawn, x.shape).transpose(order))
@@ -135,7 +139,7 @@ def _fused(x: Array, p: float, key: Key, start: int, out: Array | None, axes: tu
         target = out
     else:
         target = _empty(dropped.shape, x.dtype).transpose(tuple(np.argsort(order)))
-    _select(_address(x), _address(target), x.size, dtype, p, _address(dropped))
+    _select(_address(x), _address(target), x.size, dtype, p, _address(dropped), relu)
     return target
 
 
@@ -166,7 +170,9 @@ def _address(x: Array) -> int:
     return x.__array_interface__["data"][0]
 
 
-def drop(source: int, target: int, size: int, dtype: str, p: float, key: Key, start: int = 0) -> None:
+def drop(
+    source: int, target: int, size: int, dtype: str, p: float, key: Key, start: int = 0, *, relu: bool = False
+) -> None:
     """The fused loop from address to address, for values that lie one after the other, in as many threads as their
     number pays for.
 
@@ -178,41 +184,86 @@ def drop(source: int, target: int, size: int, dtype: str, p: float, key: Key, st
         p: the probability that an element is dropped, in [0, 1].
         key: the mask's key.
         start: the index of the first element.
+        relu: whether they first go through ReLU.
     """
-    loop, _ = _loops()
-    like, width, scale, threshold = _constants(p, dtype)
+    loop = _loops().drop
+    kind, scale, threshold = _constants(p, dtype)
+    like, width, floor = kind.like, kind.like.itemsize, kind.zero if relu else kind.lowest
     call, seed = np.uint64(key.call), np.uint64(key.seed)
     if size < 2 * GRAIN:
-        loop(source, target, size, like, scale, np.uint64(start), call, seed, threshold)
+        loop(source, target, size, like, scale, floor, np.uint64(start), call, seed, threshold)
         return
 
     def part(a: int, b: int) -> None:
         first = np.uint64(start + a)
-        loop(source + width * a, target + width * a, b - a, like, scale, first, call, seed, threshold)
+        loop(source + width * a, target + width * a, b - a, like, scale, floor, first, call, seed, threshold)
 
     share(part, size, GRAIN)
 
 
-def _select(source: int, target: int, size: int, dtype: str, p: float, dropped: int) -> None:
+def _select(source: int, target: int, size: int, dtype: str, p: float, dropped: int, relu: bool) -> None:
     """`drop` with a mask that is there already: at the address `dropped` lie bytes that are 1 where it drops."""
-    _, loop = _loops()
-    like, width, scale, _ = _constants(p, dtype)
+    loop = _loops().select
+    kind, scale, _ = _constants(p, dtype)
+    like, width, floor = kind.like, kind.like.itemsize, kind.zero if relu else kind.lowest
 
     def part(a: int, b: int) -> None:
-        loop(source + width * a, target + width * a, b - a, like, scale, dropped + a)
+        loop(source + width * a, target + width * a, b - a, like, scale, floor, dropped + a)
 
     share(part, size, GRAIN)
+
+
+def gate(source: int, target: int, size: int, dtype: str, p: float, output: int) -> None:
+    """The gradient of a `drop` with ReLU, from address to address. No mask is drawn for it: the output is above 0, or
+    NaN, where an element was kept and above 0, and +0 elsewhere.
+
+    Args:
+        source: the address of the gradient with respect to the output.
+        target: where the one with respect to the input is to go; not `source`.
+        size: how many there are of each.
+        dtype: the name of their type.
+        p: the probability that an element was dropped.
+        output: the address of the output.
+    """
+    loop = _loops().gate
+    kind, scale, _ = _constants(p, dtype)
+    like, width, bits = kind.like, kind.like.itemsize, kind.bits
+
+    def part(a: int, b: int) -> None:
+        loop(source + width * a, target + width * a, b - a, like, scale, kind.lowest, output + width * a, bits)
+
+    share(part, size, GRAIN)
+
+
+def relu_gradient(dy: Array, y: Array, p: float) -> Array:
+    """`gate` for arrays: the gradient with respect to the input of a `dropout(…, relu=True)`.
+
+    Args:
+        dy: the gradient with respect to its output.
+        y: its output.
+        p: the probability that an element was dropped.
+
+    Returns:
+        A new array of dy's shape and type.
+    """
+    dtype = _name(dy.dtype)
+    if not (_NATIVE and dy.dtype.isnative):
+        return masks.relu_gradient(dy, y, p)
+    dy, y = np.ascontiguousarray(dy), np.ascontiguousarray(y)
+    dx = _empty(dy.shape, dy.dtype)
+    gate(_address(dy), _address(dx), dy.size, dtype, p, _address(y))
+    return dx
 
 
 @cache
-def _loops() -> tuple[Callable[..., None], Callable[..., None]]:
-    from .compiled import drop, select
+def _loops() -> ModuleType:
+    from . import compiled
 
-    return drop, select
+    return compiled
 
 
 @lru_cache(1024)
-def _constants(p: float, dtype: str) -> tuple[np.generic, int, np.generic, np.uint64]:
-    """A value of the type, its size in bytes, the scale, and the threshold, as the loops take them."""
+def _constants(p: float, dtype: str) -> tuple[_Type, np.generic, np.uint64]:
+    """How values of the type go into the loops, the scale and the threshold."""
     kind = _TYPES[dtype]
-    return kind.like, kind.like.itemsize, kind.compute(masks.scale(p, dtype)), np.uint64(masks.threshold(p))
+    return kind, kind.compute(masks.scale(p, dtype)), np.uint64(masks.threshold(p))

@@ -82,8 +82,8 @@ _prefetch_to_read, _prefetch_to_write = _prefetch(0), _prefetch(1)
 
 
 @_compiled
-def drop(source, target, size, like, scale, start, call, seed, threshold):
-    """Writes x·scale where the mask keeps an element, else +0.
+def drop(source, target, size, like, scale, floor, start, call, seed, threshold):
+    """Writes max(x·scale, floor) where the mask keeps an element, else +0.
 
     Args:
         source: the address of the first element.
@@ -91,7 +91,7 @@ def drop(source, target, size, like, scale, start, call, seed, threshold):
         size: how many there are.
         like: a scalar of their type: float32 or float64; uint16 for float16, int16 for bfloat16; uint8 for bytes that
             are to hold the mask itself.
-        scale: float64 for float64, else float32.
+        scale, floor: float64 for float64, else float32.
         start, call, seed, threshold: uint64.
     """
     x, y = carray(_pointer(source, like), (size,)), carray(_pointer(target, like), (size,))
@@ -112,15 +112,29 @@ def drop(source, target, size, like, scale, start, call, seed, threshold):
             for i in range(values.size):
                 room[i] = values[i]
             values = room[: values.size]
-        _select(values, y[first:last], scale, lanes[first - base :], limit)
+        _select(values, y[first:last], scale, floor, lanes[first - base :], limit)
 
 
 @_compiled
-def select(source, target, size, like, scale, dropped):
+def select(source, target, size, like, scale, floor, dropped):
     """`drop` with a mask that is there already: `dropped` is the address of bytes that are 0 where an element is kept
     and 1 where it is not."""
     x, y = carray(_pointer(source, like), (size,)), carray(_pointer(target, like), (size,))
-    _select(x, y, scale, carray(_pointer(dropped, np.uint8(0)), (size,)), np.uint8(1))
+    _select(x, y, scale, floor, carray(_pointer(dropped, np.uint8(0)), (size,)), np.uint8(1))
+
+
+@_compiled
+def gate(source, target, size, like, scale, floor, output, bits):
+    """Writes x·scale where an output is not 0, else +0: `output` is the address of values of the same width as x, and
+    `bits` a scalar of the unsigned type of that width."""
+    x, y = carray(_pointer(source, like), (size,)), carray(_pointer(target, like), (size,))
+    outputs = carray(_pointer(output, bits), (size,))
+    dropped = np.empty(TILE, np.uint8)
+    for first in range(0, size, TILE):
+        last = min(first + TILE, size)
+        for i in range(first, last):
+            dropped[i - first] = outputs[i] == 0
+        _select(x[first:last], y[first:last], scale, floor, dropped, np.uint8(1))
 
 
 @_compiled
@@ -175,13 +189,13 @@ def _settle_ties(lanes, limit, low, block, call, seed):
             lanes[i] = 0 if half < low else 0xFFFF
 
 
-def _select(x, y, scale, lanes, limit):
-    """y = x·scale where the lane is below the limit, else +0, by the type of x."""
+def _select(x, y, scale, floor, lanes, limit):
+    """y = max(x·scale, floor), or NaN, where the lane is below the limit, else +0, by the type of x."""
     raise NotImplementedError("runs compiled only")  # a stand-in: `_select_by_type` gives the code
 
 
 @overload(_select)
-def _select_by_type(x, y, scale, lanes, limit):
+def _select_by_type(x, y, scale, floor, lanes, limit):
     return {
         types.float32: _select_floats,
         types.float64: _select_floats,
@@ -191,23 +205,30 @@ def _select_by_type(x, y, scale, lanes, limit):
     }[x.dtype]
 
 
-def _select_floats(x, y, scale, lanes, limit):
+def _select_floats(x, y, scale, floor, lanes, limit):
     zero = x.dtype.type(0)
+    if floor < zero:  # apart, for the floor takes a tenth of the time
+        for i in range(x.size):
+            y[i] = x[i] * scale if lanes[i] < limit else zero
+    else:
+        for i in range(x.size):
+            value = x[i] * scale
+            y[i] = (floor if value <= floor else value) if lanes[i] < limit else zero
+
+
+def _select_halves(x, y, scale, floor, lanes, limit):
     for i in range(x.size):
-        y[i] = x[i] * scale if lanes[i] < limit else zero
+        value = _float_of_half(x[i]) * scale
+        y[i] = _half_of_float(floor if value <= floor else value) if lanes[i] < limit else np.uint16(0)
 
 
-def _select_halves(x, y, scale, lanes, limit):
+def _select_bfloats(x, y, scale, floor, lanes, limit):
     for i in range(x.size):
-        y[i] = _half_of_float(_float_of_half(x[i]) * scale) if lanes[i] < limit else np.uint16(0)
+        value = _float_of_bfloat(x[i]) * scale
+        y[i] = _bfloat_of_float(floor if value <= floor else value) if lanes[i] < limit else np.int16(0)
 
 
-def _select_bfloats(x, y, scale, lanes, limit):
-    for i in range(x.size):
-        y[i] = _bfloat_of_float(_float_of_bfloat(x[i]) * scale) if lanes[i] < limit else np.int16(0)
-
-
-def _select_mask(x, y, scale, lanes, limit):
+def _select_mask(x, y, scale, floor, lanes, limit):
     for i in range(x.size):
         y[i] = lanes[i] < limit
 

@@ -58,13 +58,13 @@ class _Lease:
             "version": 3,
         }
 
-    def __del__(self) -> None:
-        # In any thread and at any point of another call here, as the garbage collector will have it: hence no lock,
-        # and nothing but what a deque does at once.
-        _free.append(self._block)
-        while sum(block.size for block in tuple(_free)) > LIMIT:
+    def __del__(self, free: deque[npt.NDArray[np.uint8]] = _free, limit: int = LIMIT) -> None:
+        # At exit too, when a module's names may be gone; in any thread and at any point of another call here, as the
+        # garbage collector will have it: hence no lock, and nothing but what a deque does at once.
+        free.append(self._block)
+        while sum(block.size for block in tuple(free)) > limit:
             try:
-                _free.popleft()
+                free.popleft()
             except IndexError:
                 break
 

@@ -33,6 +33,10 @@ def dropout_layer(X: Any, dropout: float, key: int | Key | None = None, *, start
     return ToyTensor(masks.dropout(to_numpy(tensor(X)), p, key, start).tolist())
 
 
+def relu_dropout(X: Any, dropout: float, key: int | Key | None = None, *, start: int = 0) -> ToyTensor:
+    return dropout_layer(masks.relu(to_numpy(tensor(X))), dropout, key, start=start)
+
+
 __all__ = [
     "Dropout",
     "Net",
@@ -42,6 +46,7 @@ __all__ = [
     "dropout_layer",
     "get_state",
     "name",
+    "relu_dropout",
     "set_state",
     "tensor",
     "to_numpy",
