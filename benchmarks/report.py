@@ -12,10 +12,10 @@ import numpy as np
 
 from . import plot
 from .experiments import BACKWARD
-from .frameworks import COPY, NONE, OURS, OWN, SECTION
+from .frameworks import APART, COPY, FUSED, NONE, OURS, OWN, OWN_PAIR, SECTION
 
 PAGE = "report.md"
-EXPERIMENTS = ("sizes", "settings", "memory", "training", "startup")
+EXPERIMENTS = ("sizes", "settings", "relu", "memory", "training", "startup")
 BEGIN, END = "<!-- benchmark -->", "<!-- /benchmark -->"
 SMALL, MIDDLE, LARGE = 16, 2**16, 2**24
 
@@ -33,7 +33,14 @@ def write(folder: Path) -> None:
     """The page and the plots of what is in a folder."""
     results = read(folder)
     parts = ["# Benchmark results", _about(results)]
-    sections = {"sizes": _sizes, "settings": _settings, "memory": _memory, "training": _training, "startup": _startup}
+    sections = {
+        "sizes": _sizes,
+        "settings": _settings,
+        "relu": _relu,
+        "memory": _memory,
+        "training": _training,
+        "startup": _startup,
+    }
     for name, result in results.items():
         parts += [*sections[name](result), *_missing(result)]
     if "sizes" in results:
@@ -171,6 +178,19 @@ def _ways(result: Result) -> list[str]:
             head = [f"{framework}, ÷ {against}", *(f"{record['case']['size']:,} elements" for record in records)]
             parts.append(table(head, rows))
     return parts
+
+
+def _relu(result: Result) -> list[str]:
+    rows = [
+        [
+            *(record["framework"], record["case"]["mode"], f"{record['case']['size']:,}"),
+            *(ratio(record, FUSED + way, who + way) for way in ("", BACKWARD) for who in (APART, OWN_PAIR)),
+        ]
+        for record in result["records"]
+    ]
+    head = ["framework", "mode", "elements", *(f"{way}÷ {who}" for way in ("", "both ") for who in ("apart", "own"))]
+    about = "`relu_dropout` against a ReLU and `dropout_layer` one after the other, and against the framework's own."
+    return ["## ReLU and dropout", about, table(head, rows)]
 
 
 def _memory(result: Result) -> list[str]:

@@ -49,6 +49,12 @@ def settings(quick: Quick = False, out: Out = RESULTS, device: Device = "cpu", f
 
 
 @app.command()
+def relu(quick: Quick = False, out: Out = RESULTS, device: Device = "cpu", framework: Only = None) -> None:
+    """ReLU and dropout in one pass, and one after the other."""
+    _run(["relu"], quick, out, device, framework)
+
+
+@app.command()
 def memory(quick: Quick = False, out: Out = RESULTS, device: Device = "cpu", framework: Only = None) -> None:
     """Bytes kept for the backward pass."""
     _run(["memory"], quick, out, device, framework)
@@ -69,7 +75,7 @@ def startup(quick: Quick = False, out: Out = RESULTS, device: Device = "cpu") ->
 @app.command(name="all")
 def all_(quick: Quick = False, out: Out = RESULTS, device: Device = "cpu", framework: Only = None) -> None:
     """All of these."""
-    _run(["sizes", "settings", "memory", "training", "startup"], quick, out, device, framework)
+    _run(list(report.EXPERIMENTS), quick, out, device, framework)
 
 
 @app.command()

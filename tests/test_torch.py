@@ -274,3 +274,28 @@ def test_state_of_an_ordinary_dropout_loads() -> None:
     ours.load_state_dict(theirs.state_dict())
     assert ours.state_dict()["1.stream"].tolist() == [3, 0]
     torch.nn.Sequential(torch.nn.Linear(2, 2), layer(None)).load_state_dict(theirs.state_dict())
+
+
+def test_relu_dropout_is_differentiable_twice() -> None:
+    import torch
+
+    X = torch.linspace(-2.0, 2.0, 40, dtype=torch.float64).requires_grad_()
+    dropped = lambda X: md.relu_dropout(X, 0.3, 1) ** 2  # noqa: E731
+    assert torch.autograd.gradcheck(dropped, X)
+    assert torch.autograd.gradgradcheck(dropped, X)
+    compiled = torch.compile(dropped, fullgraph=True)
+    assert torch.equal(compiled(X), dropped(X))
+    (expected,) = torch.autograd.grad(dropped(X).sum(), X)
+    assert torch.equal(torch.autograd.grad(compiled(X).sum(), X)[0], expected)
+    assert torch.equal(torch.func.grad(lambda X: dropped(X).sum())(X), expected)
+
+
+def test_relu_dropout_on_any_layout() -> None:
+    import torch
+
+    X = torch.randn(6, 5, 4).transpose(0, 2).requires_grad_()
+    Y = md.relu_dropout(X, 0.5, 1)
+    assert torch.equal(Y, md.dropout_layer(torch.relu(X), 0.5, 1))
+    dY = torch.randn(6, 5, 4).transpose(0, 2)
+    expected = torch.where(X > 0, md.dropout_layer(dY, 0.5, 1), 0.0)
+    assert torch.equal(torch.autograd.grad(Y, X, dY)[0], expected)

@@ -157,11 +157,18 @@ class _Rectified(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dY: Tensor) -> tuple[Tensor, None, None, None]:
         (Y,) = ctx.saved_tensors
-        return _Gated.apply(dY, Y.detach(), ctx.p), None, None, None
+        return _gated(dY, Y.detach(), ctx.p), None, None, None
+
+
+def _gated(dY: Tensor, Y: Tensor, p: float) -> Tensor:
+    """The gradient of `_Rectified` whose output is Y."""
+    if dY.requires_grad and torch.is_grad_enabled():
+        return _Gated.apply(dY, Y, p)
+    return ops.relu_gradient(dY, Y, p)
 
 
 class _Gated(torch.autograd.Function):
-    """The gradient of `_Rectified`, which is linear in dY and so its own gradient."""
+    """It is linear in dY, and so its own gradient."""
 
     @staticmethod
     def forward(ctx: Any, dY: Tensor, Y: Tensor, p: float) -> Tensor:
@@ -172,7 +179,7 @@ class _Gated(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, ddX: Tensor) -> tuple[Tensor, None, None]:
         (Y,) = ctx.saved_tensors
-        return _Gated.apply(ddX, Y, ctx.p), None, None
+        return _gated(ddX, Y, ctx.p), None, None
 
 
 class _Transformed(_Masked):

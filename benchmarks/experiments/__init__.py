@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ..frameworks import COPY, EAGER, OURS, Case, Framework, check
+from ..frameworks import COPY, EAGER, OURS, Candidate, Case, Framework, check
 from ..measure import Effort, compare, quartiles, ratio
 
 Event = tuple[str, Any]  # ("record", a dictionary for the results) or ("failure", why)
@@ -15,8 +15,15 @@ BACKWARD = " with backward"
 
 def timed(framework: Framework, case: Case, effort: Effort) -> Iterator[Event]:
     """All candidates of a case against each other, forward and forward with backward, as one record."""
+    return compared(framework, case, framework.candidates(case), OURS, effort)
+
+
+def compared(
+    framework: Framework, case: Case, builders: Mapping[str, Callable[[], Candidate]], ours: str, effort: Effort
+) -> Iterator[Event]:
+    """`ours` against the others of some candidates, likewise."""
     calls = {}
-    for who, build in framework.candidates(case).items():
+    for who, build in builders.items():
         try:
             candidate = build()
             check(framework, who, candidate, case)
@@ -28,7 +35,7 @@ def timed(framework: Framework, case: Case, effort: Effort) -> Iterator[Event]:
     if not calls:
         return
     seconds = compare(calls, framework.synchronise, effort)
-    pairs = [(OURS + way, who) for way in ("", BACKWARD) for who in calls if who.endswith(BACKWARD) == bool(way)]
+    pairs = [(ours + way, who) for way in ("", BACKWARD) for who in calls if who.endswith(BACKWARD) == bool(way)]
     pairs += [(who + BACKWARD, who) for who in calls if who + BACKWARD in calls and who != COPY]
     yield (
         "record",

@@ -21,6 +21,9 @@ OURS, OWN, SECTION, COPY = "multidrop", "framework", "section", "copy"
 NONE = "none"
 """No dropout at all."""
 
+FUSED, APART, OWN_PAIR = "multidrop: relu_dropout", "multidrop: ReLU, then dropout", "framework: ReLU, then dropout"
+"""Who drops what a ReLU let through."""
+
 EAGER = "eager"
 
 P1, P2 = 0.2, 0.5
@@ -81,6 +84,9 @@ class Framework(Protocol):
 
     def candidates(self, case: Case) -> dict[str, Callable[[], Candidate]]:
         """Builders of what drops the same tensor, by the names above; one who cannot, raises when it is built."""
+
+    def rectified(self, case: Case) -> dict[str, Callable[[], Candidate]]:
+        """The same for a ReLU and a dropout after it."""
 
     def ways(self, case: Case) -> dict[str, Callable[[], Any]]:
         """Ways to call this library and the framework's own, forward only, by "multidrop: …" and "framework: …"."""

@@ -13,7 +13,7 @@ import mxnet as mx
 import multidrop as md
 
 from ..section import on_mxnet as section
-from . import COPY, EAGER, NONE, OURS, OWN, P1, P2, SECTION, Candidate, Case, inputs
+from . import APART, COPY, EAGER, FUSED, NONE, OURS, OWN, OWN_PAIR, P1, P2, SECTION, Candidate, Case, inputs
 from .memory import resident
 
 Drop = Callable[[mx.np.ndarray], mx.np.ndarray]
@@ -35,6 +35,17 @@ class Measured:
         md.manual_seed(0)
 
     def candidates(self, case: Case) -> dict[str, Callable[[], Candidate]]:
+        return self._builders(case, self._drops(case.p))
+
+    def rectified(self, case: Case) -> dict[str, Callable[[], Candidate]]:
+        drops: dict[str, Drop] = {
+            FUSED: lambda X: md.relu_dropout(X, case.p),
+            APART: lambda X: md.dropout_layer(mx.npx.relu(X), case.p),
+            OWN_PAIR: lambda X: mx.npx.dropout(mx.npx.relu(X), p=case.p, mode="always"),
+        }
+        return self._builders(case, drops)
+
+    def _builders(self, case: Case, drops: dict[str, Drop]) -> dict[str, Callable[[], Candidate]]:
         X, dY = self._inputs(case)
         leaf = X.copy()
         leaf.attach_grad()
@@ -45,7 +56,6 @@ class Measured:
                 return Candidate(lambda: _wait(drop(X)), lambda: (_wait(drop(X)), _wait(drop(dY))))
             return Candidate(lambda: _wait(drop(X)), lambda: _both(drop, leaf, dY))
 
-        drops = self._drops(case.p)
         return {who: functools.partial(candidate, who) for who in drops}
 
     def _drops(self, p: float) -> dict[str, Drop]:

@@ -11,9 +11,10 @@ import multidrop_numpy
 import numpy as np
 
 import multidrop as md
+from multidrop.kernel import relu_gradient
 
 from ..section import on_numpy as section
-from . import COPY, EAGER, NONE, OURS, P1, P2, SECTION, Candidate, Case, inputs
+from . import APART, COPY, EAGER, FUSED, NONE, OURS, P1, P2, SECTION, Candidate, Case, inputs
 from .memory import resident
 
 OUT = "out="  # into an array that is there already
@@ -50,6 +51,24 @@ class Measured:
             OURS: lambda: Candidate(lambda: dropout_layer(X, p, out=Y), ours),
             SECTION: lambda: Candidate(lambda: section.dropout_layer(X, p, Y), by_section),
             COPY: lambda: Candidate(copy, lambda: (copy(), _copy(dY, dX))),
+        }
+
+    def rectified(self, case: Case) -> dict[str, Callable[[], Candidate]]:
+        if case.mode == OUT:
+            return {}
+        (X, dY), p, keys = self._inputs(case), case.p, md.Stream(md.Key(0))
+
+        def fused() -> tuple[Any, Any]:
+            Y = md.relu_dropout(X, p, keys.next())
+            return Y, relu_gradient(dY, Y, p)
+
+        def apart() -> tuple[Any, Any]:
+            key, H = keys.next(), multidrop_numpy.functional.relu(X)
+            return md.dropout_layer(H, p, key), md.dropout_layer(dY, p, key) * (H > 0)
+
+        return {
+            FUSED: lambda: Candidate(lambda: md.relu_dropout(X, p), fused),
+            APART: lambda: Candidate(lambda: md.dropout_layer(multidrop_numpy.functional.relu(X), p), apart),
         }
 
     def ways(self, case: Case) -> dict[str, Callable[[], Any]]:

@@ -19,7 +19,7 @@ import multidrop as md
 
 from ..section import on_tensorflow as section
 from ..workers import threads
-from . import COPY, EAGER, NONE, OURS, OWN, P1, P2, SECTION, Candidate, Case, inputs
+from . import APART, COPY, EAGER, FUSED, NONE, OURS, OWN, OWN_PAIR, P1, P2, SECTION, Candidate, Case, inputs
 from .memory import resident
 
 GRAPH, XLA = "tf.function", "XLA"
@@ -46,6 +46,17 @@ class Measured:
         md.manual_seed(0)
 
     def candidates(self, case: Case) -> dict[str, Callable[[], Candidate]]:
+        return self._builders(case, self._drops(case))
+
+    def rectified(self, case: Case) -> dict[str, Callable[[], Candidate]]:
+        drops: dict[str, Drop] = {
+            FUSED: lambda X: md.relu_dropout(X, case.p),
+            APART: lambda X: md.dropout_layer(tf.nn.relu(X), case.p),
+            OWN_PAIR: lambda X: tf.nn.dropout(tf.nn.relu(X), case.p),
+        }
+        return self._builders(case, drops)
+
+    def _builders(self, case: Case, drops: dict[str, Drop]) -> dict[str, Callable[[], Candidate]]:
         X, dY = self._inputs(case)
 
         def candidate(who: str) -> Candidate:
@@ -57,7 +68,6 @@ class Measured:
             forward, both = _traced(drop, case.mode), _traced(both, case.mode)
             return Candidate(lambda: forward(X), lambda: both(X, dY))
 
-        drops = self._drops(case)
         return {who: functools.partial(candidate, who) for who in drops}
 
     def _drops(self, case: Case) -> dict[str, Drop]:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 import multidrop as md
 
 from ..section import on_torch as section
-from . import COPY, EAGER, NONE, OURS, OWN, P1, P2, SECTION, Candidate, Case, inputs
+from . import APART, COPY, EAGER, FUSED, NONE, OURS, OWN, OWN_PAIR, P1, P2, SECTION, Candidate, Case, inputs
 from .memory import resident
 
 COMPILED = "torch.compile"
@@ -39,9 +39,21 @@ class Measured:
         md.manual_seed(0)
 
     def candidates(self, case: Case) -> dict[str, Callable[[], Candidate]]:
+        return self._builders(case, self._compiled(case.p) if case.mode == COMPILED else self._eager(case.p))
+
+    def rectified(self, case: Case) -> dict[str, Callable[[], Candidate]]:
+        drops: dict[str, Drop] = {
+            FUSED: lambda X: md.relu_dropout(X, case.p),
+            APART: lambda X: md.dropout_layer(torch.relu(X), case.p),
+            OWN_PAIR: lambda X: F.dropout(torch.relu(X), case.p),
+        }
+        if case.mode == COMPILED:
+            drops = {who: torch.compile(drop) for who, drop in drops.items()}
+        return self._builders(case, drops)
+
+    def _builders(self, case: Case, drops: dict[str, Drop]) -> dict[str, Callable[[], Candidate]]:
         X, dY = self._inputs(case)
         leaf = X.detach().clone().requires_grad_()
-        drops = self._compiled(case.p) if case.mode == COMPILED else self._eager(case.p)
 
         def candidate(who: str) -> Candidate:
             drop = drops[who]
@@ -99,6 +111,7 @@ class Measured:
 
         return {
             OURS: lambda: md.Net(seed=0),
+            APART: lambda: net(functools.partial(multidrop_torch.Dropout, seed=0)),
             OWN: lambda: net(torch.nn.Dropout),
             SECTION: lambda: net(section.Formula),
             NONE: lambda: net(torch.nn.Identity),
