@@ -9,6 +9,7 @@ backward pass, when the counter has moved on.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -117,27 +118,51 @@ def draw_key() -> Key:
     return Key(int(torch.randint(-(2**63), 2**63 - 1, ())) % 2**64)
 
 
-@torch.library.custom_op("multidrop::take", mutates_args=("stream",))
-def take(stream: Tensor, keyed: bool) -> Tensor:
+_library = torch.library.Library("multidrop", "DEF")
+
+
+def _operator(schema: str) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    """Registers a function as an operator for the tensors of every device, below autograd."""
+    _library.define(schema, tags=torch.Tag.pt2_compliant_tag)
+
+    def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        _library.impl(schema.partition("(")[0], function, "CompositeExplicitAutograd")
+        return function
+
+    return register
+
+
+# Defined by schema, and not by `torch.library.custom_op`, whose wrappers take as long as a small dropout itself.
+
+
+@_operator("take(Tensor(a!) stream, bool keyed) -> Tensor")
+def _take(stream: Tensor, keyed: bool) -> Tensor:
     """The position of a keyed stream, which moves on; of one that is not keyed, a position whose seed torch's generator
     draws. (That changes `stream` in name only, which keeps two takes from being merged into one.)"""
-    return position_of(next_key(stream) if keyed else draw_key())
+    if not keyed:
+        return position_of(draw_key())
+    position = stream.clone()
+    next_key(stream)
+    return position
 
 
-@take.register_fake
+@torch.library.register_fake("multidrop::take")
 def _(stream: Tensor, keyed: bool) -> Tensor:
     return stream.new_empty(2)
 
 
-@torch.library.custom_op("multidrop::dropout", mutates_args=())
-def dropout(X: Tensor, position: Tensor, p: float, start: int) -> Tensor:
+@_operator("dropout(Tensor X, Tensor position, float p, SymInt start) -> Tensor")
+def _dropout(X: Tensor, position: Tensor, p: float, start: int) -> Tensor:
     """X through the mask at a position; its gradient keeps the position, 16 bytes."""
     return drop(X, p, key_at(position), start)
 
 
-@dropout.register_fake
+@torch.library.register_fake("multidrop::dropout")
 def _(X: Tensor, position: Tensor, p: float, start: int) -> Tensor:
     return torch.empty_like(X)
+
+
+take, dropout = torch.ops.multidrop.take.default, torch.ops.multidrop.dropout.default
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -150,4 +175,4 @@ def _backward(ctx: Any, dY: Tensor) -> tuple[Tensor, None, None, None]:
     return dropout(dY, position, ctx.p, ctx.start), None, None, None
 
 
-dropout.register_autograd(_backward, setup_context=_keep)
+torch.library.register_autograd("multidrop::dropout", _backward, setup_context=_keep)

@@ -16,7 +16,7 @@ from ..workers import Job
 from . import Event
 
 BATCH_SIZE, LEARNING_RATE = 256, 0.5  # the section's
-EPOCHS, ROUNDS = 10, 5
+EPOCHS, ROUNDS = 10, 3
 QUICK_EPOCHS, QUICK_ROUNDS = 5, 1
 IN_LOOP = " in the section's loop"
 PLAUSIBLE = 0.3  # a test accuracy, of ten classes, that a net which learns leaves behind soon
