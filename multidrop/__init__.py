@@ -3,6 +3,7 @@ PyTorch, TensorFlow and MXNet."""
 
 from .builders import Dropout, Net, concise_net
 from .checkpoint import CheckpointError
+from .conversion import Report, convert, restore
 from .data import Batches, DataError, load_data_fashion_mnist
 from .dispatch import BackendError, available_backends, get_backend, set_backend, use_backend
 from .functional import dropout_layer, keep_mask, relu_dropout
@@ -21,15 +22,18 @@ __all__ = [
     "History",
     "Key",
     "Net",
+    "Report",
     "Stream",
     "available_backends",
     "concise_net",
+    "convert",
     "dropout_layer",
     "get_backend",
     "keep_mask",
     "load_data_fashion_mnist",
     "manual_seed",
     "relu_dropout",
+    "restore",
     "set_backend",
     "train",
     "use_backend",

@@ -77,6 +77,21 @@ def shape(value: int | Sequence[int]) -> tuple[int, ...]:
     return sizes
 
 
+def axes(value: int | Sequence[int], ndim: int) -> tuple[int, ...]:
+    """Axes of a tensor of `ndim` dimensions, each counted from the first; an integer is one of them.
+
+    Raises:
+        ValueError: where one is no integer in [-ndim, ndim), or comes twice.
+    """
+    if isinstance(value, tuple) and not value:
+        return value
+    numbers = [_integer(axis) for axis in (value if isinstance(value, Sequence) else (value,))]
+    found = {axis % ndim for axis in numbers if axis is not None and -ndim <= axis < ndim}
+    if len(found) < len(numbers):
+        raise ValueError(f"axes: expected integers in [{-ndim}, {ndim}), each axis once; got {shown(value)}")
+    return tuple(sorted(found))
+
+
 def positive(name: str, value: object) -> int:
     """A size or a count as an int.
 

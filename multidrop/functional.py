@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from .dispatch import backend_of
@@ -11,7 +12,9 @@ from .keys import Key
 __all__ = ["dropout_layer", "keep_mask", "relu_dropout"]
 
 
-def dropout_layer(X: Any, dropout: float, key: int | Key | None = None, *, start: int = 0) -> Any:
+def dropout_layer(
+    X: Any, dropout: float, key: int | Key | None = None, *, start: int = 0, axes: int | Sequence[int] = ()
+) -> Any:
     """`X` through dropout: each element becomes 0 with probability `dropout`, else x/(1 − dropout), so that the
     expectation is unchanged. Differentiable where the framework differentiates; the gradient goes through the same
     mask and scale, drawn again from the key rather than stored.
@@ -28,15 +31,17 @@ def dropout_layer(X: Any, dropout: float, key: int | Key | None = None, *, start
         key: what names the mask, a `Key` or an int for `Key(int)`. Without one, each call takes the next mask after
             `manual_seed`, or draws one from the framework's own generator where `manual_seed` was not called.
         start: the index of X's first element, where X is a part of a larger tensor whose mask it is to share.
+        axes: along which one decision holds for all elements, as for all pixels of a channel: the mask is drawn for the
+            shape that has 1 there, and broadcast.
 
     Returns:
         A tensor of X's framework, shape and type.
 
     Raises:
-        ValueError: for a probability that is no number in [0, 1], or a bad key or start.
+        ValueError: for a probability that is no number in [0, 1], or a bad key, start or axes.
         TypeError: for an integer, boolean or complex tensor, or an object of no known framework.
     """
-    return backend_of(X).dropout_layer(X, dropout, key, start=start)
+    return backend_of(X).dropout_layer(X, dropout, key, start=start, axes=axes)
 
 
 def relu_dropout(X: Any, dropout: float, key: int | Key | None = None, *, start: int = 0) -> Any:

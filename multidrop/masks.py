@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -111,6 +112,16 @@ def dropout(x: npt.NDArray, p: float, key: int | Key, start: int = 0, axes: Sequ
     y = np.zeros(x.shape, x.dtype)
     np.copyto(y, scaled, where=keep_mask(drawn_shape(x.shape, axes), p, key, start))
     return y
+
+
+class Mask(NamedTuple):
+    """A mask by its name, as the backends hand it on: what `keep_mask` and `dropout` take one by one. In a traced
+    program the key is a tensor that holds one."""
+
+    p: float
+    key: Any
+    start: int = 0
+    axes: tuple[int, ...] = ()
 
 
 def relu(x: npt.NDArray) -> npt.NDArray:

@@ -9,7 +9,7 @@ A backend is a module (or any object) with these attributes, declared as an entr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -75,7 +75,8 @@ class Backend(Protocol):
         """A key drawn from the framework's own generator, and so governed by the framework's own seed."""
         ...
 
-    def dropout_layer(self, X: Tensor, dropout: float, key: int | Key | None = None, *, start: int = 0) -> Tensor:
+    def dropout_layer(self, X: Tensor, dropout: float, key: int | Key | None = None, *, start: int = 0,
+                      axes: int | Sequence[int] = ()) -> Tensor:  # fmt: skip
         """`multidrop.dropout_layer` for the framework's tensors (and for what `tensor` takes), differentiable."""
         ...
 
@@ -97,6 +98,15 @@ class Backend(Protocol):
                     num_hiddens2: int = ..., *, dropout1: float = ..., dropout2: float = ...,
                     seed: int | Key | None = ..., dtype: str = ...) -> Model:  # fmt: skip
         """`multidrop.concise_net`."""
+        ...
+
+    def convert(self, model: Model, key_of: Callable[[str], Key | None]) -> tuple[Any, Any]:
+        """`multidrop.convert`: replaces layers in place, each keyed by what `key_of` gives for its path; what was
+        replaced, and what was not reached, as `multidrop.conversion` has them."""
+        ...
+
+    def restore(self, model: Model) -> int:
+        """`multidrop.restore`."""
         ...
 
     def get_state(self, net: Model) -> State:

@@ -27,9 +27,10 @@ class Mode:
     backend: str
     name: str
     keep_mask: Callable[[tuple[int, ...], float, Key, int], np.ndarray]
-    dropout: Callable[[np.ndarray, float, Key, int], np.ndarray]
-    gradient: Callable[[np.ndarray, np.ndarray, float, Key, int], np.ndarray]
-    """(x, dy, p, key, start): the gradient with respect to x, where dy is the one with respect to the output."""
+    dropout: Callable[..., np.ndarray]
+    """(x, p, key, start, axes=())"""
+    gradient: Callable[..., np.ndarray]
+    """(x, dy, p, key, start, axes=()): the gradient with respect to x, from dy, the one with respect to the output."""
     relu_dropout: Callable[[np.ndarray, np.ndarray, float, Key, int], tuple[np.ndarray, np.ndarray]]
     """(x, dy, p, key, start): the output of ReLU then dropout, and the gradient with respect to x."""
     lacks: tuple[str, ...] = ()  # dtypes that the framework does not have
@@ -49,16 +50,18 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
 def _numpy() -> list[Mode]:
     import multidrop_numpy as backend
 
-    def dropout(x: np.ndarray, p: float, key: Key, start: int) -> np.ndarray:
-        return backend.dropout_layer(x, p, key, start=start)
+    def dropout(x: np.ndarray, p: float, key: Key, start: int, axes: tuple[int, ...] = ()) -> np.ndarray:
+        return backend.dropout_layer(x, p, key, start=start, axes=axes)
 
     # NumPy has no autograd: by the specification the gradient is the same dropout of the output's gradient.
     def relu_dropout(x: np.ndarray, dy: np.ndarray, p: float, key: Key, start: int) -> tuple[np.ndarray, np.ndarray]:
         y = backend.relu_dropout(x, p, key, start=start)
         return y, relu_gradient(dy, y, p)
 
-    def gradient(x: np.ndarray, dy: np.ndarray, p: float, key: Key, start: int) -> np.ndarray:
-        return dropout(dy, p, key, start)
+    def gradient(
+        x: np.ndarray, dy: np.ndarray, p: float, key: Key, start: int, axes: tuple[int, ...] = ()
+    ) -> np.ndarray:
+        return dropout(dy, p, key, start, axes)
 
     return [Mode("numpy", "numpy", backend.keep_mask, dropout, gradient, relu_dropout)]
 
@@ -75,12 +78,14 @@ def _torch() -> list[Mode]:
     def host(y: Any, like: np.ndarray) -> np.ndarray:
         return backend.to_numpy(y).astype(like.dtype)
 
-    def dropout(x: np.ndarray, p: float, key: Key, start: int) -> np.ndarray:
-        return host(backend.dropout_layer(tensor(x), p, key, start=start), x)
+    def dropout(x: np.ndarray, p: float, key: Key, start: int, axes: tuple[int, ...] = ()) -> np.ndarray:
+        return host(backend.dropout_layer(tensor(x), p, key, start=start, axes=axes), x)
 
-    def gradient(x: np.ndarray, dy: np.ndarray, p: float, key: Key, start: int) -> np.ndarray:
+    def gradient(
+        x: np.ndarray, dy: np.ndarray, p: float, key: Key, start: int, axes: tuple[int, ...] = ()
+    ) -> np.ndarray:
         X = tensor(x).requires_grad_()
-        (dX,) = torch.autograd.grad(backend.dropout_layer(X, p, key, start=start), X, tensor(dy))
+        (dX,) = torch.autograd.grad(backend.dropout_layer(X, p, key, start=start, axes=axes), X, tensor(dy))
         return host(dX, x)
 
     def keep_mask(shape: tuple[int, ...], p: float, key: Key, start: int) -> np.ndarray:
@@ -103,14 +108,16 @@ def _tensorflow() -> list[Mode]:
         def keep_mask(shape: tuple[int, ...], p: float, key: Key, start: int) -> np.ndarray:
             return run(lambda: backend.keep_mask(shape, p, key, start))().numpy()
 
-        def dropout(x: np.ndarray, p: float, key: Key, start: int) -> np.ndarray:
-            return run(lambda X: backend.dropout_layer(X, p, key, start=start))(tf.constant(x)).numpy()
+        def dropout(x: np.ndarray, p: float, key: Key, start: int, axes: tuple[int, ...] = ()) -> np.ndarray:
+            return run(lambda X: backend.dropout_layer(X, p, key, start=start, axes=axes))(tf.constant(x)).numpy()
 
-        def gradient(x: np.ndarray, dy: np.ndarray, p: float, key: Key, start: int) -> np.ndarray:
+        def gradient(
+            x: np.ndarray, dy: np.ndarray, p: float, key: Key, start: int, axes: tuple[int, ...] = ()
+        ) -> np.ndarray:
             def both(X: Any, dY: Any) -> Any:
                 with tf.GradientTape() as tape:
                     tape.watch(X)
-                    Y = backend.dropout_layer(X, p, key, start=start)
+                    Y = backend.dropout_layer(X, p, key, start=start, axes=axes)
                 return tape.gradient(Y, X, output_gradients=dY)
 
             return run(both)(tf.constant(x), tf.constant(dy)).numpy()
@@ -157,14 +164,16 @@ def _mxnet() -> list[Mode]:
         def keep_mask(shape: tuple[int, ...], p: float, key: Key, start: int) -> np.ndarray:
             return backend.to_numpy(backend.keep_mask(shape, p, key, start)).astype(bool)
 
-        def dropout(x: np.ndarray, p: float, key: Key, start: int) -> np.ndarray:
-            return backend.to_numpy(backend.dropout_layer(array(x), p, key, start=start))
+        def dropout(x: np.ndarray, p: float, key: Key, start: int, axes: tuple[int, ...] = ()) -> np.ndarray:
+            return backend.to_numpy(backend.dropout_layer(array(x), p, key, start=start, axes=axes))
 
-        def gradient(x: np.ndarray, dy: np.ndarray, p: float, key: Key, start: int) -> np.ndarray:
+        def gradient(
+            x: np.ndarray, dy: np.ndarray, p: float, key: Key, start: int, axes: tuple[int, ...] = ()
+        ) -> np.ndarray:
             X = array(x)
             X.attach_grad()
             with mx.autograd.record():
-                Y = backend.dropout_layer(X, p, key, start=start)
+                Y = backend.dropout_layer(X, p, key, start=start, axes=axes)
             Y.backward(array(dy))
             return backend.to_numpy(X.grad)
 

@@ -82,6 +82,18 @@ def test_gradients(mode: Mode, dtype: str, p: float) -> None:
 
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")  # of making the values
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("axes", [(0,), (1, 2), (2,), (0, 1, 2), (-1,), (1, -1)], ids=str)
+def test_masks_shared_along_axes(mode: Mode, dtype: str, axes: tuple[int, ...]) -> None:
+    """Drawn for the shape that has 1 there, and broadcast, in rows that are long and short."""
+    if dtype in mode.lacks:
+        pytest.skip(f"{mode.backend} has no {dtype}")
+    x, dy, key = values((6, 5, 33), DTYPES[dtype]), values((6, 5, 33), DTYPES[dtype], 1), md.Key(5, 2)
+    assert same_bits(mode.dropout(x, 0.3, key, 3, axes), masks.dropout(x, 0.3, key, 3, axes))
+    assert same_bits(mode.gradient(x, dy, 0.3, key, 3, axes), masks.dropout(dy, 0.3, key, 3, axes))
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")  # of making the values
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("p", [0.0, 0.2, 0.5, 1.0])
 def test_relu_dropout(mode: Mode, dtype: str, p: float) -> None:
     """As the two one after the other; but for NaN, −0 and infinite gradients, of which each framework's ReLU makes its

@@ -49,6 +49,13 @@ def test_keys(backend: Any) -> None:
         md.dropout_layer(X, 0.5, 0, start=-1)
 
 
+@pytest.mark.parametrize("bad", [2, -3, (0, 0), (0, -2), (0.5,), "0", None, (True,)], ids=repr)
+def test_axes(backend: Any, bad: Any) -> None:
+    X = backend.tensor(np.ones((2, 3), np.float32))
+    with pytest.raises(ValueError, match=r"axes: expected integers in \[-2, 2\), each axis once; got "):
+        md.dropout_layer(X, 0.5, 0, axes=bad)
+
+
 @pytest.mark.parametrize("name", ["num_inputs", "num_outputs", "num_hiddens1", "num_hiddens2"])
 @pytest.mark.parametrize("bad", [0, -1, 2.5, "3", None])
 def test_sizes(backend: Any, name: str, bad: Any) -> None:

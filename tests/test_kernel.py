@@ -106,6 +106,18 @@ def test_masks_shared_along_axes(dtype: str, axes: tuple[int, ...]) -> None:
     assert same_bits(masks.dropout(x, 0.5, KEY, 3, axes), expected)
 
 
+@dtypes
+@pytest.mark.parametrize("axes", [(1,), (2, 3), (1, 2), (0, 2, 3), (0,), (3,)], ids=str)
+def test_masks_shared_along_long_axes(dtype: str, axes: tuple[int, ...]) -> None:
+    """Rows longer than a tile, in place and not, with the channels second and last, by several threads."""
+    x = normal((3, 20, 99, 97), dtype)
+    expected = masks.dropout(x, 0.3, KEY, 3, axes)
+    assert same_bits(kernel.dropout(x, 0.3, KEY, 3, axes=axes), expected)
+    last = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    assert same_bits(kernel.dropout(last, 0.3, KEY, 3, axes=axes), expected)
+    assert same_bits(kernel.dropout(x, 0.3, KEY, 3, x, axes=axes), expected)
+
+
 def test_the_result_lies_as_the_input() -> None:
     x = normal((4, 6, 8, 3), "float32").transpose(0, 3, 1, 2)
     assert kernel.dropout(x, 0.5, KEY).strides == x.strides

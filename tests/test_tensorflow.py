@@ -136,7 +136,7 @@ def test_an_eager_gradient_keeps_no_tensor() -> None:
     """The output's memory is free again while the tape still waits for its gradient."""
     import tensorflow as tf
 
-    memory.release()
+    memory.release_memory()
     X = tf.ones((memory.LARGE // 4,))
     with tf.GradientTape() as tape:
         tape.watch(X)

@@ -164,7 +164,7 @@ def test_operators_are_what_torch_expects() -> None:
     from multidrop_torch import ops
 
     X = torch.randn(6, 5, dtype=torch.float64, requires_grad=True)
-    torch.library.opcheck(ops.dropout, (X, ops.position_of(KEY), 0.3, 5))
+    torch.library.opcheck(ops.dropout, (X, ops.position_of(KEY), 0.3, 5, [0]))
     torch.library.opcheck(ops.take, (ops.position_of(KEY), True))
 
 
@@ -241,23 +241,48 @@ def test_what_is_kept_for_the_backward_pass() -> None:
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
-def test_activation_checkpointing(reentrant: bool) -> None:
-    """An unseeded layer draws the same mask when it is recomputed; a seeded one says that it cannot."""
+@pytest.mark.parametrize("seed", [3, None])
+def test_activation_checkpointing(reentrant: bool, seed: int | None) -> None:
+    """A layer draws the same masks when it is recomputed, in parts with several calls, nested ones too, and a keyed one
+    is afterwards where it would be without."""
     from torch.utils.checkpoint import checkpoint
 
-    def gradient(module: Any, run: Callable[..., Any]) -> Any:
+    def run(part: Callable[..., Any]) -> tuple[Any, Any]:
         torch.manual_seed(0)
+        module = layer(seed)
         X = torch.ones(64, 64, requires_grad=True)
-        run(module, X).square().sum().backward()
-        return X.grad
+        Y = part(lambda X: module(module(X).tanh()) + part(module, X).tanh(), X)
+        Y = part(lambda Y: module(Y).sin(), Y)
+        Y.square().sum().backward()
+        return X.grad, module.stream
 
-    def checkpointed(module: Any, X: Any) -> Any:
-        return checkpoint(lambda X: module(X).tanh(), X, use_reentrant=reentrant)
+    def checkpointed(function: Any, X: Any) -> Any:
+        return checkpoint(function, X, use_reentrant=reentrant)
 
-    plain = gradient(layer(None), lambda module, X: module(X).tanh())
-    assert torch.equal(gradient(layer(None), checkpointed), plain)
-    with pytest.raises(RuntimeError, match="a keyed dropout that is recomputed in a backward pass"):
-        gradient(layer(3), checkpointed)
+    plain, position = run(lambda function, X: function(X))
+    recomputed, moved = run(checkpointed)
+    assert torch.equal(recomputed, plain)
+    assert torch.equal(moved, position)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_recomputing_that_cannot_be_told(reentrant: bool) -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    X = torch.ones(64, 64, requires_grad=True)
+    module = layer()
+    Y = checkpoint(lambda X: module(X).tanh(), X, use_reentrant=reentrant, preserve_rng_state=False)
+    with pytest.raises(RuntimeError, match="got a keyed dropout in a backward pass"):
+        Y.square().sum().backward()
+
+
+def test_a_keyed_layer_leaves_torchs_generator_alone() -> None:
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    layer()(torch.ones(64, 64, requires_grad=True)).sum().backward()
+    with torch.no_grad():
+        layer()(torch.ones(64, 64))
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_fork_rng() -> None:

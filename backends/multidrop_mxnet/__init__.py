@@ -4,6 +4,7 @@ from .numpy_names import import_mxnet
 
 mx = import_mxnet()  # before the first `import mxnet` below
 
+from .conversion import convert, restore  # noqa: E402
 from .functional import NAME as name  # noqa: E402
 from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy  # noqa: E402
 from .layers import Dropout  # noqa: E402
@@ -18,12 +19,14 @@ __all__ = [
     "Net",
     "Trainer",
     "concise_net",
+    "convert",
     "draw_key",
     "dropout_layer",
     "get_state",
     "keep_mask",
     "name",
     "relu_dropout",
+    "restore",
     "set_state",
     "tensor",
     "to_numpy",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +10,9 @@ import mxnet as mx
 import numpy as np
 import numpy.typing as npt
 
-from multidrop import checks, kernel
+from multidrop import checks, kernel, masks
 from multidrop.keys import Key, as_key, call_key
+from multidrop.masks import Mask
 
 from . import ops
 from .ops import Array as Array
@@ -37,7 +39,9 @@ def draw_key() -> Key:
     return Key(low | high << 32)
 
 
-def dropout_layer(X: Array, dropout: float, key: int | Key | None = None, *, start: int = 0) -> Array:
+def dropout_layer(
+    X: Array, dropout: float, key: int | Key | None = None, *, start: int = 0, axes: int | Sequence[int] = ()
+) -> Array:
     """`multidrop.dropout_layer` for arrays, differentiable once.
 
     Args:
@@ -45,28 +49,32 @@ def dropout_layer(X: Array, dropout: float, key: int | Key | None = None, *, sta
         dropout: p, in [0, 1].
         key: what names the mask; without one, the next after `multidrop.manual_seed`, or one from MXNet's generator.
         start: the index of X's first element.
+        axes: along which one decision holds for all elements.
 
     Returns:
         An array of X's kind, shape, type and context; X itself at p = 0, or where it is empty.
 
     Raises:
-        ValueError: for a bad probability, key or start.
+        ValueError: for a bad probability, key, start or axes.
         TypeError: for an array that is not floating.
     """
-    return _dropout(X, dropout, key, start, relu=False)
+    return _dropout(X, dropout, key, start, axes, relu=False)
 
 
 def relu_dropout(X: Array, dropout: float, key: int | Key | None = None, *, start: int = 0) -> Array:
     """`multidrop.relu_dropout` for arrays; args, result and errors are those of `dropout_layer`."""
-    return _dropout(X, dropout, key, start, relu=True)
+    return _dropout(X, dropout, key, start, (), relu=True)
 
 
-def _dropout(X: Array, dropout: float, key: int | Key | None, start: int, relu: bool) -> Array:
+def _dropout(
+    X: Array, dropout: float, key: int | Key | None, start: int, axes: int | Sequence[int], relu: bool
+) -> Array:
     X = tensor(X)
     check_floating(X)
-    p = checks.probability("dropout", dropout)
+    p, axes = checks.probability("dropout", dropout), checks.axes(axes, X.ndim)
+    start = checks.span(start, math.prod(masks.drawn_shape(X.shape, axes)) if axes else X.size)
     key = (call_key(NAME) or draw_key()) if key is None else as_key(key)
-    return masked(X, p, key, checks.span(start, X.size), relu)
+    return masked(X, Mask(p, key, start, axes), relu)
 
 
 def check_floating(X: Array) -> None:
@@ -82,13 +90,13 @@ def keep_mask(
     return mx.np.array(kernel.keep_mask(shape, dropout, key, start), "bool", ctx=ctx)
 
 
-def masked(X: Array, p: float, key: Key, start: int = 0, relu: bool = False) -> Array:
-    """X, or max(X, 0), through the mask of `key`: `dropout_layer` after its checks."""
+def masked(X: Array, mask: Mask, relu: bool = False) -> Array:
+    """X, or max(X, 0), through a mask: `dropout_layer` after its checks."""
     if X.size == 0:
         return X
-    if p == 0.0:
+    if mask.p == 0.0:
         return rectified(X) if relu else X
-    return (ops.recorded if mx.autograd.is_recording() else ops.drop)(X, p, key, start, relu)
+    return (ops.recorded if mx.autograd.is_recording() else ops.drop)(X, mask, relu)
 
 
 def rectified(X: Array) -> Array:

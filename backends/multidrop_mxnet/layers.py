@@ -10,6 +10,7 @@ from mxnet import gluon
 
 from multidrop import checks
 from multidrop.keys import Key, layer_key
+from multidrop.masks import Mask
 
 from . import ops
 from .functional import NAME, Array, check_floating, draw_key, masked, rectified
@@ -26,6 +27,7 @@ class Dropout(gluon.HybridBlock):
 
     Args:
         rate: the probability that an element is dropped, in [0, 1].
+        axes: along which one decision holds for all elements, as (2, 3) for the channels of images (n, c, h, w).
         seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by MXNet's generator.
         **kwargs: `prefix` and `params` of `gluon.Block`.
 
@@ -33,30 +35,37 @@ class Dropout(gluon.HybridBlock):
         ValueError: for a bad probability or seed.
     """
 
-    def __init__(self, rate: float = 0.5, *, seed: int | Key | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, rate: float = 0.5, axes: tuple[int, ...] = (), *, seed: int | Key | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.rate = checks.probability("rate", rate)
-        key = layer_key(NAME, seed)
+        self.rate, self.axes = checks.probability("rate", rate), tuple(axes)
+        self._key_by(layer_key(NAME, seed))
+
+    def _key_by(self, key: Key | None) -> None:
+        """Starts the layer's stream at `key`; None: it is to follow MXNet's generator."""
         self.stream = None if key is None else StreamParameter(self.prefix + "stream", key)
         if self.stream is not None:
             self.params.update({self.stream.name: self.stream})
 
     def forward(self, X: Array | mx.sym.Symbol) -> Array | mx.sym.Symbol:
         if isinstance(X, mx.sym.Symbol):
-            return ops.symbol(X, self.rate, None if self.stream is None else self.stream.var())
+            return ops.symbol(X, self.rate, None if self.stream is None else self.stream.var(), self.axes)
         check_floating(X)
-        return masked(X, self.rate, self._next_key(X.ctx)) if mx.autograd.is_training() else X
+        return masked(X, self._next_mask(X)) if mx.autograd.is_training() else X
 
     def after_relu(self, X: Array) -> Array:
         """The layer's output for max(X, 0), in one pass."""
         check_floating(X)
-        return masked(X, self.rate, self._next_key(X.ctx), relu=True) if mx.autograd.is_training() else rectified(X)
+        return masked(X, self._next_mask(X), relu=True) if mx.autograd.is_training() else rectified(X)
 
-    def _next_key(self, ctx: mx.Context) -> Key:
-        return draw_key() if self.stream is None else self.stream.next(ctx)
+    def _next_mask(self, X: Array) -> Mask:
+        key = draw_key() if self.stream is None else self.stream.next(X.ctx)
+        return Mask(self.rate, key, 0, checks.axes(self.axes, X.ndim))
 
     def __repr__(self) -> str:
-        return f"Dropout(p = {self.rate}" + ("" if self.stream is None else f", seed = {self.stream.key.seed}") + ")"
+        seed = "" if self.stream is None else f", seed={self.stream.key.seed}"
+        return f"Dropout(p = {self.rate}, axes={self.axes}{seed})"
 
 
 class StreamParameter(gluon.Parameter):

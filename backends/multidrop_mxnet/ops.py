@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 from mxnet.base import _LIB, MXCallbackList, c_handle_array, check_call
 
-from multidrop import kernel
+from multidrop import checks, kernel
 from multidrop.kernel import memory
 from multidrop.keys import Key
+from multidrop.masks import Mask
 
 # At exit MXNet ends the threads that run custom operators, and then waits, forever, for those still queued.
 atexit.register(mx.nd.waitall)
@@ -35,20 +36,24 @@ NAMES: dict[Any, str] = {np.dtype(name): name for name in ("float16", "float32",
 NAMES |= {dtype.type: name for dtype, name in NAMES.items()}
 
 
-def drop(X: Array, p: float, key: Key, start: int = 0, relu: bool = False) -> Array:
-    """X, or max(X, 0), through the mask of `key`, without a gradient: a new array of X's kind."""
+def drop(X: Array, mask: Mask, relu: bool = False) -> Array:
+    """X, or max(X, 0), through a mask, without a gradient: a new array of X's kind."""
     with mx.util.np_shape(True):  # without it, () means an unknown shape
         if X.ctx.device_type == "cpu":
             Y = _empty_like(X)
-            drop_into(Y, X, p, key, start, relu)
+            drop_into(Y, X, mask, relu)
         else:
-            Y = _drop_on_device(X, p, key, start, relu)
+            Y = _drop_on_device(X, mask, relu)
         return Y.as_np_ndarray() if isinstance(X, mx.np.ndarray) else Y
 
 
-def drop_into(Y: Array, X: Array, p: float, key: Key, start: int = 0, relu: bool = False) -> None:
+def drop_into(Y: Array, X: Array, mask: Mask, relu: bool = False) -> None:
     """By the fused kernel, from address to address."""
     X.wait_to_read()
+    p, key, start, axes = mask
+    if axes:
+        kernel.dropout(_view(X), p, key, start, _view(Y), axes=axes, relu=relu)
+        return
     kernel.drop(_address(X), _address(Y), X.size, NAMES[X.dtype], p, key, start, relu=relu)
 
 
@@ -64,28 +69,35 @@ def _address(array: Array) -> int:
     return pointer.value or 0
 
 
-def _drop_on_device(X: Array, p: float, key: Key, start: int, relu: bool = False) -> mx.nd.NDArray:
+def _view(X: Array) -> npt.NDArray[Any]:
+    """An array's memory as NumPy has it."""
+    dtype = np.dtype(X.dtype)
+    memory = (ctypes.c_byte * (X.size * dtype.itemsize)).from_address(_address(X))
+    return np.frombuffer(memory, dtype).reshape(X.shape)
+
+
+def _drop_on_device(X: Array, mask: Mask, relu: bool = False) -> mx.nd.NDArray:
     """By way of the host."""
-    Y = kernel.dropout(X.asnumpy(), p, key, start, relu=relu)
+    Y = kernel.dropout(X.asnumpy(), mask.p, mask.key, mask.start, axes=mask.axes, relu=relu)
     return mx.nd.from_numpy(Y, zero_copy=False).as_in_context(X.ctx)
 
 
-def recorded(X: Array, p: float, key: Key, start: int = 0, relu: bool = False) -> Array:
+def recorded(X: Array, mask: Mask, relu: bool = False) -> Array:
     """`drop`, recorded for autograd. The gradient of a dropout is the same dropout of the gradient, so that the
-    backward pass keeps p, key and start, and nothing else; after a ReLU, it keeps the output.
+    backward pass keeps the mask's name and nothing else; after a ReLU, it keeps the output.
 
     It does what `mx.autograd.Function` does, whose gradient goes through a new array and cannot be added to what is
     there (`grad_req="add"`).
     """
     with mx.autograd.pause(train_mode=mx.autograd.is_training()):
-        Y = drop(X, p, key, start, relu)
+        Y = drop(X, mask, relu)
     number = next(_numbers)
     states = (c_void_p * 2)(number, number)
     record = MXCallbackList(2, _CALLBACKS, ctypes.cast(states, POINTER(c_void_p)))
     if relu:  # detached, for the output itself holds what is recorded here
-        gradient = partial(_assign_relu_gradient, Y=Y.detach().as_nd_ndarray(), p=p)
+        gradient = partial(_assign_relu_gradient, Y=Y.detach().as_nd_ndarray(), p=mask.p)
     else:
-        gradient = partial(assign, p=p, key=key, start=start)
+        gradient = partial(assign, mask=mask)
     _recorded[number] = gradient, record
     inputs, outputs = c_handle_array([X]), c_handle_array([Y])
     check_call(_LIB.MXCustomFunctionRecord(1, inputs, 1, outputs, ctypes.byref(record)))
@@ -122,16 +134,16 @@ _CALLBACKS = ctypes.cast(_callbacks, POINTER(_Callback))
 _REQUESTS = ("null", "write", "inplace", "add")
 
 
-def assign(target: Array, request: str, X: Array, p: float, key: Key, start: int = 0) -> None:
+def assign(target: Array, request: str, X: Array, mask: Mask) -> None:
     """X through the mask, written or added to `target`, as `request` says."""
     if request == "null" or X.size == 0:
         return
     if request == "add":
-        target[:] = target + drop(X, p, key, start)
+        target[:] = target + drop(X, mask)
     elif X.ctx.device_type == "cpu":
-        drop_into(target, X, p, key, start)
+        drop_into(target, X, mask)
     else:
-        target[:] = _drop_on_device(X, p, key, start)
+        target[:] = _drop_on_device(X, mask)
 
 
 def _assign_relu_gradient(target: Array, request: str, dY: Array, Y: Array, p: float) -> None:
@@ -175,14 +187,15 @@ def _words(key: Key) -> npt.NDArray[np.int64]:
     return np.array([key.seed, key.call], np.uint64).view(np.int64)
 
 
-def symbol(X: mx.sym.Symbol, p: float, stream: mx.sym.Symbol | None) -> mx.sym.Symbol:
+def symbol(X: mx.sym.Symbol, p: float, stream: mx.sym.Symbol | None, axes: tuple[int, ...] = ()) -> mx.sym.Symbol:
     """The node of a hybridized net: X through the next mask of a stream, or without one, through a mask that MXNet's
     generator names; X itself in evaluation mode."""
     keyed = stream is not None
     if stream is None:
         stream = mx.sym.random.randint(0, 2**32, shape=(2,), dtype="int64")
     plain, stream = (x.as_nd_ndarray() if isinstance(x, mx.sym.np._Symbol) else x for x in (X, stream))
-    Y = mx.sym.Custom(plain, stream, p=repr(p), keyed=int(keyed), op_type="multidrop_dropout")[0]
+    settings = {"p": repr(p), "keyed": int(keyed), "axes": " ".join(map(str, axes))}
+    Y = mx.sym.Custom(plain, stream, **settings, op_type="multidrop_dropout")[0]
     return Y if plain is X else Y.as_np_ndarray()
 
 
@@ -191,9 +204,9 @@ class _DropoutProp(mx.operator.CustomOpProp):
     """Has two outputs: the result, and the position that it was drawn at, which alone the gradient needs. A stream is
     an auxiliary state, which the engine lets one run change after the other, in the order of the program."""
 
-    def __init__(self, p: str, keyed: str) -> None:
+    def __init__(self, p: str, keyed: str, axes: str) -> None:
         super().__init__(need_top_grad=True)
-        self.p, self.keyed = float(p), keyed == "1"
+        self.p, self.keyed, self.axes = float(p), keyed == "1", tuple(map(int, axes.split()))
 
     def list_arguments(self) -> list[str]:
         return ["data"] if self.keyed else ["data", "words"]
@@ -216,13 +229,13 @@ class _DropoutProp(mx.operator.CustomOpProp):
         return [out_grad[0], out_data[1]]
 
     def create_operator(self, ctx: Any, in_shapes: Any, in_dtypes: Any) -> _Dropout:
-        return _Dropout(self.p)
+        return _Dropout(self.p, checks.axes(self.axes, len(in_shapes[0])))
 
 
 class _Dropout(mx.operator.CustomOp):
-    def __init__(self, p: float) -> None:
+    def __init__(self, p: float, axes: tuple[int, ...]) -> None:
         super().__init__()
-        self.p = p
+        self.p, self.axes = p, axes
 
     def forward(
         self, is_train: bool, req: list[str], in_data: list[Array], out_data: list[Array], aux: list[Array]
@@ -256,4 +269,4 @@ class _Dropout(mx.operator.CustomOp):
         if self.p == 0.0:
             self.assign(target, request, X)
         else:
-            assign(target, request, X, self.p, key)
+            assign(target, request, X, Mask(self.p, key, 0, self.axes))

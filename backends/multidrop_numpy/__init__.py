@@ -5,6 +5,7 @@ NumPy has no autograd, so that each layer's `backward` is written out by hand.
 
 from numpy import __version__ as version
 
+from .conversion import convert, restore
 from .functional import NAME as name
 from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy
 from .layers import Dropout, Flatten, Layer, Linear, ReLU, Sequential
@@ -23,12 +24,14 @@ __all__ = [
     "Sequential",
     "Trainer",
     "concise_net",
+    "convert",
     "draw_key",
     "dropout_layer",
     "get_state",
     "keep_mask",
     "name",
     "relu_dropout",
+    "restore",
     "set_state",
     "tensor",
     "to_numpy",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -30,7 +32,13 @@ def draw_key() -> Key:
 
 
 def dropout_layer(
-    X: npt.ArrayLike, dropout: float, key: int | Key | None = None, *, start: int = 0, out: Array | None = None
+    X: npt.ArrayLike,
+    dropout: float,
+    key: int | Key | None = None,
+    *,
+    start: int = 0,
+    axes: int | Sequence[int] = (),
+    out: Array | None = None,
 ) -> Array:
     """`multidrop.dropout_layer` for arrays. Its gradient is the same function: `dropout_layer(dY, dropout, key)` is
     the gradient with respect to X, where dY is the one with respect to the output.
@@ -40,16 +48,18 @@ def dropout_layer(
         dropout: p, in [0, 1].
         key: what names the mask; without one, the next after `manual_seed`, or one from NumPy's global generator.
         start: the index of X's first element.
+        axes: along which one decision holds for all elements.
         out: where to write the result, an array of X's shape and type; may be X.
 
     Returns:
         `out`, or an array of X's shape and type; X itself at p = 0 without `out`.
 
     Raises:
-        ValueError: for a bad probability, key, start or `out`.
+        ValueError: for a bad probability, key, start, axes or `out`.
         TypeError: for an array that is not floating.
     """
-    return kernel.dropout(*_checked(X, dropout, key, start), out)
+    X, p, key, start = _checked(X, dropout, key, start)
+    return kernel.dropout(X, p, key, start, out, axes=checks.axes(axes, X.ndim))
 
 
 def relu_dropout(
@@ -65,7 +75,7 @@ def _checked(X: npt.ArrayLike, dropout: float, key: int | Key | None, start: int
     checks.floating(X.dtype.name, 'X.astype("float32")')
     p = checks.probability("dropout", dropout)
     key = (call_key(NAME) or draw_key()) if key is None else as_key(key)
-    return X, p, key, checks.span(start, X.size)
+    return X, p, key, start
 
 
 def relu(x: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -110,15 +110,17 @@ class Dropout(Layer):
 
     Args:
         p: the probability that an element is dropped, in [0, 1].
+        axes: along which one decision holds for all elements, as (2, 3) for the channels of images (n, c, h, w).
         seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by NumPy's global generator.
 
     Raises:
         ValueError: for a bad probability or seed.
     """
 
-    def __init__(self, p: float = 0.5, *, seed: int | Key | None = None) -> None:
+    def __init__(self, p: float = 0.5, axes: int | Sequence[int] = (), *, seed: int | Key | None = None) -> None:
         super().__init__()
         self.p = checks.probability("p", p)
+        self.axes = axes
         key = layer_key(NAME, seed)
         self.stream = None if key is None else Stream(key)
         self._key: Key | None = None
@@ -139,15 +141,18 @@ class Dropout(Layer):
         if not self.training:
             return np.maximum(X, 0) if relu else X
         self._key = draw_key() if self.stream is None else self.stream.next()
-        return kernel.dropout(X, self.p, self._key, relu=relu)
+        return self._dropout(X, self._key, relu)
 
     def backward(self, dY: Array) -> Array:
         if self._Y is not None:
             return kernel.relu_gradient(dY, self._Y, 0.0 if self._key is None else self.p)
-        return dY if self._key is None else kernel.dropout(dY, self.p, self._key)
+        return dY if self._key is None else self._dropout(dY, self._key, relu=False)
+
+    def _dropout(self, X: Array, key: Key, relu: bool) -> Array:
+        return kernel.dropout(X, self.p, key, axes=checks.axes(self.axes, X.ndim), relu=relu)
 
     def __repr__(self) -> str:
-        return f"Dropout(p={self.p})"
+        return f"Dropout(p={self.p}" + (f", axes={self.axes})" if self.axes else ")")
 
 
 class Sequential(Layer):

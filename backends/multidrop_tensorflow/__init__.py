@@ -4,9 +4,10 @@ import keras
 import tensorflow as tf
 from tensorflow import __version__ as version
 
+from .conversion import convert, restore
 from .functional import NAME as name
 from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy
-from .layers import Dropout
+from .layers import AlphaDropout, Dropout, SpatialDropout1D, SpatialDropout2D, SpatialDropout3D
 from .net import Net, concise_net, get_state, set_state
 from .training import Trainer
 
@@ -15,16 +16,22 @@ from .training import Trainer
 types = (tf.Tensor, tf.Variable, keras.Variable, keras.KerasTensor, keras.layers.Layer)
 
 __all__ = [
+    "AlphaDropout",
     "Dropout",
     "Net",
+    "SpatialDropout1D",
+    "SpatialDropout2D",
+    "SpatialDropout3D",
     "Trainer",
     "concise_net",
+    "convert",
     "draw_key",
     "dropout_layer",
     "get_state",
     "keep_mask",
     "name",
     "relu_dropout",
+    "restore",
     "set_state",
     "tensor",
     "to_numpy",

@@ -14,8 +14,9 @@ from typing import Any
 import numpy.typing as npt
 import tensorflow as tf
 
-from multidrop import checks
+from multidrop import checks, masks
 from multidrop.keys import Key, Stream, as_key, on_manual_seed
+from multidrop.masks import Mask
 
 from . import native, ops
 
@@ -46,7 +47,9 @@ def draw_key() -> Key:
 
 
 @tf.autograph.experimental.do_not_convert
-def dropout_layer(X: Any, dropout: float, key: int | Key | None = None, *, start: int = 0) -> tf.Tensor:
+def dropout_layer(
+    X: Any, dropout: float, key: int | Key | None = None, *, start: int = 0, axes: int | Sequence[int] = ()
+) -> tf.Tensor:
     """`multidrop.dropout_layer` for tensors, differentiable any number of times; eager, in a `tf.function` or under
     XLA.
 
@@ -61,31 +64,46 @@ def dropout_layer(X: Any, dropout: float, key: int | Key | None = None, *, start
         dropout: p, in [0, 1].
         key: what names the mask; without one, the next after `multidrop.manual_seed`, or one from `tf.random`.
         start: the index of X's first element.
+        axes: along which one decision holds for all elements.
 
     Returns:
         A tensor of X's shape and type; X itself at p = 0.
 
     Raises:
-        ValueError: for a bad probability, key or start.
+        ValueError: for a bad probability, key, start or axes.
         TypeError: for a tensor that is not floating.
         RuntimeError: without a key in a function that `tf.recompute_grad` runs again for its gradient.
     """
-    return _dropout(X, dropout, key, start, relu=False)
+    return _dropout(X, dropout, key, start, axes, relu=False)
 
 
 @tf.autograph.experimental.do_not_convert
 def relu_dropout(X: Any, dropout: float, key: int | Key | None = None, *, start: int = 0) -> tf.Tensor:
     """`multidrop.relu_dropout` for tensors; args, result and errors are those of `dropout_layer`. In a traced program
     it is a ReLU and a dropout, which writes over what the ReLU gave it."""
-    return _dropout(X, dropout, key, start, relu=True)
+    return _dropout(X, dropout, key, start, (), relu=True)
 
 
-def _dropout(X: Any, dropout: float, key: int | Key | None, start: int, relu: bool) -> tf.Tensor:
+def _dropout(
+    X: Any, dropout: float, key: int | Key | None, start: int, axes: int | Sequence[int], relu: bool
+) -> tf.Tensor:
     X = tensor(X)
     check_floating(X)
-    p = checks.probability("dropout", dropout)
+    p, axes = checks.probability("dropout", dropout), axes_of(X, axes)
+    shape = X.shape
+    count = math.prod(masks.drawn_shape(tuple(shape), axes)) if shape.is_fully_defined() else 0
+    start = checks.span(start, count)
     position = _calls.next() if key is None else as_key(key)
-    return (masked_relu if relu else masked)(X, p, position, checks.span(start, X.shape.num_elements() or 0))
+    return (masked_relu if relu else masked)(X, Mask(p, position, start, axes))
+
+
+def axes_of(X: tf.Tensor, axes: int | Sequence[int]) -> tuple[int, ...]:
+    """Axes of X, each counted from the first."""
+    if axes != () and X.shape.rank is None:
+        raise ValueError(
+            f"axes: expected a tensor whose number of dimensions is known; got axes {axes} of one that is not"
+        )
+    return checks.axes(axes, X.shape.rank or 0)
 
 
 def check_floating(X: tf.Tensor) -> None:
@@ -107,34 +125,28 @@ def keep_mask(shape: int | Sequence[int] | tf.Tensor, dropout: float, key: int |
     return ops.keep_mask(sizes, p, position, checks.span(start, math.prod(sizes)))
 
 
-def masked(X: tf.Tensor, p: float, position: Key | tf.Tensor, start: int = 0) -> tf.Tensor:
-    """X through the mask at `position`: `dropout_layer` after its checks.
+def masked(X: tf.Tensor, mask: Mask) -> tf.Tensor:
+    """X through a mask: `dropout_layer` after its checks.
 
     The gradient of a dropout is the same dropout of the gradient, so that the backward pass keeps the position and
     nothing else, and can be differentiated again.
     """
-    if p == 0.0:
+    if mask.p == 0.0:
         return X
-    drop: Callable[..., tf.Tensor]
-    if tf.executing_eagerly() or ops.under_xla() or not native.available():
-        drop = ops.drop
-    else:
+    drop: Callable[..., tf.Tensor] = ops.drop
+    if not (tf.executing_eagerly() or mask.axes or ops.under_xla()) and native.available():
         drop = native.dropout
-        position = ops.position_of(position) if isinstance(position, Key) else position
-
-    def gradient(dY: tf.Tensor) -> tf.Tensor:
-        return masked(dY, p, position, start)
-
-    return _with_gradient(X, lambda X: drop(X, p, position, start), gradient)
+        if isinstance(mask.key, Key):
+            mask = mask._replace(key=ops.position_of(mask.key))
+    return _with_gradient(X, lambda X: drop(X, mask), lambda dY: masked(dY, mask))
 
 
-def masked_relu(X: tf.Tensor, p: float, position: Key | tf.Tensor, start: int = 0) -> tf.Tensor:
-    """max(X, 0) through the mask at `position`. The backward pass keeps the output, which what follows mostly keeps
-    anyway."""
-    if p == 0.0 or not (tf.executing_eagerly() and ops.on_host(X)):
-        return masked(tf.nn.relu(X), p, position, start)
-    Y = ops.drop(X, p, position, start, relu=True)
-    return _with_gradient(X, lambda X: Y, lambda dY: _gated(dY, Y, p))
+def masked_relu(X: tf.Tensor, mask: Mask) -> tf.Tensor:
+    """max(X, 0) through a mask. The backward pass keeps the output, which what follows mostly keeps anyway."""
+    if mask.p == 0.0 or not (tf.executing_eagerly() and ops.on_host(X)):
+        return masked(tf.nn.relu(X), mask)
+    Y = ops.drop(X, mask, relu=True)
+    return _with_gradient(X, lambda X: Y, lambda dY: _gated(dY, Y, mask.p))
 
 
 def _gated(dY: tf.Tensor, Y: tf.Tensor, p: float) -> tf.Tensor:

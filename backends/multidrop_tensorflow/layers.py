@@ -1,7 +1,9 @@
-"""The dropout layer as a Keras layer."""
+"""The dropout layers as Keras layers: each takes the place of Keras' of the same name."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -9,9 +11,10 @@ import tensorflow as tf
 
 from multidrop import checks
 from multidrop.keys import Key, layer_key
+from multidrop.masks import Mask
 
 from . import ops
-from .functional import NAME, check_floating, masked
+from .functional import NAME, axes_of, check_floating, masked
 
 if keras.config.backend() != "tensorflow":
     raise ImportError(
@@ -20,38 +23,33 @@ if keras.config.backend() != "tensorflow":
     )
 
 
-@keras.saving.register_keras_serializable(package="multidrop")
-class Dropout(keras.layers.Layer):
-    """Zeroes each element with probability `rate` in training mode and scales the others by 1/(1 − rate); passes the
-    input on in evaluation mode. Like every Keras layer it first casts floating input to its own type.
+class _Dropout(keras.layers.Layer):
+    """What all of them are: active in training mode, where they take the next mask. Like every Keras layer they first
+    cast floating input to their own type.
 
     A keyed layer keeps its position as the weight `stream`, int64 (seed, call) as two's complement, so that saved
     weights carry it and a compiled step advances it; weights saved without one, such as those of a
     `keras.layers.Dropout`, load too and leave it as it is.
-
-    Args:
-        rate: p, the probability that an element is dropped, in [0, 1].
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
-        **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
-
-    Raises:
-        ValueError: for a bad probability or seed.
     """
 
-    def __init__(self, rate: float = 0.5, *, seed: int | Key | None = None, **kwargs: Any) -> None:
+    def __init__(self, rate: float, seed: int | Key | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.rate = checks.probability("rate", rate)
         self.supports_masking = True
-        self._key = layer_key(NAME, seed)
-        self.stream = None if self._key is None else self._add_stream(self._key)
+        self._key_by(layer_key(NAME, seed))
 
-    def _add_stream(self, key: Key) -> keras.Variable:
+    def _key_by(self, key: Key | None) -> None:
+        """Starts the layer's stream at `key`; None: it is to follow `tf.random`."""
+
         def initial(shape: Any, dtype: Any) -> tf.Tensor:
-            return ops.position_of(key)
+            return ops.position_of(key or Key(0))
 
-        return self.add_weight(
-            name="stream", shape=(2,), initializer=initial, dtype="int64", trainable=False, autocast=False
-        )
+        self._key = key
+        self.stream = None
+        if key is not None:
+            self.stream = self.add_weight(
+                name="stream", shape=(2,), initializer=initial, dtype="int64", trainable=False, autocast=False
+            )
 
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None) -> tf.Tensor:
@@ -62,10 +60,15 @@ class Dropout(keras.layers.Layer):
         return self._drop(inputs) if training else inputs
 
     def _drop(self, inputs: tf.Tensor) -> tf.Tensor:
-        return masked(inputs, self.rate, self._next_position())
+        return masked(inputs, self._next_mask(inputs))
 
-    def _next_position(self) -> tf.Tensor:
-        return ops.draw_position() if self.stream is None else ops.next_position(self.stream)
+    def _next_mask(self, inputs: tf.Tensor) -> Mask:
+        position = ops.draw_position() if self.stream is None else ops.next_position(self.stream)
+        return Mask(self.rate, position, 0, axes_of(inputs, self._axes(inputs)))
+
+    def _axes(self, inputs: tf.Tensor) -> tuple[int, ...]:
+        """Along which one decision holds for all elements."""
+        return ()
 
     def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
         """The call itself: it keeps nothing for the backward pass that recomputing would save."""
@@ -77,7 +80,7 @@ class Dropout(keras.layers.Layer):
 
     def load_own_variables(self, store: Any) -> None:
         """Takes the position from saved weights that have one."""
-        if store.keys():
+        if "0" in store and tuple(store["0"].shape) == (2,):
             super().load_own_variables(store)
 
     def get_config(self) -> dict[str, Any]:
@@ -86,9 +89,134 @@ class Dropout(keras.layers.Layer):
         return {**super().get_config(), "rate": self.rate, **key}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Dropout:
+    def from_config(cls, config: dict[str, Any]) -> _Dropout:
         """The layer that a `get_config` describes."""
         config = dict(config)
         if config.get("seed") is not None:
             config["seed"] = Key(config["seed"], config.pop("call", 0))
         return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="multidrop")
+class Dropout(_Dropout):
+    """Zeroes each element with probability `rate` in training mode and scales the others by 1/(1 − rate); passes the
+    input on in evaluation mode.
+
+    Args:
+        rate: p, the probability that an element is dropped, in [0, 1].
+        noise_shape: the shape that the mask is drawn for, before it is broadcast: of as many dimensions as the input
+            has, each 1, where one decision holds for all elements along it, or None (or the input's own size).
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
+
+    Raises:
+        ValueError: for a bad probability, shape or seed.
+    """
+
+    def __init__(
+        self,
+        rate: float = 0.5,
+        noise_shape: Sequence[int | None] | None = None,
+        seed: int | Key | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(rate, seed, **kwargs)
+        self.noise_shape = _checked_noise_shape(noise_shape)
+
+    def _axes(self, inputs: tf.Tensor) -> tuple[int, ...]:
+        if self.noise_shape is None:
+            return ()
+        fits = inputs.shape.rank == len(self.noise_shape) and all(
+            noise in (None, 1, size) or size is None
+            for noise, size in zip(self.noise_shape, inputs.shape.as_list(), strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"noise_shape: expected 1, None or the size of each dimension of the input, {tuple(inputs.shape)}; "
+                f"got {self.noise_shape}"
+            )
+        return tuple(axis for axis, size in enumerate(self.noise_shape) if size == 1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "noise_shape": self.noise_shape}
+
+
+def _checked_noise_shape(noise_shape: Any) -> tuple[int | None, ...] | None:
+    if noise_shape is None:
+        return None
+    sizes = () if isinstance(noise_shape, str) or not isinstance(noise_shape, Iterable) else tuple(noise_shape)
+    if not sizes or not all(size is None or (type(size) is int and size > 0) for size in sizes):
+        raise ValueError(f"noise_shape: expected integers above 0 or None, one a dimension; got {noise_shape!r}")
+    return sizes
+
+
+@keras.saving.register_keras_serializable(package="multidrop")
+class AlphaDropout(Dropout):
+    """Dropout for SELU networks: a dropped element becomes SELU's lower limit, and all are scaled and moved so that a
+    mean of 0 and a variance of 1 stay. Args and errors are those of `Dropout`. Source: G. Klambauer et al.,
+    "Self-normalizing neural networks", NeurIPS 30 (2017), section 2."""
+
+    def _drop(self, inputs: tf.Tensor) -> tf.Tensor:
+        mask = self._next_mask(inputs)
+        if mask.p in (0.0, 1.0):
+            return inputs if mask.p == 0.0 else inputs * 0.0
+        # a·x + a·α·p where kept, a·α·(p − 1) where dropped: a dropout of x + α, scaled and moved.
+        a = 1.0 / math.sqrt((1.0 - mask.p) * (1.0 + mask.p * ALPHA**2))
+        return masked(inputs + ALPHA, mask) * (a * (1.0 - mask.p)) + a * ALPHA * (mask.p - 1.0)
+
+
+ALPHA = 1.7580993408473766  # minus SELU's lower limit: its λ·α
+
+
+class _SpatialDropout(_Dropout):
+    """Drops whole channels in training mode.
+
+    Args:
+        rate: p, the probability that a channel is dropped, in [0, 1].
+        data_format: "channels_first" or "channels_last"; without one, that of Keras' configuration.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
+
+    Raises:
+        ValueError: for a bad probability, format or seed, and for an input of another number of dimensions.
+    """
+
+    spatial: int  # the number of dimensions besides those of batch and channels
+
+    def __init__(
+        self,
+        rate: float = 0.5,
+        data_format: str | None = None,
+        seed: int | Key | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(rate, seed, **kwargs)
+        chosen = data_format or keras.config.image_data_format()
+        self.data_format = checks.choice("data_format", chosen, ("channels_first", "channels_last"))
+        self.input_spec = keras.layers.InputSpec(ndim=self.spatial + 2)
+
+    def _axes(self, inputs: tf.Tensor) -> tuple[int, ...]:
+        first = 2 if self.data_format == "channels_first" else 1
+        return tuple(range(first, first + self.spatial))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "data_format": self.data_format}
+
+
+@keras.saving.register_keras_serializable(package="multidrop")
+class SpatialDropout1D(_SpatialDropout):
+    __doc__, spatial = _SpatialDropout.__doc__, 1
+
+    def __init__(self, rate: float = 0.5, seed: int | Key | None = None, **kwargs: Any) -> None:
+        kwargs.pop("data_format", None)  # Keras' has none: the channels come last
+        super().__init__(rate, "channels_last", seed, **kwargs)
+
+
+@keras.saving.register_keras_serializable(package="multidrop")
+class SpatialDropout2D(_SpatialDropout):
+    __doc__, spatial = _SpatialDropout.__doc__, 2
+
+
+@keras.saving.register_keras_serializable(package="multidrop")
+class SpatialDropout3D(_SpatialDropout):
+    __doc__, spatial = _SpatialDropout.__doc__, 3

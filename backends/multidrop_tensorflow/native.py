@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from multidrop import kernel
 from multidrop.keys import Key
+from multidrop.masks import Mask
 
 OP = "MultidropDropout"
 
@@ -32,24 +33,22 @@ def available() -> bool:
     return bool(_registered) and not others
 
 
-def dropout(X: tf.Tensor, p: float, position: tf.Tensor, start: int) -> tf.Tensor:
-    """A node of the graph that is being traced: X through the mask at a position.
+def dropout(X: tf.Tensor, mask: Mask) -> tf.Tensor:
+    """A node of the graph that is being traced.
 
     Args:
         X: float16, bfloat16, float32 or float64, of any shape.
-        p: the probability that an element is dropped, in (0, 1].
-        position: int64 (seed, call).
-        start: the index of X's first element.
+        mask: its mask, with a position for its key, and not shared along axes.
     """
     value = tf.compat.v1.AttrValue
     node = tf.compat.v1.get_default_graph().create_op(
         OP,
-        [X, position],
+        [X, mask.key],
         [X.dtype],
         attrs={
             "T": value(type=X.dtype.as_datatype_enum),
-            "p": value(i=int(np.float64(p).view(np.int64))),
-            "start": value(i=int(np.uint64(start).view(np.int64))),
+            "p": value(i=int(np.float64(mask.p).view(np.int64))),
+            "start": value(i=int(np.uint64(mask.start).view(np.int64))),
         },
     )
     return node.outputs[0]
@@ -59,7 +58,7 @@ def dropout(X: tf.Tensor, p: float, position: tf.Tensor, start: int) -> tf.Tenso
 def _gradient(node: tf.Operation, dY: tf.Tensor) -> list[tf.Tensor | None]:
     """The same dropout of the gradient."""
     p, start = np.int64(node.get_attr("p")).view(np.float64), np.int64(node.get_attr("start")).view(np.uint64)
-    return [dropout(dY, float(p), node.inputs[1], int(start)), None]
+    return [dropout(dY, Mask(float(p), node.inputs[1], int(start))), None]
 
 
 # Below: TensorFlow's C interface (tensorflow/c/ops.h, kernels.h). Handles are pointers to what it does not tell.

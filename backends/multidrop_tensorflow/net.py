@@ -19,6 +19,7 @@ from .functional import NAME, draw_key
 from .layers import Dropout
 
 
+@keras.saving.register_keras_serializable(package="multidrop")
 class Net(keras.Model):
     """Two hidden layers with ReLU and dropout; maps X of shape (n, …), num_inputs elements an example, to logits of
     shape (n, num_outputs).
@@ -42,6 +43,7 @@ class Net(keras.Model):
     ) -> None:
         architecture = Architecture(num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype)
         super().__init__(dtype=dtype)
+        self.architecture = architecture
         self.num_inputs = architecture.num_inputs
         self.is_training = is_training
         self.lin1, self.lin2, self.lin3 = _linear_layers(architecture)
@@ -51,6 +53,13 @@ class Net(keras.Model):
         self.dropout2 = Dropout(dropout2, seed=seeds.next("dropout"), dtype=dtype)
         _set_weights(self, weights)
         self.built = True
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` builds a net of the same sizes of; weights and streams are weights."""
+        names = ("num_inputs", "num_outputs", "num_hiddens1", "num_hiddens2", "dropout1", "dropout2", "dtype")
+        architecture = {name: getattr(self.architecture, name) for name in names}
+        seed = {} if self.dropout1.stream is None else {"seed": 0}  # the net is to have streams, which are then loaded
+        return {**architecture, "is_training": self.is_training, **seed}
 
     def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None) -> tf.Tensor:
         training = training if self.is_training else False
@@ -100,6 +109,13 @@ class FlatteningSequential(keras.Sequential):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.autocast = False  # to float32, whatever its layers are; the `Input` casts to its type
+
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` builds a net of the same sizes of; weights and streams are weights."""
+        names = ("num_inputs", "num_outputs", "num_hiddens1", "num_hiddens2", "dropout1", "dropout2", "dtype")
+        architecture = {name: getattr(self.architecture, name) for name in names}
+        seed = {} if self.dropout1.stream is None else {"seed": 0}  # the net is to have streams, which are then loaded
+        return {**architecture, "is_training": self.is_training, **seed}
 
     def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None, mask: Any = None) -> tf.Tensor:
         return super().call(tf.reshape(inputs, (-1, *self.input_shape[1:])), training=training, mask=mask)

@@ -20,21 +20,27 @@ import tensorflow as tf
 from multidrop import kernel, masks
 from multidrop.kernel import memory
 from multidrop.keys import Key
+from multidrop.masks import Mask
 
 PHILOX = 1  # the code for Philox4x32-10 of TensorFlow's own operators
 PLANE1 = 2**63  # plane 1 is bit 31 of the counter's second word: of the 64-bit block, the highest
 
 
-def drop(X: tf.Tensor, p: float, position: Key | tf.Tensor, start: int = 0, relu: bool = False) -> tf.Tensor:
-    """X, or max(X, 0), through the mask at `position`, without a gradient."""
+def drop(X: tf.Tensor, mask: Mask, relu: bool = False) -> tf.Tensor:
+    """X, or max(X, 0), through a mask, without a gradient."""
     if tf.executing_eagerly() and on_host(X):
-        return _drop_on_host(X, p, position if isinstance(position, Key) else key_at(position), start, relu)
-    X = tf.nn.relu(X) if relu else X
+        return _drop_on_host(X, mask, relu)
+    X, (p, position, start, axes) = tf.nn.relu(X) if relu else X, mask
     if isinstance(position, Key):
         position = position_of(position)
     compute = tf.float64 if X.dtype == tf.float64 else tf.float32
     scaled = tf.cast(tf.cast(X, compute) * tf.constant(masks.scale(p, compute.name), compute), X.dtype)
-    shape = tuple(X.shape) if X.shape.is_fully_defined() else tf.shape(X, tf.int64)
+    if X.shape.is_fully_defined():
+        shape: tuple[int, ...] | tf.Tensor = masks.drawn_shape(tuple(X.shape), axes)
+    else:
+        shape = tf.shape(X, tf.int64)
+        if axes:  # put together anew, as XLA can follow
+            shape = tf.stack([tf.constant(1, tf.int64) if n in axes else shape[n] for n in range(X.shape.rank)])
     return tf.where(keep_mask(shape, p, position, start), scaled, tf.zeros((), X.dtype))
 
 
@@ -43,10 +49,15 @@ def on_host(X: tf.Tensor) -> bool:
     return "CPU" in X.device and X.shape.num_elements() > 0
 
 
-def _drop_on_host(X: tf.Tensor, p: float, key: Key, start: int, relu: bool) -> tf.Tensor:
+def _drop_on_host(X: tf.Tensor, mask: Mask, relu: bool) -> tf.Tensor:
     """By the fused kernel, from address to address."""
+    (p, position, start, axes), name = mask, X.dtype.name
+    key = position if isinstance(position, Key) else key_at(position)
     Y = _empty_like(X)
-    kernel.drop(_address(X), _address_of(Y), Y.size, X.dtype.name, p, key, start, relu=relu)
+    if axes:
+        kernel.dropout(_view(X), p, key, start, Y, axes=axes, dtype=name, relu=relu)
+    else:
+        kernel.drop(_address(X), _address_of(Y), Y.size, name, p, key, start, relu=relu)
     return _tensor(Y, X.dtype)
 
 
@@ -73,7 +84,11 @@ def _address_of(room: npt.NDArray[Any]) -> int:
 
 
 def _address(X: tf.Tensor) -> int:
-    return _address_of(np.from_dlpack(tf.bitcast(X, tf.int16) if X.dtype == tf.bfloat16 else X))
+    return _address_of(_view(X))
+
+
+def _view(X: tf.Tensor) -> npt.NDArray[Any]:
+    return np.from_dlpack(tf.bitcast(X, tf.int16) if X.dtype == tf.bfloat16 else X)
 
 
 def keep_mask(shape: tuple[int, ...] | tf.Tensor, p: float, position: tf.Tensor, start: int) -> tf.Tensor:

@@ -3,25 +3,33 @@
 import torch
 from torch import __version__ as version
 
+from .conversion import convert, restore
 from .functional import NAME as name
 from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy
-from .layers import Dropout
+from .layers import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
 from .net import Net, concise_net, get_state, set_state
 from .training import Trainer
 
 types = (torch.Tensor, torch.nn.Parameter, torch.nn.Module)
 
 __all__ = [
+    "AlphaDropout",
     "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
+    "FeatureAlphaDropout",
     "Net",
     "Trainer",
     "concise_net",
+    "convert",
     "draw_key",
     "dropout_layer",
     "get_state",
     "keep_mask",
     "name",
     "relu_dropout",
+    "restore",
     "set_state",
     "tensor",
     "to_numpy",

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from multidrop import checks, kernel
+from multidrop import checks, kernel, masks
 from multidrop.keys import Key, as_key, on_manual_seed
+from multidrop.masks import Mask
 
 from . import ops
 from .ops import draw_key as draw_key
 
 NAME = "torch"
+
+Drop: TypeAlias = Callable[[Tensor, tuple[int, ...], bool], Tensor]
+"""What draws a mask and drops by it: (X, axes that share a decision, in place)."""
 
 
 def tensor(data: Any, dtype: str | None = None) -> Tensor:
@@ -31,7 +37,9 @@ def to_numpy(tensor: Tensor) -> npt.NDArray[Any]:
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
-def dropout_layer(X: Tensor, dropout: float, key: int | Key | None = None, *, start: int = 0) -> Tensor:
+def dropout_layer(
+    X: Tensor, dropout: float, key: int | Key | None = None, *, start: int = 0, axes: int | Sequence[int] = ()
+) -> Tensor:
     """`multidrop.dropout_layer` for tensors, differentiable any number of times.
 
     Args:
@@ -39,32 +47,160 @@ def dropout_layer(X: Tensor, dropout: float, key: int | Key | None = None, *, st
         dropout: p, in [0, 1].
         key: what names the mask; without one, the next after `multidrop.manual_seed`, or one from torch's generator.
         start: the index of X's first element.
+        axes: along which one decision holds for all elements.
 
     Returns:
         A tensor of X's shape, type and device; X itself at p = 0.
 
     Raises:
-        ValueError: for a bad probability, key or start.
+        ValueError: for a bad probability, key, start or axes.
         TypeError: for a tensor that is not floating.
         RuntimeError: without a key, in a backward pass after `multidrop.manual_seed`.
     """
-    return _dropout(X, dropout, key, start, relu=False)
+    return _dropout(X, dropout, key, start, axes, relu=False)
 
 
 def relu_dropout(X: Tensor, dropout: float, key: int | Key | None = None, *, start: int = 0) -> Tensor:
     """`multidrop.relu_dropout` for tensors; args, result and errors are those of `dropout_layer`. In a compiled
     program, and for `torch.func`, it is a ReLU and a dropout."""
-    return _dropout(X, dropout, key, start, relu=True)
+    return _dropout(X, dropout, key, start, (), relu=True)
 
 
-def _dropout(X: Tensor, dropout: float, key: int | Key | None, start: int, relu: bool) -> Tensor:
+def _dropout(
+    X: Tensor, dropout: float, key: int | Key | None, start: int, axes: int | Sequence[int], relu: bool
+) -> Tensor:
     X = tensor(X)
     check_floating(X)
-    p = checks.probability("dropout", dropout)
-    start = checks.span(start, X.numel())
+    p, axes = checks.probability("dropout", dropout), checks.axes(axes, X.ndim)
+    start = checks.span(start, math.prod(masks.drawn_shape(X.shape, axes)) if axes else X.numel())
     if key is None:
-        return masked_next(X, p, _calls.stream, _calls.keyed, start, relu=relu)
-    return masked(X, p, as_key(key), start, relu=relu)
+        return masked_next(X, Mask(p, _calls.stream, start, axes), _calls.keyed, relu=relu)
+    return masked(X, Mask(p, as_key(key), start, axes), relu=relu)
+
+
+def dropout(
+    X: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, drop: Drop | None = None
+) -> Tensor:
+    """In the place of `torch.nn.functional.dropout`.
+
+    Args:
+        X: tensor of any shape; float16, bfloat16, float32 or float64.
+        p: the probability that an element is dropped, in [0, 1].
+        training: whether anything is dropped.
+        inplace: whether the result is written over X.
+        drop: what draws the mask, a function of (X, axes, inplace); without one, the next mask after
+            `multidrop.manual_seed`, or by torch's generator.
+
+    Returns:
+        A tensor of X's shape and type; X itself outside of training.
+
+    Raises:
+        ValueError: for a bad probability.
+        TypeError: for a tensor that is not floating.
+    """
+    check_floating(X)
+    p = checks.probability("p", p)
+    return (drop or _drop_by(p))(X, (), inplace) if training else X
+
+
+def dropout1d(
+    X: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, drop: Drop | None = None
+) -> Tensor:
+    """In the place of `torch.nn.functional.dropout1d`: drops whole channels of (n, c, l) or (c, l). Args and result are
+    those of `dropout`.
+
+    Raises:
+        RuntimeError: for another number of dimensions.
+    """
+    if X.ndim not in (2, 3):
+        raise RuntimeError(f"dropout1d: Expected 2D or 3D input, (c, l) or (n, c, l), but received a {X.ndim}D input")
+    return _feature_dropout(X, p, training, inplace, drop, X.ndim == 3)
+
+
+def dropout2d(
+    X: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, drop: Drop | None = None
+) -> Tensor:
+    """In the place of `torch.nn.functional.dropout2d`: drops whole channels of (n, c, h, w). Args and result are those
+    of `dropout`. It warns, as torch's does, of another number of dimensions; three are taken for (n, c, l)."""
+    if X.ndim == 3:
+        warnings.warn(
+            "dropout2d: Received a 3D input, which is taken for (n, c, l), as torch takes it, and not for (c, h, w); "
+            "use dropout1d for (n, c, l), and unsqueeze(0) for (c, h, w)",
+            stacklevel=2,
+        )
+    elif X.ndim != 4:
+        _warn_of("dropout2d", X.ndim, "3D or 4D")
+    return _feature_dropout(X, p, training, inplace, drop, True)
+
+
+def dropout3d(
+    X: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, drop: Drop | None = None
+) -> Tensor:
+    """In the place of `torch.nn.functional.dropout3d`: drops whole channels of (n, c, d, h, w) or (c, d, h, w). Args
+    and result are those of `dropout`. It warns, as torch's does, of another number of dimensions."""
+    if X.ndim not in (4, 5):
+        _warn_of("dropout3d", X.ndim, "4D or 5D")
+    return _feature_dropout(X, p, training, inplace, drop, X.ndim != 4)
+
+
+def alpha_dropout(
+    X: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False, *, drop: Drop | None = None
+) -> Tensor:
+    """In the place of `torch.nn.functional.alpha_dropout`. Args and result are those of `dropout`."""
+    return _alpha_dropout(X, p, training, inplace, drop, ())
+
+
+def feature_alpha_dropout(
+    X: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False, *, drop: Drop | None = None
+) -> Tensor:
+    """In the place of `torch.nn.functional.feature_alpha_dropout`: the same for whole channels, of (n, c, …)."""
+    return _alpha_dropout(X, p, training, inplace, drop, _spatial(X))
+
+
+def _feature_dropout(X: Tensor, p: float, training: bool, inplace: bool, drop: Drop | None, batched: bool) -> Tensor:
+    check_floating(X)
+    p = checks.probability("p", p)
+    if not training:
+        return X
+    return (drop or _drop_by(p))(X, _spatial(X, 2 if batched else 1), inplace)
+
+
+def _spatial(X: Tensor, first: int = 2) -> tuple[int, ...]:
+    """The axes after those of the batch and the channels."""
+    if X.ndim < first:
+        raise RuntimeError(f"X: expected a batch and channels, at least {first} dimensions; got {X.ndim}")
+    return tuple(range(first, X.ndim))
+
+
+def _alpha_dropout(
+    X: Tensor, p: float, training: bool, inplace: bool, drop: Drop | None, axes: tuple[int, ...]
+) -> Tensor:
+    """a·x + a·α·p where kept and a·α·(p − 1) where dropped: a dropout of x + α, scaled and moved."""
+    check_floating(X)
+    p = checks.probability("p", p)
+    if not training or p == 0.0:
+        return X
+    if p == 1.0:
+        return X.mul_(0.0) if inplace else X * 0.0
+    a = 1.0 / math.sqrt((1.0 - p) * (1.0 + p * ALPHA**2))
+    Y = (drop or _drop_by(p))(X + ALPHA, axes, False) * (a * (1.0 - p)) + a * ALPHA * (p - 1.0)
+    return X.copy_(Y) if inplace else Y
+
+
+ALPHA = 1.7580993408473766  # minus SELU's lower limit: its λ·α
+
+
+def _drop_by(p: float) -> Drop:
+    """What draws the masks of calls without a key."""
+
+    def drop(X: Tensor, axes: tuple[int, ...], inplace: bool) -> Tensor:
+        return masked_next(X, Mask(p, _calls.stream, 0, axes), _calls.keyed, inplace=inplace)
+
+    return drop
+
+
+def _warn_of(name: str, ndim: int, expected: str) -> None:
+    warnings.warn(f"{name}: Received a {ndim}-D input, which torch means to give up; expected {expected}", stacklevel=3)
 
 
 def check_floating(X: Tensor) -> None:
@@ -80,84 +216,84 @@ def keep_mask(
     return torch.from_numpy(kernel.keep_mask(shape, dropout, key, start)).to(device)
 
 
-def masked(X: Tensor, p: float, key: Key, start: int = 0, *, relu: bool = False) -> Tensor:
-    """X, or max(X, 0), through the mask of `key`: `dropout_layer` after its checks."""
-    if p == 0.0:
+def masked(X: Tensor, mask: Mask, *, relu: bool = False) -> Tensor:
+    """X, or max(X, 0), through a mask: `dropout_layer` after its checks."""
+    if mask.p == 0.0:
         return torch.relu(X) if relu else X
     if torch.compiler.is_compiling():
-        return ops.dropout(torch.relu(X) if relu else X, ops.position_of(key), p, start)
-    return _differentiable(X, p, key, start, False, relu=relu)
+        return _in_program(X, mask._replace(key=ops.position_of(mask.key)), relu)
+    return _differentiable(X, mask, False, relu=relu)
 
 
-def masked_next(
-    X: Tensor, p: float, stream: Tensor, keyed: bool, start: int = 0, *, inplace: bool = False, relu: bool = False
-) -> Tensor:
-    """X, or max(X, 0), through the next mask of a stream, or where that is not keyed, one that torch's generator
-    names."""
+def masked_next(X: Tensor, mask: Mask, keyed: bool, *, inplace: bool = False, relu: bool = False) -> Tensor:
+    """X, or max(X, 0), through the next mask of a stream, which `mask` has for its key; or where that is not keyed, one
+    that torch's generator names."""
     if torch.compiler.is_compiling():
-        position = ops.take(stream, keyed)
-        X = torch.relu(X) if relu else X
-        Y = X if p == 0.0 else ops.dropout(X, position, p, start)
+        Y = _in_program(X, mask._replace(key=ops.take(mask.key, keyed)), relu)
         return X.copy_(Y) if inplace else Y
-    key = ops.next_key(stream) if keyed else draw_key()
-    if p == 0.0:
+    key = ops.next_key(mask.key) if keyed else draw_key()
+    if mask.p == 0.0:
         return torch.relu(X) if relu else X
-    return _differentiable(X, p, key, start, True, inplace, relu)
+    return _differentiable(X, mask._replace(key=key), True, inplace, relu)
 
 
-def _differentiable(
-    X: Tensor, p: float, key: Key, start: int, random: bool, inplace: bool = False, relu: bool = False
-) -> Tensor:
-    """X through the mask of `key`, by what costs least where it is called: torch's own functions for transforms take
-    five times as long as those for a plain backward pass, and these as long as a small dropout itself."""
+def _in_program(X: Tensor, mask: Mask, relu: bool) -> Tensor:
+    """By the operator, in a program that is compiled; the mask has a position for its key."""
+    X = torch.relu(X) if relu else X
+    return X if mask.p == 0.0 else ops.dropout(X, mask.key, mask.p, mask.start, mask.axes)
+
+
+def _differentiable(X: Tensor, mask: Mask, random: bool, inplace: bool = False, relu: bool = False) -> Tensor:
+    """X through a mask, by what costs least where it is called: torch's own functions for transforms take five times as
+    long as those for a plain backward pass, and these as long as a small dropout itself."""
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        Y = _Transformed.apply(torch.relu(X) if relu else X, p, key, start, random)
+        Y = _Transformed.apply(torch.relu(X) if relu else X, mask, random)
         return X.copy_(Y) if inplace else Y
     if X.requires_grad and torch.is_grad_enabled():
         if relu:
-            return _Rectified.apply(X, p, key, start)
-        return (_MaskedInPlace if inplace else _Masked).apply(X, p, key, start, random)
-    return ops.drop_(X, p, key, start) if inplace else ops.drop(X, p, key, start, relu)
+            return _Rectified.apply(X, mask)
+        return (_MaskedInPlace if inplace else _Masked).apply(X, mask, random)
+    return ops.drop_(X, mask) if inplace else ops.drop(X, mask, relu)
 
 
 class _Masked(torch.autograd.Function):
-    """The gradient of a dropout is the same dropout of the gradient, so that the backward pass keeps p and the key
+    """The gradient of a dropout is the same dropout of the gradient, so that the backward pass keeps the mask's name
     and nothing else, and can be differentiated again."""
 
     @staticmethod
-    def forward(ctx: Any, X: Tensor, *arguments: Any) -> Tensor:
-        ctx.arguments = arguments
-        return ops.drop(X, *arguments[:3])
+    def forward(ctx: Any, X: Tensor, mask: Mask, random: bool) -> Tensor:
+        ctx.mask, ctx.random = mask, random
+        return ops.drop(X, mask)
 
     @staticmethod
-    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor, None, None, None, None]:
-        return _differentiable(dY, *ctx.arguments), None, None, None, None
+    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor, None, None]:
+        return _differentiable(dY, ctx.mask, ctx.random), None, None
 
 
 class _MaskedInPlace(_Masked):
     """The same, over its input."""
 
     @staticmethod
-    def forward(ctx: Any, X: Tensor, *arguments: Any) -> Tensor:
+    def forward(ctx: Any, X: Tensor, mask: Mask, random: bool) -> Tensor:
         ctx.mark_dirty(X)
-        ctx.arguments = arguments
-        return ops.drop_(X, *arguments[:3])
+        ctx.mask, ctx.random = mask, random
+        return ops.drop_(X, mask)
 
 
 class _Rectified(torch.autograd.Function):
     """ReLU then dropout. The backward pass keeps the output, which what follows mostly keeps anyway."""
 
     @staticmethod
-    def forward(ctx: Any, X: Tensor, p: float, key: Key, start: int) -> Tensor:
-        Y = ops.drop(X, p, key, start, relu=True)
+    def forward(ctx: Any, X: Tensor, mask: Mask) -> Tensor:
+        Y = ops.drop(X, mask, relu=True)
         ctx.save_for_backward(Y)
-        ctx.p = p
+        ctx.p = mask.p
         return Y
 
     @staticmethod
-    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor, None]:
         (Y,) = ctx.saved_tensors
-        return _gated(dY, Y.detach(), ctx.p), None, None, None
+        return _gated(dY, Y.detach(), ctx.p), None
 
 
 def _gated(dY: Tensor, Y: Tensor, p: float) -> Tensor:
@@ -186,21 +322,19 @@ class _Transformed(_Masked):
     """The same for `torch.func`, `torch.vmap` and forward-mode differentiation."""
 
     @staticmethod
-    def forward(X: Tensor, p: float, key: Key, start: int, random: bool) -> Tensor:  # type: ignore[override]  # torch's
-        return ops.drop(X, p, key, start)
+    def forward(X: Tensor, mask: Mask, random: bool) -> Tensor:  # type: ignore[override]  # torch's
+        return ops.drop(X, mask)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, *ctx.arguments = inputs
+        _, ctx.mask, ctx.random = inputs
 
     @staticmethod
     def jvp(ctx: Any, dX: Tensor, *_: None) -> Tensor:
-        return _differentiable(dX, *ctx.arguments)
+        return _differentiable(dX, ctx.mask, ctx.random)
 
     @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[int, ...], X: Tensor, p: float, key: Key, start: int, random: bool
-    ) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: tuple[int, ...], X: Tensor, mask: Mask, random: bool) -> tuple[Tensor, int]:
         """A key that is given names one mask, which each example of the batch gets. One that is taken from a stream is
         random to `vmap`, whose `randomness` decides."""
         if random and info.randomness == "error":
@@ -210,8 +344,9 @@ class _Transformed(_Masked):
             )
         X = X.movedim(in_dims[0], 0)
         if random and info.randomness == "different":
-            return _Transformed.apply(X, p, key, start, random), 0  # one mask over the whole batch
-        return torch.stack([_Transformed.apply(x, p, key, start, random) for x in X]), 0
+            batched = mask._replace(axes=tuple(axis + 1 for axis in mask.axes))
+            return _Transformed.apply(X, batched, random), 0  # one mask over the whole batch
+        return torch.stack([_Transformed.apply(x, mask, random) for x in X]), 0
 
 
 class _Calls:

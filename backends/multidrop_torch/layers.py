@@ -1,7 +1,8 @@
-"""The dropout layer as a torch module."""
+"""The dropout layers as torch modules: each takes the place of torch's of the same name."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,20 +10,20 @@ from torch import Tensor, nn
 
 from multidrop import checks
 from multidrop.keys import Key, layer_key
+from multidrop.masks import Mask
 
+from . import functional
 from .functional import NAME, check_floating, masked_next
 from .ops import key_at, position_of
 
 
-class Dropout(nn.Module):
-    """Zeroes each element with probability p in training mode and scales the others by 1/(1 − p); passes the input on
-    in evaluation mode.
-
-    A keyed layer keeps its position as the buffer `stream`, int64 (seed, call) as two's complement, so that
-    `state_dict` carries it; a state without one, such as that of an `nn.Dropout`, loads too and leaves it as it is.
+class _DropoutNd(nn.Module):
+    """What all of them are. A keyed layer keeps its position as the buffer `stream`, int64 (seed, call) as two's
+    complement, so that `state_dict` carries it; a state without one, such as that of an `nn.Dropout`, loads too and
+    leaves it as it is.
 
     Args:
-        p: the probability that an element is dropped, in [0, 1].
+        p: the probability that an element, or a channel, is dropped, in [0, 1].
         inplace: whether the result is written over the input.
         seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by torch's generator.
 
@@ -36,20 +37,16 @@ class Dropout(nn.Module):
         super().__init__()
         self.p = checks.probability("p", p)
         self.inplace = inplace
-        key = layer_key(NAME, seed)
+        self._key_by(layer_key(NAME, seed))
+
+    def _key_by(self, key: Key | None) -> None:
+        """Starts the layer's stream at `key`; None: it is to follow torch's generator."""
         self.keyed = key is not None
         self.register_buffer("stream", position_of(key or Key(0)), persistent=self.keyed)
 
-    def forward(self, X: Tensor) -> Tensor:
-        check_floating(X)
-        if not self.training:
-            return X
-        return masked_next(X, self.p, self.stream, self.keyed, inplace=self.inplace)
-
-    def after_relu(self, X: Tensor) -> Tensor:
-        """The layer's output for max(X, 0), in one pass."""
-        check_floating(X)
-        return masked_next(X, self.p, self.stream, self.keyed, relu=True) if self.training else torch.relu(X)
+    def _drop(self, X: Tensor, axes: tuple[int, ...] = (), inplace: bool = False) -> Tensor:
+        """X through the next mask."""
+        return masked_next(X, Mask(self.p, self.stream, 0, axes), self.keyed, inplace=inplace)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         if self.keyed:
@@ -58,3 +55,59 @@ class Dropout(nn.Module):
 
     def extra_repr(self) -> str:
         return f"p={self.p}, inplace={self.inplace}" + (f", seed={key_at(self.stream).seed}" if self.keyed else "")
+
+
+class Dropout(_DropoutNd):
+    """Zeroes each element with probability p in training mode and scales the others by 1/(1 − p); passes the input on
+    in evaluation mode."""
+
+    def forward(self, X: Tensor) -> Tensor:
+        check_floating(X)
+        return self._drop(X, inplace=self.inplace) if self.training else X
+
+    def after_relu(self, X: Tensor) -> Tensor:
+        """The layer's output for max(X, 0), in one pass."""
+        check_floating(X)
+        return masked_next(X, Mask(self.p, self.stream), self.keyed, relu=True) if self.training else torch.relu(X)
+
+
+class _FeatureDropout(_DropoutNd):
+    """Drops whole channels."""
+
+    _dropout: Callable[..., Tensor]  # the function of the same name, which takes what draws
+
+    def forward(self, X: Tensor) -> Tensor:
+        return type(self)._dropout(X, self.p, self.training, self.inplace, drop=self._drop)
+
+
+class Dropout1d(_FeatureDropout):
+    """Drops whole channels of (n, c, l), or of (c, l), with probability p in training mode."""
+
+    _dropout = staticmethod(functional.dropout1d)
+
+
+class Dropout2d(_FeatureDropout):
+    """Drops whole channels of (n, c, h, w) with probability p in training mode; like torch's, it takes three dimensions
+    for (n, c, l)."""
+
+    _dropout = staticmethod(functional.dropout2d)
+
+
+class Dropout3d(_FeatureDropout):
+    """Drops whole channels of (n, c, d, h, w), or of (c, d, h, w), with probability p in training mode."""
+
+    _dropout = staticmethod(functional.dropout3d)
+
+
+class AlphaDropout(_FeatureDropout):
+    """Dropout for SELU networks: a dropped element becomes SELU's lower limit, and all are scaled and moved so that a
+    mean of 0 and a variance of 1 stay. Source: G. Klambauer et al., "Self-normalizing neural networks", NeurIPS 30
+    (2017), section 2."""
+
+    _dropout = staticmethod(functional.alpha_dropout)
+
+
+class FeatureAlphaDropout(_FeatureDropout):
+    """`AlphaDropout` of whole channels."""
+
+    _dropout = staticmethod(functional.feature_alpha_dropout)

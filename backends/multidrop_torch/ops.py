@@ -9,44 +9,50 @@ backward pass, when the counter has moved on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils import checkpoint
 
 from multidrop import checks, kernel, masks
 from multidrop.kernel import memory
 from multidrop.keys import Key
+from multidrop.masks import Mask
 
 NAMES = {getattr(torch, name): name for name in checks.FLOATING}
 
 
-def drop(X: Tensor, p: float, key: Key, start: int = 0, relu: bool = False) -> Tensor:
-    """X, or max(X, 0), through the mask of `key`, without a gradient: a new tensor, in X's layout where that is
+def drop(X: Tensor, mask: Mask, relu: bool = False) -> Tensor:
+    """X, or max(X, 0), through a mask, without a gradient: a new tensor, in X's layout where that is
     dense."""
     if X.device.type == "cpu":
-        return _drop_on_host(X, p, key, start, relu)
-    return _drop_on_device(torch.relu(X) if relu else X, p, key, start)
+        return _drop_on_host(X, mask, relu)
+    return _drop_on_device(torch.relu(X) if relu else X, mask)
 
 
-def _drop_on_host(X: Tensor, p: float, key: Key, start: int, relu: bool) -> Tensor:
+def _drop_on_host(X: Tensor, mask: Mask, relu: bool) -> Tensor:
     """By the fused kernel, from address to address."""
     X, name = X.resolve_neg(), NAMES[X.dtype]
-    if X.is_contiguous():
+    p, key, start, axes = mask
+    if X.is_contiguous() and not axes:
         Y = _empty_like(X)
         kernel.drop(X.data_ptr(), Y.data_ptr(), X.numel(), name, p, key, start, relu=relu)
         return Y
-    bits = X.view(torch.int16) if X.dtype == torch.bfloat16 else X
-    return torch.from_numpy(kernel.dropout(bits.numpy(), p, key, start, dtype=name, relu=relu)).view(X.dtype)
+    bits = (X.view(torch.int16) if X.dtype == torch.bfloat16 else X).numpy()
+    return torch.from_numpy(kernel.dropout(bits, p, key, start, axes=axes, dtype=name, relu=relu)).view(X.dtype)
 
 
-def drop_(X: Tensor, p: float, key: Key, start: int = 0) -> Tensor:
+def drop_(X: Tensor, mask: Mask) -> Tensor:
     """`drop` in place."""
-    if X.device.type != "cpu" or not X.is_contiguous() or X.is_neg():
-        return X.copy_(drop(X, p, key, start))
-    kernel.drop(X.data_ptr(), X.data_ptr(), X.numel(), NAMES[X.dtype], p, key, start)
+    if X.device.type != "cpu" or not X.is_contiguous() or X.is_neg() or mask.axes:
+        return X.copy_(drop(X, mask))
+    kernel.drop(X.data_ptr(), X.data_ptr(), X.numel(), NAMES[X.dtype], mask.p, mask.key, mask.start)
     return X
 
 
@@ -60,10 +66,11 @@ def relu_gradient(dY: Tensor, Y: Tensor, p: float) -> Tensor:
     return dX
 
 
-def _drop_on_device(X: Tensor, p: float, key: Key, start: int) -> Tensor:
+def _drop_on_device(X: Tensor, mask: Mask) -> Tensor:
     """By the host's mask, brought to the tensor's device."""
-    keep = torch.from_numpy(kernel.keep_mask(X.shape, p, key, start)).to(X.device)
-    return torch.where(keep, _scaled(X, p), torch.zeros((), dtype=X.dtype, device=X.device))
+    drawn = masks.drawn_shape(tuple(X.shape), mask.axes)
+    keep = torch.from_numpy(kernel.keep_mask(drawn, mask.p, mask.key, mask.start)).to(X.device)
+    return torch.where(keep, _scaled(X, mask.p), torch.zeros((), dtype=X.dtype, device=X.device))
 
 
 def _scaled(X: Tensor, p: float) -> Tensor:
@@ -90,27 +97,62 @@ def key_at(position: Tensor) -> Key:
 
 
 def next_key(stream: Tensor) -> Key:
-    """The key at the position that `stream` holds, and moves it on by one call.
+    """The key at the position that `stream` holds, and moves it on by one call. What activation checkpointing
+    recomputes gets the key of the first time, and moves nothing.
 
     Raises:
-        RuntimeError: in a backward pass.
+        RuntimeError: in a backward pass, where there is nothing to tell which call is recomputed.
     """
     if torch._C._current_graph_task_id() != -1:
-        # A forward that runs in a backward is one that activation checkpointing recomputes.
-        raise RuntimeError(
-            "expected a forward pass; got a keyed dropout that is recomputed in a backward pass "
-            "(torch.utils.checkpoint), where it would draw another mask than the first time: leave it out of the "
-            "checkpointed part, give dropout_layer a key, or build the layer unseeded, to follow torch's generator"
-        )
+        return _recomputed()
     if stream.device.type != "cpu":
         key = key_at(stream)
         stream[1] += 1  # wraps from 2^63 − 1 to −2^63, as two's complement is to
-        return key
-    # Through NumPy, in a fifth of the time of the same by tensors, which is that of a small dropout itself.
-    words = stream.numpy().view(np.uint64)
-    seed, call = words.tolist()
-    words[1] = (call + 1) % 2**64
-    return Key(seed, call)
+    else:
+        # Through NumPy, in a fifth of the time of the same by tensors, which is that of a small dropout itself.
+        words = stream.numpy().view(np.uint64)
+        seed, call = words.tolist()
+        words[1] = (call + 1) % 2**64
+        key = Key(seed, call)
+    if _may_be_recomputed():
+        _checkpointed[draw_key()] = key
+        while len(_checkpointed) > REMEMBERED:
+            _checkpointed.popitem(last=False)
+    return key
+
+
+# Activation checkpointing runs a part of the forward again in the backward, with torch's generator set back to where it
+# was. So a number that the generator draws there names the call: it is drawn again when the call is recomputed.
+_checkpointed: OrderedDict[Key, Key] = OrderedDict()
+REMEMBERED = 1 << 16  # calls
+
+
+def _may_be_recomputed() -> bool:
+    """Whether this is within what `torch.utils.checkpoint` runs for the first time: it has then switched gradients off,
+    or hooked saved tensors."""
+    hooked = torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+    return (hooked or not torch.is_grad_enabled()) and _in_checkpoint()
+
+
+def _in_checkpoint() -> bool:
+    """Whether `torch.utils.checkpoint` calls this. Only then is the generator drawn from."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_filename == checkpoint.__file__:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _recomputed() -> Key:
+    key = _checkpointed.get(draw_key()) if _in_checkpoint() else None
+    if key is None:
+        raise RuntimeError(
+            "expected a forward pass, or one that torch.utils.checkpoint recomputes with preserve_rng_state=True, its "
+            "default; got a keyed dropout in a backward pass, where it would draw another mask than the first time: "
+            "give dropout_layer a key, or build the layer unseeded, to follow torch's generator"
+        )
+    return key
 
 
 def draw_key() -> Key:
@@ -151,14 +193,14 @@ def _(stream: Tensor, keyed: bool) -> Tensor:
     return stream.new_empty(2)
 
 
-@_operator("dropout(Tensor X, Tensor position, float p, SymInt start) -> Tensor")
-def _dropout(X: Tensor, position: Tensor, p: float, start: int) -> Tensor:
+@_operator("dropout(Tensor X, Tensor position, float p, SymInt start, int[] axes) -> Tensor")
+def _dropout(X: Tensor, position: Tensor, p: float, start: int, axes: Sequence[int]) -> Tensor:
     """X through the mask at a position; its gradient keeps the position, 16 bytes."""
-    return drop(X, p, key_at(position), start)
+    return drop(X, Mask(p, key_at(position), start, tuple(axes)))
 
 
 @torch.library.register_fake("multidrop::dropout")
-def _(X: Tensor, position: Tensor, p: float, start: int) -> Tensor:
+def _(X: Tensor, position: Tensor, p: float, start: int, axes: Sequence[int]) -> Tensor:
     return torch.empty_like(X)
 
 
@@ -166,13 +208,13 @@ take, dropout = torch.ops.multidrop.take.default, torch.ops.multidrop.dropout.de
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    _, position, ctx.p, ctx.start = inputs
+    _, position, *ctx.rest = inputs
     ctx.save_for_backward(position)
 
 
-def _backward(ctx: Any, dY: Tensor) -> tuple[Tensor, None, None, None]:
+def _backward(ctx: Any, dY: Tensor) -> tuple[Tensor, None, None, None, None]:
     (position,) = ctx.saved_tensors
-    return dropout(dY, position, ctx.p, ctx.start), None, None, None
+    return dropout(dY, position, *ctx.rest), None, None, None, None
 
 
 torch.library.register_autograd("multidrop::dropout", _backward, setup_context=_keep)

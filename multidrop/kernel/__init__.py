@@ -19,6 +19,7 @@ import numpy.typing as npt
 from .. import checks, masks
 from ..keys import Key, as_key
 from . import memory
+from .memory import release_memory as release_memory
 from .pool import share
 
 Array = npt.NDArray[Any]
@@ -98,7 +99,7 @@ def dropout(
     Raises:
         ValueError: where `out` is not of x's shape and type, or an index would leave [0, 2^64).
     """
-    start = checks.span(start, x.size)
+    start = checks.span(start, math.prod(masks.drawn_shape(x.shape, axes)))
     if out is not None and (out.shape, out.dtype) != (x.shape, x.dtype):
         raise ValueError(f"out: expected shape {x.shape} and type {x.dtype}; got {out.shape} and {out.dtype}")
     if p == 0.0 and not relu:
@@ -134,12 +135,12 @@ def _fused(
         return _fused(np.array(x, order="C"), p, key, start, None, axes, dtype, relu)
     # The mask goes by the logical order of the elements: it is drawn in that, and then laid as the memory is.
     drawn = ~keep_mask(masks.drawn_shape(x.shape, axes), p, key, start)
-    dropped = np.ascontiguousarray(np.broadcast_to(drawn, x.shape).transpose(order))
+    dropped = np.broadcast_to(drawn, x.shape).transpose(order)
     if out is not None and _takes(out, x, order):
         target = out
     else:
         target = _empty(dropped.shape, x.dtype).transpose(tuple(np.argsort(order)))
-    _select(_address(x), _address(target), x.size, dtype, p, _address(dropped), relu)
+    _select(_address(x), _address(target), x.size, dtype, p, dropped, relu)
     return target
 
 
@@ -201,16 +202,57 @@ def drop(
     share(part, size, GRAIN)
 
 
-def _select(source: int, target: int, size: int, dtype: str, p: float, dropped: int, relu: bool) -> None:
-    """`drop` with a mask that is there already: at the address `dropped` lie bytes that are 1 where it drops."""
-    loop = _loops().select
+def _select(source: int, target: int, size: int, dtype: str, p: float, dropped: Array, relu: bool) -> None:
+    """`drop` with a mask that is there already: bools of the values' shape, in their order in memory, True where they
+    are dropped. Along an axis that is shared their stride is 0."""
     kind, scale, _ = _constants(p, dtype)
     like, width, floor = kind.like, kind.like.itemsize, kind.zero if relu else kind.lowest
+    inner, shared = _run(dropped)
+    if inner < SHORT:
+        loop = _loops().select
+        dropped = np.ascontiguousarray(dropped)
+        mask = _address(dropped)
 
-    def part(a: int, b: int) -> None:
-        loop(source + width * a, target + width * a, b - a, like, scale, floor, dropped + a)
+        def part(a: int, b: int) -> None:
+            loop(source + width * a, target + width * a, b - a, like, scale, floor, mask + a)
 
-    share(part, size, GRAIN)
+        share(part, size, GRAIN)
+        return
+    rows_loop = _loops().select_rows
+    mask, offsets = _address(dropped), _offsets(dropped, size // inner)
+
+    def rows(a: int, b: int) -> None:
+        first = width * inner * a
+        rows_loop(source + first, target + first, inner, like, scale, floor, mask, offsets[a:b], shared)
+
+    share(rows, len(offsets), max(GRAIN // inner, 1))
+
+
+SHORT = 16  # values in a row, below which it is quicker to write the mask out
+
+
+def _run(mask: Array) -> tuple[int, bool]:
+    """How many values at the end of a mask lie in a row, and whether they share one."""
+    inner, shared = 1, False
+    for length, stride in zip(reversed(mask.shape), reversed(mask.strides), strict=True):
+        if length == 1:
+            continue
+        if inner == 1:
+            shared = stride == 0
+        if stride != (0 if shared else inner):
+            break
+        inner *= length
+    return inner, shared
+
+
+def _offsets(mask: Array, rows: int) -> npt.NDArray[np.int64]:
+    """Where each row of a mask begins, in bytes from the first."""
+    offsets = np.zeros(1, np.int64)
+    for length, stride in zip(mask.shape, mask.strides, strict=True):
+        if len(offsets) == rows:
+            break
+        offsets = np.add.outer(offsets, stride * np.arange(length)).reshape(-1)
+    return offsets
 
 
 def gate(source: int, target: int, size: int, dtype: str, p: float, output: int) -> None:

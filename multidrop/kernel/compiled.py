@@ -124,6 +124,29 @@ def select(source, target, size, like, scale, floor, dropped):
 
 
 @_compiled
+def select_rows(source, target, inner, like, scale, floor, dropped, offsets, shared):
+    """`select` for rows of `inner` values, one after the other, whose masks lie apart: `offsets`, int64, is where in
+    `dropped` each row's begins. Where they are `shared`, a row has but that one byte."""
+    size = inner * offsets.size
+    x, y = carray(_pointer(source, like), (size,)), carray(_pointer(target, like), (size,))
+    room, kept = np.empty(TILE, x.dtype), np.zeros(TILE, np.uint8)
+    for row in range(offsets.size):
+        mask = carray(_pointer(dropped + offsets[row], np.uint8(0)), (1 if shared else inner,))
+        for start in range(0, inner, TILE):
+            first, count = row * inner + start, min(TILE, inner - start)
+            if shared and mask[0]:
+                y[first : first + count] = 0
+                continue
+            values = x[first : first + count]
+            if source == target:
+                for i in range(count):
+                    room[i] = values[i]
+                values = room[:count]
+            lanes = kept[:count] if shared else mask[start : start + count]
+            _select(values, y[first : first + count], scale, floor, lanes, np.uint8(1))
+
+
+@_compiled
 def gate(source, target, size, like, scale, floor, output, bits):
     """Writes x·scale where an output is not 0, else +0: `output` is the address of values of the same width as x, and
     `bits` a scalar of the unsigned type of that width."""

@@ -40,7 +40,7 @@ def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     return np.ndarray(shape, dtype, np.asarray(_Lease(_block(size), size)))
 
 
-def release() -> None:
+def release_memory() -> None:
     """Gives the memory that is kept, at most 256 MB, back to the system."""
     _free.clear()
 

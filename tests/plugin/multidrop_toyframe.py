@@ -5,10 +5,11 @@ Its nets are the NumPy backend's, for what this shows is how a backend is found 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from multidrop_numpy import Dropout, Net, Trainer, concise_net, draw_key, get_state, set_state
+from multidrop_numpy import Dropout, Net, Trainer, concise_net, convert, draw_key, get_state, restore, set_state
 from toyframe import ToyTensor
 from toyframe import __version__ as version
 
@@ -27,10 +28,12 @@ def to_numpy(tensor: ToyTensor) -> np.ndarray:
     return np.array(tensor.values)
 
 
-def dropout_layer(X: Any, dropout: float, key: int | Key | None = None, *, start: int = 0) -> ToyTensor:
+def dropout_layer(
+    X: Any, dropout: float, key: int | Key | None = None, *, start: int = 0, axes: int | Sequence[int] = ()
+) -> ToyTensor:
     p = checks.probability("dropout", dropout)
     key = (call_key(name) or draw_key()) if key is None else as_key(key)
-    return ToyTensor(masks.dropout(to_numpy(tensor(X)), p, key, start).tolist())
+    return ToyTensor(masks.dropout(to_numpy(tensor(X)), p, key, start, checks.axes(axes, 1)).tolist())
 
 
 def relu_dropout(X: Any, dropout: float, key: int | Key | None = None, *, start: int = 0) -> ToyTensor:
@@ -42,11 +45,13 @@ __all__ = [
     "Net",
     "Trainer",
     "concise_net",
+    "convert",
     "draw_key",
     "dropout_layer",
     "get_state",
     "name",
     "relu_dropout",
+    "restore",
     "set_state",
     "tensor",
     "to_numpy",

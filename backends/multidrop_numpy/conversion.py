@@ -1,0 +1,20 @@
+"""NumPy has no dropout layer but this library's: a conversion finds nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from multidrop.conversion import Replaced, Unreached
+from multidrop.keys import Key
+
+from .layers import Layer
+
+
+def convert(model: Layer, key_of: Callable[[str], Key | None]) -> tuple[tuple[Replaced, ...], tuple[Unreached, ...]]:
+    """`multidrop.convert`."""
+    return (), ()
+
+
+def restore(model: Layer) -> int:
+    """`multidrop.restore`."""
+    return 0

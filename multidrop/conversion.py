@@ -1,0 +1,92 @@
+"""This library's layers in the place of a framework's own, in a model that is there already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from .checks import shown
+from .dispatch import backend_of
+from .keys import Key, as_key, layer_key
+from .protocol import Backend
+
+__all__ = ["Replaced", "Report", "Unreached", "convert", "restore"]
+
+
+class Replaced(NamedTuple):
+    """A layer that was replaced: where it is, and what it is now."""
+
+    path: str
+    layer: str
+
+
+class Unreached(NamedTuple):
+    """What drops and is no layer, or none that could be replaced: where it is, and what."""
+
+    path: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a conversion found; printed, a line for each.
+
+    Attributes:
+        replaced: the layers that are this library's now.
+        unreached: what drops as before.
+    """
+
+    replaced: tuple[Replaced, ...]
+    unreached: tuple[Unreached, ...]
+
+    def __str__(self) -> str:
+        found = [*self.replaced, *self.unreached]
+        width = max((len(path) for path, _ in found), default=0)
+        parts = []
+        for title, lines in (("replaced", self.replaced), ("not reached", self.unreached)):
+            parts += [f"{title}: {len(lines)}", *(f"  {path:{width}}  {what}" for path, what in lines)]
+        return "\n".join(parts)
+
+
+def convert(model: Any, *, seed: int | Key | None = None) -> Report:
+    """Makes every dropout layer of a model this library's, in place: wherever it sits, the model itself too, and a
+    layer that is shared once. Rates, modes, names and weights stay; what holds a layer goes on holding it.
+
+    Args:
+        model: a `torch.nn.Module`, a Keras model or layer, or a Gluon block. A compiled or hybridized program of it is
+            traced anew.
+        seed: keys each layer by its path, so that a model of the same architecture in another framework, whose layers
+            have the same paths, draws the same masks. Without one the layers are as those that are built now: keyed
+            after `manual_seed`, else by the framework's generator.
+
+    Returns:
+        What was replaced, and what drops and could not be reached: functional calls, attention that drops inside of a
+        fused operation, and subclasses of the framework's layers.
+
+    Raises:
+        ValueError: for a bad seed.
+        TypeError: for what is no model of a known framework.
+    """
+    backend = _backend(model)
+    root = None if seed is None else as_key(seed, "seed")
+
+    def key_of(path: str) -> Key | None:
+        return layer_key(backend.name) if root is None else root.fold_in(path)
+
+    return Report(*backend.convert(model, key_of))
+
+
+def restore(model: Any) -> int:
+    """Undoes `convert`: its layers are the framework's own again, with the rates that they have now.
+
+    Returns:
+        How many there were.
+    """
+    return _backend(model).restore(model)
+
+
+def _backend(model: Any) -> Backend:
+    backend = backend_of(model)
+    if not isinstance(model, tuple(backend.types)):
+        raise TypeError(f"model: expected a model of a framework's; got {shown(model)}")
+    return backend

@@ -1,0 +1,253 @@
+"""Models that are there already get this library's layers, and their own back."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+
+import multidrop as md
+from multidrop import masks
+
+
+def values(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+class TestTorch:
+    @pytest.fixture(autouse=True)
+    def torch(self, need: Any) -> None:
+        need("torch")
+
+    def model(self) -> Any:
+        import torch
+        from torch import nn
+
+        class Block(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.drop = nn.Dropout(0.1)
+                self.again = self.drop  # shared
+                self.list = nn.ModuleList([nn.Dropout2d(0.2), nn.ReLU()])
+                self.dict = nn.ModuleDict({"alpha": nn.AlphaDropout(0.3)})
+                self.rate = 0.4
+
+            def forward(self, X: Any) -> Any:
+                X = self.again(self.dict["alpha"](self.drop(X)))
+                return torch.nn.functional.dropout(X, self.rate, self.training)
+
+        return nn.Sequential(nn.Linear(8, 8), Block(), nn.Dropout(0.5, inplace=True), nn.Linear(8, 2))
+
+    def test_every_layer_is_replaced_and_restored(self) -> None:
+        import multidrop_torch
+        import torch
+
+        model = self.model()
+        before = {name: type(module) for name, module in model.named_modules()}
+        held = model[2]
+        state = model.state_dict()
+        report = md.convert(model)
+        assert [path for path, _ in report.replaced] == ["1.drop", "1.list.0", "1.dict.alpha", "2"]
+        assert report.unreached == (("1", "Block.forward calls dropout"),)
+        assert isinstance(held, multidrop_torch.Dropout)
+        assert (held.p, held.inplace) == (0.5, True)
+        assert model[1].drop is model[1].again
+        model.load_state_dict(state)
+        model(torch.ones(4, 8)).sum().backward()
+        assert "replaced: 4" in str(report)
+        assert "  1.dict.alpha  AlphaDropout(p=0.3, inplace=False)" in str(report)
+        assert md.convert(model).replaced == ()
+        assert md.restore(model) == 4
+        assert {name: type(module) for name, module in model.named_modules()} == before
+        assert model.state_dict().keys() == state.keys()
+        model(torch.ones(4, 8))
+
+    def test_the_model_itself(self) -> None:
+        import torch
+
+        model = torch.nn.Dropout(0.5).eval()
+        assert [path for path, _ in md.convert(model, seed=1).replaced] == [""]
+        assert not model.training
+        X = torch.ones(64)
+        assert model(X) is X
+        expected = masks.dropout(X.numpy(), 0.5, md.Key(1).fold_in(""))
+        assert np.array_equal(model.train()(X).numpy(), expected)
+
+    def test_what_the_layer_built_here_is_not_restored(self) -> None:
+        import multidrop_torch
+
+        layer = multidrop_torch.Dropout(0.5)
+        assert md.convert(layer).replaced == ()
+        assert md.restore(layer) == 0
+        assert isinstance(layer, multidrop_torch.Dropout)
+
+    def test_what_cannot_be_reached_is_said(self) -> None:
+        import torch
+        from torch import nn
+
+        class Loud(nn.Dropout):
+            def forward(self, X: Any) -> Any:
+                return super().forward(X) * 2
+
+        model = nn.ModuleDict(
+            {
+                "attention": nn.MultiheadAttention(8, 2, dropout=0.1),
+                "rnn": nn.LSTM(8, 8, 2, dropout=0.2),
+                "loud": Loud(),
+            }
+        )
+        unreached = dict(md.convert(model).unreached)
+        assert unreached["attention"].startswith("MultiheadAttention.dropout = 0.1")
+        assert unreached["rnn"].startswith("LSTM.dropout = 0.2")
+        assert unreached["loud"] == "Loud, a subclass with a forward of its own"
+        report = md.convert(torch.nn.TransformerEncoderLayer(8, 2, dropout=0.1))
+        assert [path for path, _ in report.replaced] == ["dropout", "dropout1", "dropout2"]
+        assert [path for path, _ in report.unreached] == ["self_attn"]
+
+    def test_a_seed_keys_by_path(self) -> None:
+        import torch
+
+        models = [self.model() for _ in range(2)]
+        models[1].load_state_dict(models[0].state_dict())
+        for model in models:
+            md.convert(model, seed=5)
+        X = torch.ones(4, 8)
+        torch.manual_seed(0)
+        first = models[0](X)
+        torch.manual_seed(0)
+        assert torch.equal(models[1](X), first)
+        assert models[0][2].stream.tolist() != models[0][1].drop.stream.tolist()
+
+    def test_copies_of_a_converted_model(self) -> None:
+        import torch
+
+        model = self.model()
+        md.convert(model, seed=5)
+        other = copy.deepcopy(model)
+        X = torch.ones(4, 8)
+        torch.manual_seed(0)
+        first = model(X)
+        torch.manual_seed(0)
+        assert torch.equal(other(X), first)
+        assert md.restore(other) == 4
+        assert md.restore(model) == 4
+
+
+class TestKeras:
+    @pytest.fixture(autouse=True)
+    def tensorflow(self, need: Any) -> None:
+        need("tensorflow")
+
+    def functional(self) -> Any:
+        import keras
+
+        inputs = keras.Input((6, 6, 3))
+        X = keras.layers.Conv2D(4, 3, name="conv")(inputs)
+        X = keras.layers.SpatialDropout2D(0.25, name="spatial")(X)
+        X = keras.layers.Flatten()(X)
+        X = keras.Sequential([keras.layers.Dropout(0.5, name="drop"), keras.layers.Dense(4)], name="head")(X)
+        return keras.Model(inputs, X)
+
+    @pytest.mark.parametrize("jit", [True, False])
+    def test_a_functional_model(self, jit: bool) -> None:
+        """Is converted, also after it was compiled and trained, trains on, and is its own again."""
+        import keras
+
+        model = self.functional()
+        x, y = values(16, 6, 6, 3), np.arange(16) % 4
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("sgd", loss, jit_compile=jit)
+        model.fit(x, y, verbose=0)
+        count = len(model.weights)
+        report = md.convert(model, seed=5)
+        assert [path for path, _ in report.replaced] == ["spatial", "head.drop"]
+        assert report.unreached == ()
+        model.fit(x, y, epochs=2, verbose=0)
+        drop = model.get_layer("head").get_layer("drop")
+        key = md.Key(5).fold_in("head.drop")
+        assert drop.stream.numpy().view(np.uint64).tolist() == [key.seed, 2]
+        assert len(model.weights) == count + 2
+        again = keras.models.clone_model(model)
+        assert type(again.get_layer("spatial")) is type(model.get_layer("spatial"))
+        assert md.restore(model) == 2
+        assert len(model.weights) == count
+        assert type(drop) is keras.layers.Dropout
+        model.fit(x, y, verbose=0)
+
+    def test_a_subclassed_model(self) -> None:
+        import keras
+
+        class Net(keras.Model):
+            def __init__(self) -> None:
+                super().__init__()
+                self.dense, self.drops = keras.layers.Dense(8), [keras.layers.Dropout(0.5, name="a")]
+
+            def call(self, X: Any, training: bool = False) -> Any:
+                for drop in self.drops:
+                    X = drop(self.dense(X), training=training)
+                return X
+
+        net = Net()
+        assert [path for path, _ in md.convert(net, seed=1).replaced] == ["a"]
+        x = values(4, 8)
+        kept = net(x, training=True).numpy() != 0
+        assert np.array_equal(kept, md.keep_mask((4, 8), 0.5, md.Key(1).fold_in("a")))
+
+
+class TestGluon:
+    @pytest.fixture(autouse=True)
+    def mxnet(self, need: Any) -> None:
+        need("mxnet")
+
+    @pytest.mark.parametrize("hybridized", [False, True])
+    def test_a_net(self, hybridized: bool) -> None:
+        import mxnet as mx
+        from mxnet import gluon
+
+        net = gluon.nn.HybridSequential()
+        net.add(gluon.nn.Dense(64, in_units=8), gluon.nn.Dropout(0.5), gluon.nn.Dropout(0.25, axes=(1,)))
+        net.initialize()
+        if hybridized:
+            net.hybridize()
+        X = mx.nd.ones((16, 8))
+        with mx.autograd.record():
+            net(X)
+        count = len(net.collect_params().keys())
+        report = md.convert(net, seed=5)
+        assert [path for path, _ in report.replaced] == ["1", "2"]
+        Y = net[0](X).asnumpy()
+        with mx.autograd.record():
+            Z = net(X).asnumpy()
+        expected = masks.dropout(Y, 0.5, md.Key(5).fold_in("1"))
+        assert np.array_equal(Z, masks.dropout(expected, 0.25, md.Key(5).fold_in("2"), axes=(1,)))
+        assert md.restore(net) == 2
+        assert len(net.collect_params().keys()) == count
+        assert type(net[1]) is gluon.nn.Dropout
+        with mx.autograd.record():
+            net(X).asnumpy()
+
+
+def test_the_same_architecture_draws_the_same_masks(need: Any) -> None:
+    for name in ("torch", "mxnet"):
+        need(name)
+    import mxnet as mx
+    import torch
+
+    of_torch = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Dropout(0.5))
+    of_mxnet = mx.gluon.nn.Sequential()
+    of_mxnet.add(mx.gluon.nn.Activation("relu"), mx.gluon.nn.Dropout(0.5))
+    for model in (of_torch, of_mxnet):
+        md.convert(model, seed=0)
+    x = values(16, 16)
+    with mx.autograd.record():
+        Y = of_mxnet(mx.nd.array(x)).asnumpy()
+    assert np.array_equal(of_torch(torch.from_numpy(x)).numpy(), Y)
+
+
+def test_what_is_no_model(backend: Any) -> None:
+    for bad in ("model", [1.0], np.ones(3), None):
+        for function in (md.convert, md.restore):
+            with pytest.raises(TypeError, match="expected a"):
+                function(bad)

@@ -1,0 +1,333 @@
+"""The layers of each framework, in the place of its own: shapes, modes, masks, what is saved and built again."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import multidrop as md
+from multidrop import masks
+
+IMAGES = (4, 6, 5, 5)  # (n, c, h, w)
+
+
+def images(shape: tuple[int, ...] = IMAGES) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+# torch's own, at its first compilation: it announces what it is about to change.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:torch")
+class TestTorch:
+    @pytest.fixture(autouse=True)
+    def torch(self, need: Any) -> None:
+        need("torch")
+
+    @pytest.mark.parametrize(
+        ("name", "shape", "axes"),
+        [
+            ("Dropout", (4, 6), ()),
+            ("Dropout1d", (4, 6, 5), (2,)),
+            ("Dropout1d", (6, 5), (1,)),
+            ("Dropout2d", (4, 6, 5, 5), (2, 3)),
+            ("Dropout3d", (4, 6, 2, 3, 5), (2, 3, 4)),
+            ("Dropout3d", (6, 2, 3, 5), (1, 2, 3)),
+        ],
+    )
+    @pytest.mark.parametrize("inplace", [False, True])
+    def test_masks(self, name: str, shape: tuple[int, ...], axes: tuple[int, ...], inplace: bool) -> None:
+        """The mask of the specification, drawn for the batch and the channels; the next one in the next call."""
+        import multidrop_torch
+        import torch
+
+        layer, own = getattr(multidrop_torch, name)(0.3, inplace, seed=7), getattr(torch.nn, name)(0.3, inplace)
+        x = images(shape)
+        for call in range(2):
+            X = torch.from_numpy(x.copy())
+            Y = layer(X)
+            assert np.array_equal(Y.numpy(), masks.dropout(x, 0.3, md.Key(7, call), axes=axes))
+            assert (Y is X) == (own(X) is X)
+        assert layer.eval()(X) is X
+        assert repr(layer) == repr(own)[:-1] + ", seed=7)"
+
+    def test_dropout2d_of_three_dimensions_is_of_one(self) -> None:
+        """As torch has it, with a warning as torch's."""
+        import multidrop_torch
+        import torch
+
+        X = torch.ones(4, 6, 5)
+        with pytest.warns(UserWarning, match="dropout2d: Received a 3D input"):
+            Y = multidrop_torch.Dropout2d(0.5, seed=1)(X)
+        assert torch.equal(Y, multidrop_torch.Dropout1d(0.5, seed=1)(X))
+
+    @pytest.mark.parametrize(
+        ("name", "shape"), [("dropout2d", (4, 6)), ("dropout2d", (1, 2, 3, 4, 5)), ("dropout3d", (4, 6))]
+    )
+    def test_warnings_of_other_shapes(self, name: str, shape: tuple[int, ...]) -> None:
+        import torch
+        from multidrop_torch import functional
+
+        for function in (getattr(torch.nn.functional, name), getattr(functional, name)):
+            with pytest.warns(UserWarning, match=f"{name}: Received a {len(shape)}-D input"):
+                function(torch.ones(shape), 0.5)
+        with pytest.raises(RuntimeError, match="dropout1d: Expected 2D or 3D input"):
+            functional.dropout1d(torch.ones(4), 0.5)
+
+    @pytest.mark.parametrize("name", ["AlphaDropout", "FeatureAlphaDropout"])
+    def test_alpha_dropout_keeps_mean_and_variance(self, name: str) -> None:
+        import multidrop_torch
+        import torch
+
+        X = torch.randn(2000, 500, generator=torch.Generator().manual_seed(0))[:, :, None]
+        Y = getattr(multidrop_torch, name)(0.2, seed=1)(X)
+        assert abs(float(Y.mean())) < 0.01
+        assert abs(float(Y.var()) - 1) < 0.01
+        own = getattr(torch.nn, name)(0.2)(X)
+        # What is dropped has one value, and no other value comes twice.
+        assert float(torch.mode(Y.flatten()).values) == pytest.approx(float(torch.mode(own.flatten()).values))
+        for p, expected in ((0.0, X), (1.0, torch.zeros_like(X))):
+            assert torch.equal(getattr(multidrop_torch, name)(p, seed=1)(X), expected)
+
+    def test_functions_follow_torch_or_manual_seed(self) -> None:
+        import torch
+        from multidrop_torch import functional
+
+        X = torch.ones(4, 6, 5, 5)
+        for seed in (torch.manual_seed, md.manual_seed):
+            drawn = []
+            for _ in range(2):
+                seed(3)
+                drawn.append([functional.dropout2d(X, 0.5), functional.dropout(X, 0.5)])
+            assert all(torch.equal(a, b) for a, b in zip(*drawn, strict=True))
+        assert functional.dropout2d(X, 0.5, training=False) is X
+
+    @pytest.mark.parametrize("name", ["Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout"])
+    def test_copies_states_and_programs(self, name: str) -> None:
+        """A copy, a pickle, a loaded state and a compiled layer go on with the same masks."""
+        import multidrop_torch
+        import torch
+
+        X = torch.ones({"Dropout1d": (4, 6, 5), "Dropout3d": (4, 6, 2, 3, 5)}.get(name, IMAGES))
+        layer = getattr(multidrop_torch, name)(0.5, seed=1)
+        layer(X)
+        others = [copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)), getattr(multidrop_torch, name)(0.5, seed=2)]
+        others[2].load_state_dict(layer.state_dict())
+        others[2].load_state_dict(getattr(torch.nn, name)(0.5).state_dict(), strict=True)  # which has none
+        others.append(torch.compile(copy.deepcopy(layer), fullgraph=True))
+        expected = [layer(X), layer(X)]
+        assert not torch.equal(*expected)
+        for other in others:
+            assert all(torch.equal(other(X), Y) for Y in expected)
+
+    def test_channels_last(self) -> None:
+        import multidrop_torch
+        import torch
+
+        X = torch.from_numpy(images()).contiguous(memory_format=torch.channels_last).requires_grad_()
+        Y = multidrop_torch.Dropout2d(0.5, seed=1)(X)
+        assert Y.is_contiguous(memory_format=torch.channels_last)
+        assert np.array_equal(Y.detach().numpy(), masks.dropout(images(), 0.5, 1, axes=(2, 3)))
+
+    def test_vmap(self) -> None:
+        """Different masks for the examples are those of the batch; same ones, one mask."""
+        import multidrop_torch
+        import torch
+
+        X = torch.ones(3, 4, 6, 5, 5)
+        layer = multidrop_torch.Dropout2d(0.5, seed=1)
+        different = torch.vmap(layer, randomness="different")(X)
+        assert np.array_equal(different.numpy(), masks.dropout(X.numpy(), 0.5, md.Key(1, 0), axes=(3, 4)))
+        same = torch.vmap(layer, randomness="same")(X)
+        assert torch.equal(same[0], same[2])
+
+
+class TestKeras:
+    @pytest.fixture(autouse=True)
+    def tensorflow(self, need: Any) -> None:
+        need("tensorflow")
+
+    CASES = (
+        ("Dropout", {"noise_shape": (None, 1, 1, 6)}, (4, 5, 5, 6), (1, 2)),
+        ("Dropout", {"noise_shape": [4, 1, 5, 6]}, (4, 5, 5, 6), (1,)),
+        ("SpatialDropout1D", {}, (4, 5, 6), (1,)),
+        ("SpatialDropout2D", {}, (4, 5, 5, 6), (1, 2)),
+        ("SpatialDropout2D", {"data_format": "channels_first"}, (4, 6, 5, 5), (2, 3)),
+        ("SpatialDropout3D", {"data_format": "channels_last"}, (2, 2, 3, 5, 6), (1, 2, 3)),
+    )
+
+    @pytest.mark.parametrize(("name", "settings", "shape", "axes"), CASES)
+    def test_masks(self, name: str, settings: dict[str, Any], shape: tuple[int, ...], axes: tuple[int, ...]) -> None:
+        """The mask of the specification, drawn for the smaller shape; eager, traced and under XLA."""
+        import multidrop_tensorflow
+        import tensorflow as tf
+
+        layer = getattr(multidrop_tensorflow, name)(0.3, seed=7, **settings)
+        x = images(shape)
+        traced = [tf.function(lambda X: layer(X, training=True), jit_compile=xla) for xla in (False, True)]
+        for call, run in enumerate((lambda X: layer(X, training=True), *traced)):
+            assert np.array_equal(run(tf.constant(x)).numpy(), masks.dropout(x, 0.3, md.Key(7, call), axes=axes))
+        assert np.array_equal(layer(x, training=False), x)
+        again = type(layer).from_config(layer.get_config())
+        assert np.array_equal(again(x, training=True), masks.dropout(x, 0.3, md.Key(7), axes=axes))
+
+    def test_a_shape_that_is_not_known(self) -> None:
+        import multidrop_tensorflow
+        import tensorflow as tf
+
+        layer = multidrop_tensorflow.SpatialDropout2D(0.3, seed=7)
+        run = tf.function(lambda X: layer(X, training=True))
+        x = images((4, 5, 5, 6))
+        Y = run.get_concrete_function(tf.TensorSpec((None, None, None, 6)))(tf.constant(x))
+        assert np.array_equal(Y.numpy(), masks.dropout(x, 0.3, 7, axes=(1, 2)))
+
+    @pytest.mark.parametrize("bad", ["112", 3, (0, 1), (1.0, 1), ()], ids=repr)
+    def test_bad_noise_shapes(self, bad: Any) -> None:
+        import multidrop_tensorflow
+
+        with pytest.raises(ValueError, match="noise_shape: expected integers above 0 or None, one a dimension; got"):
+            multidrop_tensorflow.Dropout(0.5, noise_shape=bad)
+
+    def test_a_noise_shape_that_does_not_fit(self) -> None:
+        import multidrop_tensorflow
+
+        layer = multidrop_tensorflow.Dropout(0.5, noise_shape=(1, 7), seed=1)
+        with pytest.raises(ValueError, match=r"noise_shape: expected 1, None or the size of each dimension"):
+            layer(images((4, 6)), training=True)
+
+    def test_alpha_dropout_keeps_mean_and_variance(self) -> None:
+        import multidrop_tensorflow
+
+        x = images((1000, 1000))
+        y = multidrop_tensorflow.AlphaDropout(0.2, seed=1)(x, training=True).numpy()
+        assert abs(y.mean()) < 0.01
+        assert abs(y.var() - 1) < 0.01
+
+    def test_alpha_dropout_is_that_of_torch(self, need: Any) -> None:
+        need("torch")
+        import multidrop_tensorflow
+        import multidrop_torch
+        import torch
+
+        x = images((64, 64))
+        y = multidrop_tensorflow.AlphaDropout(0.2, seed=1)(x, training=True).numpy()
+        assert np.allclose(y, multidrop_torch.AlphaDropout(0.2, seed=1)(torch.from_numpy(x)).numpy(), atol=1e-6)
+
+    @pytest.mark.parametrize("jit", [True, False])
+    def test_a_saved_model_goes_on(self, jit: bool, tmp_path: Path) -> None:
+        """From a file, with the masks and the weights of a run without a break."""
+        import keras
+        import multidrop_tensorflow
+
+        def fit(model: Any) -> None:
+            model.fit(x, y, batch_size=8, epochs=1, shuffle=False, verbose=0)
+
+        keras.utils.set_random_seed(0)
+        x, y = images((32, 6, 6, 3)), np.arange(32) % 4
+        model = keras.Sequential(
+            [
+                keras.Input((6, 6, 3)),
+                keras.layers.Conv2D(8, 3),
+                multidrop_tensorflow.SpatialDropout2D(0.2, seed=1),
+                keras.layers.Flatten(),
+                multidrop_tensorflow.Dropout(0.5, seed=2),
+                keras.layers.Dense(4),
+            ]
+        )
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("sgd", loss, jit_compile=jit)
+        fit(model)
+        model.save(tmp_path / "model.keras")
+        fit(model)
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+        loaded.compile("sgd", loss, jit_compile=jit)
+        fit(loaded)
+        for a, b in zip(model.get_weights(), loaded.get_weights(), strict=True):
+            assert np.array_equal(a, b)
+
+    def test_the_net_is_saved_whole(self, tmp_path: Path) -> None:
+        import keras
+
+        with md.use_backend("tensorflow"):
+            net = md.Net(16, 3, 8, 8, seed=4)
+        x = images((5, 16))
+        net(x, training=True)
+        net.save(tmp_path / "net.keras")
+        loaded = keras.models.load_model(tmp_path / "net.keras")
+        assert np.array_equal(loaded(x, training=True), net(x, training=True))
+
+    def test_clones(self) -> None:
+        import keras
+        import multidrop_tensorflow
+
+        model = keras.Sequential([keras.Input((4,)), multidrop_tensorflow.Dropout(0.5, seed=1)])
+        clone = keras.models.clone_model(model)
+        x = images((8, 4))
+        assert np.array_equal(clone(x, training=True), model(x, training=True))
+
+    def test_a_rate_that_is_changed(self) -> None:
+        import multidrop_tensorflow
+
+        layer, x = multidrop_tensorflow.Dropout(0.0, seed=1), images((8, 8))
+        assert np.array_equal(layer(x, training=True), x)
+        layer.rate = 0.5
+        assert np.array_equal(layer(x, training=True), masks.dropout(x, 0.5, md.Key(1, 1)))
+
+
+class TestGluon:
+    @pytest.fixture(autouse=True)
+    def mxnet(self, need: Any) -> None:
+        need("mxnet")
+
+    @pytest.mark.parametrize("hybridized", [False, True])
+    def test_axes(self, hybridized: bool) -> None:
+        import multidrop_mxnet
+        import mxnet as mx
+
+        net = mx.gluon.nn.HybridSequential()
+        net.add(multidrop_mxnet.Dropout(0.3, axes=(2, 3), seed=7))
+        net.initialize()
+        if hybridized:
+            net.hybridize()
+        x = images()
+        for call in range(2):
+            with mx.autograd.record():
+                Y = net(mx.nd.array(x))
+            assert np.array_equal(Y.asnumpy(), masks.dropout(x, 0.3, md.Key(7, call), axes=(2, 3)))
+        assert np.array_equal(net(mx.nd.array(x)).asnumpy(), x)
+
+
+class TestNumPy:
+    def test_axes(self) -> None:
+        import multidrop_numpy
+
+        layer, x = multidrop_numpy.Dropout(0.3, (2, 3), seed=7), images()
+        for call in range(2):
+            expected = masks.dropout(x, 0.3, md.Key(7, call), axes=(2, 3))
+            assert np.array_equal(layer(x), expected)
+            assert np.array_equal(layer.backward(x), expected)
+        assert repr(layer) == "Dropout(p=0.3, axes=(2, 3))"
+
+
+def test_spatial_masks_drop_the_same_channels_in_every_framework(need: Any) -> None:
+    """Of the same examples, channels first and channels last."""
+    for name in ("torch", "tensorflow", "mxnet"):
+        need(name)
+    import multidrop_mxnet
+    import multidrop_tensorflow
+    import multidrop_torch
+    import mxnet as mx
+    import torch
+
+    x = images()
+    with mx.autograd.record():
+        of_mxnet = multidrop_mxnet.Dropout(0.5, (2, 3), seed=1)(mx.nd.array(x)).asnumpy()
+    of_torch = multidrop_torch.Dropout2d(0.5, seed=1)(torch.from_numpy(x)).numpy()
+    last = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    of_keras = multidrop_tensorflow.SpatialDropout2D(0.5, seed=1)(last, training=True).numpy().transpose(0, 3, 1, 2)
+    assert np.array_equal(of_torch, of_mxnet)
+    assert np.array_equal(of_torch, of_keras)
+    assert 0 < (of_torch != 0).mean() < 1
