@@ -17,6 +17,7 @@ from modes import DTYPES, same_bits
 
 import multidrop as md
 from multidrop import kernel, masks
+from multidrop.kernel import memory
 from multidrop.kernel.compiled import TILE
 
 KEY = md.Key(2**64 - 3, 2**63 + 1)
@@ -272,3 +273,32 @@ def test_a_package_that_cannot_be_written(tmp_path: Path) -> None:
     }
     code = f"import multidrop; assert multidrop.__file__.startswith({str(copy)!r}); print(digest())"
     assert python(code, tmp_path, **environment) == digest()
+
+
+def test_memory_is_used_again() -> None:
+    """When the last view of it is gone, by results that fit, and not beyond its limit."""
+    memory.release_memory()
+    first = memory.empty((memory.LARGE,), np.uint8)
+    address, view = first.__array_interface__["data"][0], first[5:]
+    assert address % memory.ALIGNMENT == 0
+    del first
+    assert len(memory._free) == 0
+    del view
+    again = memory.empty((memory.LARGE // 8,), np.float64)
+    assert again.__array_interface__["data"][0] == address
+    del again
+    assert memory.empty((3 * memory.LARGE,), np.uint8).__array_interface__["data"][0] != address
+    parts = [memory.empty((memory.LIMIT // 4,), np.uint8) for _ in range(5)]
+    parts.clear()
+    assert sum(block.size for block in memory._free) <= memory.LIMIT
+    memory.release_memory()
+    assert len(memory._free) == 0
+
+
+def test_results_do_not_share_memory() -> None:
+    x = np.ones((memory.LARGE // 4,), np.float32)
+    first = kernel.dropout(x, 0.5, KEY)
+    kept = first.copy()
+    for call in range(3):
+        kernel.dropout(x, 0.5, md.Key(1, call))
+    assert np.array_equal(first, kept)

@@ -110,6 +110,7 @@ class Measured:
     def nets(self) -> dict[str, Callable[[], Any]]:
         return {
             OURS: lambda: md.Net(seed=0),
+            APART: lambda: section.net(functools.partial(multidrop_mxnet.Dropout, seed=0), P1, P2),
             OWN: lambda: section.net(mx.gluon.nn.Dropout, P1, P2),
             SECTION: lambda: section.net(section.Formula, P1, P2),
             NONE: lambda: section.net(None, P1, P2),
