@@ -10,6 +10,7 @@ from .functional import dropout_layer, keep_mask, relu_dropout
 from .history import History
 from .keys import Key, Stream, manual_seed
 from .training import train
+from .view import LayerMask, last_mask, mask_at
 
 __version__ = "0.1.0"
 
@@ -21,6 +22,7 @@ __all__ = [
     "Dropout",
     "History",
     "Key",
+    "LayerMask",
     "Net",
     "Report",
     "Stream",
@@ -30,8 +32,10 @@ __all__ = [
     "dropout_layer",
     "get_backend",
     "keep_mask",
+    "last_mask",
     "load_data_fashion_mnist",
     "manual_seed",
+    "mask_at",
     "relu_dropout",
     "restore",
     "set_backend",

@@ -100,6 +100,10 @@ class Backend(Protocol):
         """`multidrop.concise_net`."""
         ...
 
+    def drawing(self, layer: Model, shape: tuple[int, ...] | None = None) -> Any:
+        """How a dropout layer draws, as a `multidrop.view.Drawing`; TypeError for what is none."""
+        ...
+
     def convert(self, model: Model, key_of: Callable[[str], Key | None]) -> tuple[Any, Any]:
         """`multidrop.convert`: replaces layers in place, each keyed by what `key_of` gives for its path; what was
         replaced, and what was not reached, as `multidrop.conversion` has them."""

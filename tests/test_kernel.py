@@ -302,3 +302,13 @@ def test_results_do_not_share_memory() -> None:
     for call in range(3):
         kernel.dropout(x, 0.5, md.Key(1, call))
     assert np.array_equal(first, kept)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 0, 2), (0, 2, 3, 1)], ids=str)
+def test_a_part_lies_as_the_whole_without_gaps(order: tuple[int, ...]) -> None:
+    shape = (3, 4, 5, 6)
+    laid = normal(tuple(shape[axis] for axis in order), "float32").transpose(np.argsort(order))
+    part = laid[1:, 1:, :, ::2]
+    y = kernel.dropout(part, 0.5, KEY)
+    assert y.transpose(order).flags.c_contiguous
+    assert same_bits(y, masks.dropout(np.ascontiguousarray(part), 0.5, KEY))

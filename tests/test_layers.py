@@ -60,7 +60,7 @@ class TestTorch:
         import torch
 
         X = torch.ones(4, 6, 5)
-        with pytest.warns(UserWarning, match="dropout2d: Received a 3D input"):
+        with pytest.warns(UserWarning, match="dropout2d: Received a 3-D input"):
             Y = multidrop_torch.Dropout2d(0.5, seed=1)(X)
         assert torch.equal(Y, multidrop_torch.Dropout1d(0.5, seed=1)(X))
 

@@ -7,7 +7,7 @@ mx = import_mxnet()  # before the first `import mxnet` below
 from .conversion import convert, restore  # noqa: E402
 from .functional import NAME as name  # noqa: E402
 from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy  # noqa: E402
-from .layers import Dropout  # noqa: E402
+from .layers import Dropout, drawing  # noqa: E402
 from .net import Net, concise_net, get_state, set_state  # noqa: E402
 from .training import Trainer  # noqa: E402
 
@@ -21,6 +21,7 @@ __all__ = [
     "concise_net",
     "convert",
     "draw_key",
+    "drawing",
     "dropout_layer",
     "get_state",
     "keep_mask",

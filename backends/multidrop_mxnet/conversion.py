@@ -40,7 +40,7 @@ def restore(model: gluon.Block) -> int:
         block._rate, block._axes = block.rate, block.axes
         if block.stream is not None:
             del block.params._params[block.stream.name], block._reg_params["stream"]
-        del block.stream, block.rate, block.axes
+        del block.stream, block.rate, block.axes, block.last
         block.__class__ = gluon.nn.Dropout
     _trace_anew(model)
     return len(blocks)

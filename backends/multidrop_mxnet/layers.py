@@ -11,6 +11,7 @@ from mxnet import gluon
 from multidrop import checks
 from multidrop.keys import Key, layer_key
 from multidrop.masks import Mask
+from multidrop.view import Drawing, before, not_a_layer
 
 from . import ops
 from .functional import NAME, Array, check_floating, draw_key, masked, rectified
@@ -44,6 +45,7 @@ class Dropout(gluon.HybridBlock):
 
     def _key_by(self, key: Key | None) -> None:
         """Starts the layer's stream at `key`; None: it is to follow MXNet's generator."""
+        self.last: tuple[Key | None, tuple[int, ...] | None] = (None, None)
         self.stream = None if key is None else StreamParameter(self.prefix + "stream", key)
         if self.stream is not None:
             self.params.update({self.stream.name: self.stream})
@@ -61,11 +63,25 @@ class Dropout(gluon.HybridBlock):
 
     def _next_mask(self, X: Array) -> Mask:
         key = draw_key() if self.stream is None else self.stream.next(X.ctx)
+        self.last = key, X.shape
         return Mask(self.rate, key, 0, checks.axes(self.axes, X.ndim))
 
     def __repr__(self) -> str:
         seed = "" if self.stream is None else f", seed={self.stream.key.seed}"
         return f"Dropout(p = {self.rate}, axes={self.axes}{seed})"
+
+
+def drawing(layer: gluon.Block, shape: tuple[int, ...] | None = None) -> Drawing:
+    """How a dropout layer draws; see `multidrop.view`."""
+    if not isinstance(layer, Dropout):
+        raise not_a_layer(layer)
+    last, known = layer.last
+    shape = known if shape is None else shape
+    following = None
+    if layer.stream is not None:
+        following = layer.stream.key
+        last = before(following)
+    return Drawing(layer.rate, last, following, shape, () if shape is None else checks.axes(layer.axes, len(shape)))
 
 
 class StreamParameter(gluon.Parameter):

@@ -8,7 +8,7 @@ from numpy import __version__ as version
 from .conversion import convert, restore
 from .functional import NAME as name
 from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy
-from .layers import Dropout, Flatten, Layer, Linear, ReLU, Sequential
+from .layers import Dropout, Flatten, Layer, Linear, ReLU, Sequential, drawing
 from .net import Net, concise_net, get_state, set_state
 from .training import Trainer
 
@@ -26,6 +26,7 @@ __all__ = [
     "concise_net",
     "convert",
     "draw_key",
+    "drawing",
     "dropout_layer",
     "get_state",
     "keep_mask",

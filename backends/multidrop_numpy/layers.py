@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from multidrop import checks, kernel
 from multidrop.keys import Key, Stream, layer_key
+from multidrop.view import Drawing, not_a_layer
 
 from .functional import NAME, draw_key, relu
 
@@ -123,7 +124,8 @@ class Dropout(Layer):
         self.axes = axes
         key = layer_key(NAME, seed)
         self.stream = None if key is None else Stream(key)
-        self._key: Key | None = None
+        self._key: Key | None = None  # of the last forward, where that dropped
+        self._last: tuple[Key, tuple[int, ...]] | None = None  # of the last one that dropped, and its input's shape
         self._Y: Array | None = None
 
     def forward(self, X: Array) -> Array:
@@ -141,6 +143,7 @@ class Dropout(Layer):
         if not self.training:
             return np.maximum(X, 0) if relu else X
         self._key = draw_key() if self.stream is None else self.stream.next()
+        self._last = self._key, X.shape
         return self._dropout(X, self._key, relu)
 
     def backward(self, dY: Array) -> Array:
@@ -153,6 +156,16 @@ class Dropout(Layer):
 
     def __repr__(self) -> str:
         return f"Dropout(p={self.p}" + (f", axes={self.axes})" if self.axes else ")")
+
+
+def drawing(layer: Layer, shape: tuple[int, ...] | None = None) -> Drawing:
+    """How a dropout layer draws; see `multidrop.view`."""
+    if not isinstance(layer, Dropout):
+        raise not_a_layer(layer)
+    last, known = layer._last or (None, None)
+    shape = known if shape is None else shape
+    axes = () if shape is None else checks.axes(layer.axes, len(shape))
+    return Drawing(layer.p, last, None if layer.stream is None else layer.stream.key, shape, axes)
 
 
 class Sequential(Layer):

@@ -48,6 +48,7 @@ def restore(model: keras.layers.Layer) -> int:
     layers = [layer for _, layer in _layers(model) if "converted" in vars(layer)]
     for layer in layers:
         generator = vars(layer).pop("converted")
+        vars(layer).pop("_last", None)
         layer._tracker.unlock()
         if layer.stream is not None:
             layer._untrack_variable(layer.stream)

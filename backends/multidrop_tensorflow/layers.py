@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from multidrop import checks
 from multidrop.keys import Key, layer_key
 from multidrop.masks import Mask
+from multidrop.view import Drawing, before, not_a_layer
 
 from . import ops
 from .functional import NAME, axes_of, check_floating, masked
@@ -37,6 +39,7 @@ class _Dropout(keras.layers.Layer):
         self.rate = checks.probability("rate", rate)
         self.supports_masking = True
         self._key_by(layer_key(NAME, seed))
+        getattr(self, "_build_at_init", lambda: None)()  # as Keras' own are built, of the versions that build at once
 
     def _key_by(self, key: Key | None) -> None:
         """Starts the layer's stream at `key`; None: it is to follow `tf.random`."""
@@ -63,8 +66,11 @@ class _Dropout(keras.layers.Layer):
         return masked(inputs, self._next_mask(inputs))
 
     def _next_mask(self, inputs: tf.Tensor) -> Mask:
+        axes = axes_of(inputs, self._axes(inputs))
         position = ops.draw_position() if self.stream is None else ops.next_position(self.stream)
-        return Mask(self.rate, position, 0, axes_of(inputs, self._axes(inputs)))
+        # For `multidrop.last_mask`; past Keras, which looks at each attribute that is set.
+        self.__dict__["_last"] = position if tf.executing_eagerly() else None, inputs.shape
+        return Mask(self.rate, position, 0, axes)
 
     def _axes(self, inputs: tf.Tensor) -> tuple[int, ...]:
         """Along which one decision holds for all elements."""
@@ -220,3 +226,19 @@ class SpatialDropout2D(_SpatialDropout):
 @keras.saving.register_keras_serializable(package="multidrop")
 class SpatialDropout3D(_SpatialDropout):
     __doc__, spatial = _SpatialDropout.__doc__, 3
+
+
+def drawing(layer: keras.layers.Layer, shape: tuple[int, ...] | None = None) -> Drawing:
+    """How a dropout layer draws; see `multidrop.view`."""
+    if not isinstance(layer, _Dropout):
+        raise not_a_layer(layer)
+    position, known = vars(layer).get("_last", (None, None))
+    if shape is None and known is not None and known.is_fully_defined():
+        shape = tuple(known)
+    last = None if position is None else ops.key_at(position)
+    following = None
+    if layer.stream is not None:
+        following = Key(*layer.stream.numpy().view(np.uint64).tolist())
+        last = before(following)
+    axes = () if shape is None else axes_of(tf.TensorSpec(shape), layer._axes(tf.TensorSpec(shape)))
+    return Drawing(layer.rate, last, following, shape, axes)

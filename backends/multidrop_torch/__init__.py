@@ -6,7 +6,7 @@ from torch import __version__ as version
 from .conversion import convert, restore
 from .functional import NAME as name
 from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy
-from .layers import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
+from .layers import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout, drawing
 from .net import Net, concise_net, get_state, set_state
 from .training import Trainer
 
@@ -24,6 +24,7 @@ __all__ = [
     "concise_net",
     "convert",
     "draw_key",
+    "drawing",
     "dropout_layer",
     "get_state",
     "keep_mask",

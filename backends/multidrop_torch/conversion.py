@@ -43,6 +43,7 @@ def restore(model: nn.Module) -> int:
     layers = [module for module in model.modules() if vars(module).pop("converted", False)]
     for layer in layers:
         del layer.stream, layer.keyed
+        vars(layer).pop("last_shape", None)
         layer.__class__ = THEIRS[type(layer)]
     return len(layers)
 

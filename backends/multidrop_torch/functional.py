@@ -28,7 +28,9 @@ Drop: TypeAlias = Callable[[Tensor, tuple[int, ...], bool], Tensor]
 def tensor(data: Any, dtype: str | None = None) -> Tensor:
     """A tensor of host data: of `dtype`, or else of the type that `torch.as_tensor` gives it (which shares the memory
     of a NumPy array)."""
-    return torch.as_tensor(data, dtype=None if dtype is None else getattr(torch, dtype))
+    if dtype is None:
+        return data if isinstance(data, Tensor) else torch.as_tensor(data)
+    return torch.as_tensor(data, dtype=getattr(torch, dtype))
 
 
 def to_numpy(tensor: Tensor) -> npt.NDArray[Any]:
@@ -71,10 +73,13 @@ def _dropout(
 ) -> Tensor:
     X = tensor(X)
     check_floating(X)
-    p, axes = checks.probability("dropout", dropout), checks.axes(axes, X.ndim)
-    start = checks.span(start, math.prod(masks.drawn_shape(X.shape, axes)) if axes else X.numel())
+    p, count = checks.probability("dropout", dropout), X.numel()
+    if axes != ():
+        axes = checks.axes(axes, X.ndim)
+        count = math.prod(masks.drawn_shape(X.shape, axes))
+    start = checks.span(start, count)
     if key is None:
-        return masked_next(X, Mask(p, _calls.stream, start, axes), _calls.keyed, relu=relu)
+        return masked_next(X, p, _calls.stream, _calls.keyed, start, axes, relu=relu)
     return masked(X, Mask(p, as_key(key), start, axes), relu=relu)
 
 
@@ -113,7 +118,9 @@ def dropout1d(
         RuntimeError: for another number of dimensions.
     """
     if X.ndim not in (2, 3):
-        raise RuntimeError(f"dropout1d: Expected 2D or 3D input, (c, l) or (n, c, l), but received a {X.ndim}D input")
+        raise RuntimeError(
+            f"dropout1d: Expected 2D or 3D input, but received a {X.ndim}D input; (c, l) and (n, c, l) have channels"
+        )
     return _feature_dropout(X, p, training, inplace, drop, X.ndim == 3)
 
 
@@ -124,8 +131,8 @@ def dropout2d(
     of `dropout`. It warns, as torch's does, of another number of dimensions; three are taken for (n, c, l)."""
     if X.ndim == 3:
         warnings.warn(
-            "dropout2d: Received a 3D input, which is taken for (n, c, l), as torch takes it, and not for (c, h, w); "
-            "use dropout1d for (n, c, l), and unsqueeze(0) for (c, h, w)",
+            "dropout2d: Received a 3-D input to dropout2d, assuming that channel-wise 1D dropout behavior is desired, "
+            "as torch does: it is taken for (n, c, l). Use dropout1d for that, and unsqueeze(0) for (c, h, w)",
             stacklevel=2,
         )
     elif X.ndim != 4:
@@ -194,13 +201,14 @@ def _drop_by(p: float) -> Drop:
     """What draws the masks of calls without a key."""
 
     def drop(X: Tensor, axes: tuple[int, ...], inplace: bool) -> Tensor:
-        return masked_next(X, Mask(p, _calls.stream, 0, axes), _calls.keyed, inplace=inplace)
+        return masked_next(X, p, _calls.stream, _calls.keyed, 0, axes, inplace=inplace)
 
     return drop
 
 
 def _warn_of(name: str, ndim: int, expected: str) -> None:
-    warnings.warn(f"{name}: Received a {ndim}-D input, which torch means to give up; expected {expected}", stacklevel=3)
+    text = f"{name}: Received a {ndim}-D input to {name}, which torch means to give up; expected {expected}"
+    warnings.warn(text, stacklevel=3)
 
 
 def check_floating(X: Tensor) -> None:
@@ -225,16 +233,26 @@ def masked(X: Tensor, mask: Mask, *, relu: bool = False) -> Tensor:
     return _differentiable(X, mask, False, relu=relu)
 
 
-def masked_next(X: Tensor, mask: Mask, keyed: bool, *, inplace: bool = False, relu: bool = False) -> Tensor:
-    """X, or max(X, 0), through the next mask of a stream, which `mask` has for its key; or where that is not keyed, one
-    that torch's generator names."""
+def masked_next(
+    X: Tensor,
+    p: float,
+    stream: Tensor,
+    keyed: bool,
+    start: int = 0,
+    axes: tuple[int, ...] = (),
+    *,
+    inplace: bool = False,
+    relu: bool = False,
+) -> Tensor:
+    """X, or max(X, 0), through the next mask of a stream, or where that is not keyed, one that torch's generator
+    names."""
     if torch.compiler.is_compiling():
-        Y = _in_program(X, mask._replace(key=ops.take(mask.key, keyed)), relu)
+        Y = _in_program(X, Mask(p, ops.take(stream, keyed), start, axes), relu)
         return X.copy_(Y) if inplace else Y
-    key = ops.next_key(mask.key) if keyed else draw_key()
-    if mask.p == 0.0:
+    key = ops.next_key(stream) if keyed else ops.drawn_key(stream)
+    if p == 0.0:
         return torch.relu(X) if relu else X
-    return _differentiable(X, mask._replace(key=key), True, inplace, relu)
+    return _differentiable(X, Mask(p, key, start, axes), True, inplace, relu)
 
 
 def _in_program(X: Tensor, mask: Mask, relu: bool) -> Tensor:

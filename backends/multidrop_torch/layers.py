@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from multidrop import checks
 from multidrop.keys import Key, layer_key
-from multidrop.masks import Mask
+from multidrop.view import Drawing, before, not_a_layer
 
 from . import functional
 from .functional import NAME, check_floating, masked_next
@@ -46,7 +46,17 @@ class _DropoutNd(nn.Module):
 
     def _drop(self, X: Tensor, axes: tuple[int, ...] = (), inplace: bool = False) -> Tensor:
         """X through the next mask."""
-        return masked_next(X, Mask(self.p, self.stream, 0, axes), self.keyed, inplace=inplace)
+        self._note(X)
+        return masked_next(X, self.p, self.stream, self.keyed, 0, axes, inplace=inplace)
+
+    def _note(self, X: Tensor) -> None:
+        """Keeps an input's shape, for `multidrop.last_mask`; past `nn.Module`, whose attributes take a microsecond."""
+        if not torch.compiler.is_compiling():
+            self.__dict__["last_shape"] = X.shape
+
+    def _axes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Along which one decision holds for all elements of an input."""
+        return ()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         if self.keyed:
@@ -68,7 +78,10 @@ class Dropout(_DropoutNd):
     def after_relu(self, X: Tensor) -> Tensor:
         """The layer's output for max(X, 0), in one pass."""
         check_floating(X)
-        return masked_next(X, Mask(self.p, self.stream), self.keyed, relu=True) if self.training else torch.relu(X)
+        if not self.training:
+            return torch.relu(X)
+        self._note(X)
+        return masked_next(X, self.p, self.stream, self.keyed, relu=True)
 
 
 class _FeatureDropout(_DropoutNd):
@@ -78,6 +91,16 @@ class _FeatureDropout(_DropoutNd):
 
     def forward(self, X: Tensor) -> Tensor:
         return type(self)._dropout(X, self.p, self.training, self.inplace, drop=self._drop)
+
+    def _axes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        found: list[tuple[int, ...]] = [()]
+
+        def drop(X: Tensor, axes: tuple[int, ...], inplace: bool) -> Tensor:
+            found[0] = axes
+            return X
+
+        type(self)._dropout(torch.empty(shape, device="meta"), 0.5, True, False, drop=drop)
+        return found[0]
 
 
 class Dropout1d(_FeatureDropout):
@@ -111,3 +134,15 @@ class FeatureAlphaDropout(_FeatureDropout):
     """`AlphaDropout` of whole channels."""
 
     _dropout = staticmethod(functional.feature_alpha_dropout)
+
+
+def drawing(layer: nn.Module, shape: tuple[int, ...] | None = None) -> Drawing:
+    """How a dropout layer draws; see `multidrop.view`."""
+    if not isinstance(layer, _DropoutNd):
+        raise not_a_layer(layer)
+    shape = layer.__dict__.get("last_shape") if shape is None else shape
+    shape = None if shape is None else tuple(shape)
+    key = key_at(layer.stream)
+    return Drawing(
+        layer.p, before(key), key if layer.keyed else None, shape, () if shape is None else layer._axes(shape)
+    )

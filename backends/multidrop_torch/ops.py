@@ -103,35 +103,32 @@ def next_key(stream: Tensor) -> Key:
     Raises:
         RuntimeError: in a backward pass, where there is nothing to tell which call is recomputed.
     """
-    if torch._C._current_graph_task_id() != -1:
+    if _backward_pass() != -1:
         return _recomputed()
     if stream.device.type != "cpu":
         key = key_at(stream)
         stream[1] += 1  # wraps from 2^63 − 1 to −2^63, as two's complement is to
     else:
         # Through NumPy, in a fifth of the time of the same by tensors, which is that of a small dropout itself.
-        words = stream.numpy().view(np.uint64)
+        words = stream.numpy()
         seed, call = words.tolist()
-        words[1] = (call + 1) % 2**64
-        key = Key(seed, call)
-    if _may_be_recomputed():
+        words[1] = call + 1 if call < 2**63 - 1 else -(2**63)
+        key = Key.of_words(seed % 2**64, call % 2**64)
+    # What torch.utils.checkpoint runs for the first time runs without gradients, or with its hooks on saved tensors.
+    if (_saved_tensors_hooks(True) is not None or not torch.is_grad_enabled()) and _in_checkpoint():
         _checkpointed[draw_key()] = key
         while len(_checkpointed) > REMEMBERED:
             _checkpointed.popitem(last=False)
     return key
 
 
+_backward_pass = torch._C._current_graph_task_id  # its number; -1 outside of one
+_saved_tensors_hooks = torch._C._autograd._top_saved_tensors_default_hooks
+
 # Activation checkpointing runs a part of the forward again in the backward, with torch's generator set back to where it
 # was. So a number that the generator draws there names the call: it is drawn again when the call is recomputed.
 _checkpointed: OrderedDict[Key, Key] = OrderedDict()
 REMEMBERED = 1 << 16  # calls
-
-
-def _may_be_recomputed() -> bool:
-    """Whether this is within what `torch.utils.checkpoint` runs for the first time: it has then switched gradients off,
-    or hooked saved tensors."""
-    hooked = torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
-    return (hooked or not torch.is_grad_enabled()) and _in_checkpoint()
 
 
 def _in_checkpoint() -> bool:
@@ -152,6 +149,15 @@ def _recomputed() -> Key:
             "default; got a keyed dropout in a backward pass, where it would draw another mask than the first time: "
             "give dropout_layer a key, or build the layer unseeded, to follow torch's generator"
         )
+    return key
+
+
+def drawn_key(stream: Tensor) -> Key:
+    """A key that torch's generator draws; `stream`, which is not keyed, is left at the call after it, for
+    `multidrop.last_mask` to look at."""
+    key = draw_key()
+    if stream.device.type == "cpu" and _backward_pass() == -1:
+        stream.numpy().view(np.uint64)[:] = key.seed, 1
     return key
 
 
@@ -180,9 +186,9 @@ def _operator(schema: str) -> Callable[[Callable[..., Tensor]], Callable[..., Te
 @_operator("take(Tensor(a!) stream, bool keyed) -> Tensor")
 def _take(stream: Tensor, keyed: bool) -> Tensor:
     """The position of a keyed stream, which moves on; of one that is not keyed, a position whose seed torch's generator
-    draws. (That changes `stream` in name only, which keeps two takes from being merged into one.)"""
+    draws."""
     if not keyed:
-        return position_of(draw_key())
+        return position_of(drawn_key(stream))
     position = stream.clone()
     next_key(stream)
     return position

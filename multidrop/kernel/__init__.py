@@ -87,8 +87,8 @@ def dropout(
         p: the probability that an element is dropped, in [0, 1].
         key: the mask's key.
         start: the index of the first element.
-        out: where to write the result, of x's shape and type; may be x itself. Without it a new array is made, in x's
-            layout where that is dense.
+        out: where to write the result, of x's shape and type; may be x itself. Without it a new array is made, which
+            lies in memory as x does, but without gaps.
         axes: along which one decision holds for all; the mask is drawn for the shape that has 1 there.
         dtype: the name of x's type, where x holds the bits of one that NumPy lacks.
         relu: whether x first goes through ReLU: what is not above 0 becomes +0, and a NaN stays one.
@@ -132,7 +132,7 @@ def _fused(
         return target
     order = _memory_order(x)
     if order is None:
-        return _fused(np.array(x, order="C"), p, key, start, None, axes, dtype, relu)
+        return _fused(np.array(x, order="K"), p, key, start, None, axes, dtype, relu)
     # The mask goes by the logical order of the elements: it is drawn in that, and then laid as the memory is.
     drawn = ~keep_mask(masks.drawn_shape(x.shape, axes), p, key, start)
     dropped = np.broadcast_to(drawn, x.shape).transpose(order)

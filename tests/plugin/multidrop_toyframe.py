@@ -9,7 +9,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from multidrop_numpy import Dropout, Net, Trainer, concise_net, convert, draw_key, get_state, restore, set_state
+from multidrop_numpy import (
+    Dropout,
+    Net,
+    Trainer,
+    concise_net,
+    convert,
+    draw_key,
+    drawing,
+    get_state,
+    restore,
+    set_state,
+)
 from toyframe import ToyTensor
 from toyframe import __version__ as version
 
@@ -47,6 +58,7 @@ __all__ = [
     "concise_net",
     "convert",
     "draw_key",
+    "drawing",
     "dropout_layer",
     "get_state",
     "name",
