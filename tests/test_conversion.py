@@ -106,6 +106,23 @@ class TestTorch:
         assert [path for path, _ in report.replaced] == ["dropout", "dropout1", "dropout2"]
         assert [path for path, _ in report.unreached] == ["self_attn"]
 
+    def test_a_layer_whose_rate_alone_is_used(self) -> None:
+        """As in attention that is handed its rate: the layer is replaced, and drops nothing."""
+        import torch
+
+        class Attention(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.drop = torch.nn.Dropout(0.1)
+
+            def forward(self, X: Any) -> Any:
+                attend = torch.nn.functional.scaled_dot_product_attention
+                return attend(X, X, X, dropout_p=self.drop.p if self.training else 0.0)
+
+        report = md.convert(torch.nn.Sequential(Attention()))
+        assert [path for path, _ in report.replaced] == ["0.drop"]
+        assert report.unreached == (("0", "Attention.forward reads drop.p, and hands it to a function"),)
+
     def test_a_seed_keys_by_path(self) -> None:
         import torch
 

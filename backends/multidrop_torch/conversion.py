@@ -50,6 +50,8 @@ def restore(model: nn.Module) -> int:
 
 _CALLS = re.compile(r"\b(?:F|functional)\.(\w*dropout\w*|scaled_dot_product_attention|multi_head_attention_forward)\(")
 
+_RATES = re.compile(r"\bself\.(\w+)\.p\b")
+
 
 def _unreached(module: nn.Module) -> Iterator[str]:
     """What drops in a module's own forward, as far as its attributes and its source tell."""
@@ -69,3 +71,6 @@ def _unreached(module: nn.Module) -> Iterator[str]:
         return
     for function in dict.fromkeys(_CALLS.findall(source)):
         yield f"{type(module).__name__}.forward calls {function}"
+    for name in dict.fromkeys(_RATES.findall(source)):
+        if isinstance(getattr(module, name, None), (_DropoutNd, *OURS)):
+            yield f"{type(module).__name__}.forward reads {name}.p, and hands it to a function"
