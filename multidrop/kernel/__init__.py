@@ -6,9 +6,10 @@ loops or loads them from disk, at the first call.
 
 from __future__ import annotations
 
+import gc
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from types import ModuleType
 from typing import Any
@@ -187,7 +188,7 @@ def drop(
         start: the index of the first element.
         relu: whether they first go through ReLU.
     """
-    loop = _loops().drop
+    loop = _drop_loop(dtype)
     kind, scale, threshold = _constants(p, dtype)
     like, width, floor = kind.like, kind.like.itemsize, kind.zero if relu else kind.lowest
     call, seed = np.uint64(key.call), np.uint64(key.seed)
@@ -295,6 +296,23 @@ def relu_gradient(dy: Array, y: Array, p: float) -> Array:
     dx = _empty(dy.shape, dy.dtype)
     gate(_address(dy), _address(dx), dy.size, dtype, p, _address(y))
     return dx
+
+
+@cache
+def _drop_loop(dtype: str) -> Callable[..., None]:
+    """The loop of `drop`, loaded or compiled for a type. That makes so many objects that Python would look through all
+    of the process for garbage, which in one with a large framework takes as long again."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        loop = _loops().drop
+        kind, scale, threshold = _constants(0.5, dtype)
+        nothing = np.uint64(0)
+        loop(0, 0, 0, kind.like, scale, kind.lowest, nothing, nothing, nothing, threshold)
+    finally:
+        if collecting:
+            gc.enable()
+    return loop
 
 
 @cache
