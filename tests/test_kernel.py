@@ -202,10 +202,12 @@ def digest() -> str:
 
 @pytest.mark.parametrize("threads", ["1", "2", "5"])
 def test_numbers_of_threads(threads: str) -> None:
-    code = "import threading; print(digest(), threading.active_count())"
-    drawn, count = python(code, MULTIDROP_NUM_THREADS=threads).split()
+    """The caller's, and the helpers, of which fewer may do when they are quick."""
+    code = "import threading; from multidrop.kernel import pool"
+    code += "; print(digest(), threading.active_count(), pool._helpers.count)"
+    drawn, running, helpers = python(code, MULTIDROP_NUM_THREADS=threads).split()
     assert drawn == digest()
-    assert int(count) == int(threads)  # the caller's, and the helpers
+    assert int(running) <= int(threads) == int(helpers) + 1
 
 
 @pytest.mark.parametrize("bad", ["0", "-1", "two"])
