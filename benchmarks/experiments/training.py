@@ -10,7 +10,7 @@ from typing import Any
 
 import multidrop as md
 
-from ..frameworks import NONE, OURS, OWN, SECTION, Framework
+from ..frameworks import APART, NONE, OURS, OWN, SECTION, Framework
 from ..measure import quartiles, ratio
 from ..workers import Job
 from . import Event
@@ -86,7 +86,7 @@ def _runs(framework: Framework) -> Iterator[tuple[str, Callable[[Any, Any, int],
             build(), train_iter, test_iter, epochs, LEARNING_RATE
         )
 
-    for who in (OURS, OWN, NONE):
+    for who in (OURS, APART, OWN, NONE):
         if who in nets:
             yield who, by_us(nets[who])
     for who in (SECTION, OWN):
