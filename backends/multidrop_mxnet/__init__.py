@@ -2,7 +2,8 @@
 
 from .numpy_names import import_mxnet
 
-mx = import_mxnet()  # before the first `import mxnet` below
+# Before the first `import mxnet` below: and so the imports from there on follow a statement, which E402 is about.
+mx = import_mxnet()
 
 from .conversion import convert, restore  # noqa: E402
 from .functional import NAME as name  # noqa: E402

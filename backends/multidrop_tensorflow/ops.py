@@ -128,8 +128,8 @@ def _lanes(first: int, blocks: int | tf.Tensor, position: tf.Tensor) -> tf.Tenso
 def under_xla() -> bool:
     """Whether this is a trace for XLA, which knows TensorFlow's operators alone. TensorFlow does not tell a trace what
     it is for, but its callers do."""
-    frame = sys._getframe()
-    while frame := frame.f_back:  # type: ignore[assignment]  # None ends it
+    frame: Any = sys._getframe()
+    while frame := frame.f_back:
         if getattr(frame.f_locals.get("self"), "_jit_compile", None) is True:
             return True
     return False

@@ -340,7 +340,7 @@ class _Transformed(_Masked):
     """The same for `torch.func`, `torch.vmap` and forward-mode differentiation."""
 
     @staticmethod
-    def forward(X: Tensor, mask: Mask, random: bool) -> Tensor:  # type: ignore[override]  # torch's
+    def forward(X: Tensor, mask: Mask, random: bool) -> Tensor:  # type: ignore[override]  # torch has two forms, of which transforms take the one without ctx
         return ops.drop(X, mask)
 
     @staticmethod
