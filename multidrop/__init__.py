@@ -3,6 +3,7 @@ PyTorch, TensorFlow and MXNet."""
 
 from .builders import Dropout, Net, concise_net
 from .checkpoint import CheckpointError
+from .comparison import Comparison, Difference, compare
 from .conversion import Report, convert, restore
 from .data import Batches, DataError, load_data_fashion_mnist
 from .dispatch import BackendError, available_backends, get_backend, set_backend, use_backend
@@ -18,7 +19,9 @@ __all__ = [
     "BackendError",
     "Batches",
     "CheckpointError",
+    "Comparison",
     "DataError",
+    "Difference",
     "Dropout",
     "History",
     "Key",
@@ -27,6 +30,7 @@ __all__ = [
     "Report",
     "Stream",
     "available_backends",
+    "compare",
     "concise_net",
     "convert",
     "dropout_layer",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -76,13 +79,58 @@ def convert(model: Any, *, seed: int | Key | None = None) -> Report:
     return Report(*backend.convert(model, key_of))
 
 
-def restore(model: Any) -> int:
+def restore(model: Any, report: Report | None = None) -> int:
     """Undoes `convert`: its layers are the framework's own again, with the rates that they have now.
 
+    Args:
+        model: one that was converted.
+        report: what a conversion gave, to undo that one alone; without it, all are undone.
+
     Returns:
-        How many there were.
+        How many layers there were.
+
+    Raises:
+        TypeError: for what is no model of a known framework.
     """
-    return _backend(model).restore(model)
+    paths: Collection[str] | None = None if report is None else {path for path, _ in report.replaced}
+    return _backend(model).restore(model, paths)
+
+
+_CALLS = re.compile(
+    r"\b(?:F|functional|nn|experimental|ops|random|nd|sym|npx)"
+    r"\.(\w*[dD]ropout\w*|scaled_dot_product_attention|multi_head_attention_forward)\("
+)
+_RATES = re.compile(r"\bself\.(\w+)\.(?:p|_?rate)\b")
+
+
+def unreached(layer: object, method: str, dropouts: tuple[type, ...], own: str) -> Iterator[str]:
+    """What drops in a layer's own code and is no layer, as far as its attributes and its source tell.
+
+    Args:
+        layer: any layer but a dropout.
+        method: the name of that which the framework calls.
+        dropouts: the types of dropout layers, whose rate alone may be used.
+        own: the framework's package; of its own layers, which have no calls to find, only attributes are looked at.
+    """
+    kind, source = type(layer).__name__, _source(getattr(type(layer), method, None))
+    for name, value in vars(layer).items():
+        rate = "dropout" in name.lower() and isinstance(value, float) and value > 0.0
+        if rate and (source is None or re.search(rf"\bself\.{name}\b", source)):
+            yield f"{kind}.{name} = {value}, which its {method} hands to a function"
+    if source is None or type(layer).__module__.startswith(own):
+        return
+    for function in dict.fromkeys(_CALLS.findall(source)):
+        yield f"{kind}.{method} calls {function}"
+    for name in dict.fromkeys(_RATES.findall(source)):
+        if isinstance(getattr(layer, name, None), dropouts):
+            yield f"{kind}.{method} reads the rate of {name}, and hands it to a function"
+
+
+def _source(function: Any) -> str | None:
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):  # it has none to read
+        return None
 
 
 def _backend(model: Any) -> Backend:

@@ -7,6 +7,7 @@ gives every layer, net and data loader that is built afterwards a key of its own
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -77,8 +78,15 @@ def _first64(counter: tuple[int, int, int, int], seed: int) -> int:
     return int(low[0]) | int(high[0]) << 32
 
 
+# Held while a position is read and moved on, here and in the backends (as `keys.lock`, for a forked child has another).
+# One for all of them: a stream with a lock of its own could not be copied, and in a child that was forked while another
+# thread held it, never be used again.
+lock = threading.Lock()
+
+
 class Stream:
-    """A key and a counter: each `next()` gives a key that none before it gave. Safe to share between threads.
+    """A key and a counter: each `next()` gives a key that none before it gave. Safe to share between threads; a copy,
+    and a forked process, goes its own way from where the stream was.
 
     Args:
         key: where the stream starts; its `call` is the first call handed out.
@@ -86,7 +94,6 @@ class Stream:
 
     def __init__(self, key: Key) -> None:
         self._key = key
-        self._lock = threading.Lock()
 
     @property
     def key(self) -> Key:
@@ -95,24 +102,18 @@ class Stream:
 
     @key.setter
     def key(self, key: Key) -> None:
-        with self._lock:
+        with lock:
             self._key = key
 
     def next(self) -> Key:
         """The stream's present key; the stream moves on by one call (and from 2^64 − 1 back to 0)."""
-        with self._lock:
+        with lock:
             key = self._key
-            self._key = Key(key.seed, (key.call + 1) % 2**64)
+            self._key = Key.of_words(key.seed, (key.call + 1) % 2**64)
         return key
 
     def __repr__(self) -> str:
         return f"Stream({self._key})"
-
-    def __getstate__(self) -> Key:  # a lock neither copies nor pickles
-        return self._key
-
-    def __setstate__(self, key: Key) -> None:
-        self.__init__(key)  # type: ignore[misc]  # the one way to give a copy a lock of its own
 
 
 class Seeds:
@@ -125,13 +126,12 @@ class Seeds:
     def __init__(self, root: Key | None) -> None:
         self.root = root
         self._built: Counter[str] = Counter()
-        self._lock = threading.Lock()
 
     def next(self, kind: str) -> Key | None:
         """The key of the next part of `kind` ("dropout", "weights", "batches")."""
         if self.root is None:
             return None
-        with self._lock:
+        with lock:
             number = self._built[kind]
             self._built[kind] += 1
         return self.root.fold_in(kind).fold_in(number)
@@ -146,7 +146,14 @@ class _ManualSeed:
         self.seeds: dict[str, Seeds] = {}
         self.calls: dict[str, Stream] = {}
         self.listeners: list[Callable[[Key | None], None]] = []
-        self.lock = threading.Lock()
+        self.forks = 0  # how many there were of this process
+        self.process: Key | None = None  # what tells a forked process from all others
+
+    def restart(self, root: Key | None, process: Key | None = None) -> None:
+        """Begin anew from `root`."""
+        self.root, self.process, self.forks = root, process, 0
+        self.seeds.clear()
+        self.calls.clear()
 
 
 _manual = _ManualSeed()
@@ -158,6 +165,9 @@ def manual_seed(seed: int | None) -> None:
     The n-th dropout layer, net and data loader that is built afterwards has the same key in every framework, and so
     has the n-th `dropout_layer` call without a key. What was built before keeps its keys.
 
+    A process that is forked afterwards goes on from a root of its own, `root.fold_in("fork").fold_in(n)` for the n-th
+    fork (from 1), so that workers repeat neither each other's keys nor their parent's.
+
     Args:
         seed: integer in [0, 2^64), or None to follow each framework's own generator again (as at the start).
 
@@ -165,10 +175,8 @@ def manual_seed(seed: int | None) -> None:
         ValueError: where `seed` is neither.
     """
     root = None if seed is None else Key(seed)
-    with _manual.lock:
-        _manual.root = root
-        _manual.seeds.clear()
-        _manual.calls.clear()
+    with lock:
+        _manual.restart(root)
         listeners = list(_manual.listeners)
     for listener in listeners:
         listener(root)
@@ -179,7 +187,7 @@ def seeds_for(framework: str, seed: int | Key | None = None) -> Seeds:
     framework's own generator."""
     if seed is not None:
         return Seeds(as_key(seed, "seed"))
-    with _manual.lock:
+    with lock:
         return _manual.seeds.setdefault(framework, Seeds(_manual.root))
 
 
@@ -190,7 +198,7 @@ def layer_key(framework: str, seed: int | Key | None = None) -> Key | None:
 
 def call_key(framework: str) -> Key | None:
     """The key of a `dropout_layer` call that was given none, or None where `manual_seed` is not in force."""
-    with _manual.lock:
+    with lock:
         if _manual.root is None:
             return None
         if framework not in _manual.calls:
@@ -200,12 +208,46 @@ def call_key(framework: str) -> Key | None:
 
 
 def on_manual_seed(listener: Callable[[Key | None], None]) -> None:
-    """Have `listener` called with the root key now and after each `manual_seed`: for a backend that keeps the
-    position of keyless calls in the program it traces."""
-    with _manual.lock:
+    """Have `listener` called with the root key now, after each `manual_seed`, and in each forked child: for a backend
+    that keeps the position of keyless calls in the program it traces."""
+    with lock:
         _manual.listeners.append(listener)
         root = _manual.root
     listener(root)
+
+
+def in_this_process(key: Key) -> Key:
+    """A key that a generator drew of whose state each forked child has a copy: `key` itself, or in a child one of this
+    process' own. `manual_seed` begins anew here too: after it, a child's generator alone decides."""
+    # What was drawn is uniform, which an exclusive or leaves it: no need for Philox, at 100 times the price.
+    return key if _manual.process is None else Key(key.seed ^ _manual.process.seed)
+
+
+def _before_fork() -> None:
+    lock.acquire()  # so that no two forks have one number, and no stream is left halfway
+    _manual.forks += 1
+
+
+def _after_fork_in_parent() -> None:
+    lock.release()
+
+
+def _after_fork_in_child() -> None:
+    global lock
+    lock = threading.Lock()  # to release the old one is not safe on all systems where other threads waited for it
+    number, root, process = _manual.forks, _manual.root, _manual.process or Key(0)
+    _manual.restart(None if root is None else _forked(root, number), _forked(process, number))
+    if root is not None:
+        for listener in _manual.listeners:
+            listener(_manual.root)
+
+
+def _forked(key: Key, number: int) -> Key:
+    return key.fold_in("fork").fold_in(number)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 def as_key(value: int | Key, name: str = "key") -> Key:

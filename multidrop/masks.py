@@ -10,12 +10,15 @@ lies below a threshold.
     U(i)      lane of plane 0 · 2^16 + lane of plane 1
     kept      U(i) < round_half_even((1 − p)·2^32)
     value     kept: x·s with s = 1/(1 − p);  dropped: +0
+
+Normal noise is of the same uniforms: z(i) = Φ⁻¹((U(i) + 1/2)/2^32).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,6 +60,65 @@ def uniforms(count: int, key: int | Key, start: int = 0) -> npt.NDArray[np.uint3
     blocks = -(-(skipped + count) // 8)
     coarse, fine = (_lanes(first, blocks, key, plane) for plane in (0, 1))
     return ((coarse << np.uint32(16)) | fine)[skipped : skipped + count]
+
+
+# A polynomial a pair of lines, the highest power first: numerator, then denominator.
+# fmt: off
+_NEAR = (
+    (2509.0809287301226727, 33430.575583588128105, 67265.770927008700853, 45921.953931549871457,
+     13731.693765509461125, 1971.5909503065514427, 133.14166789178437745, 3.387132872796366608),
+    (5226.495278852854561, 28729.085735721942674, 39307.89580009271061, 21213.794301586595867,
+     5394.1960214247511077, 687.1870074920579083, 42.313330701600911252, 1.0),
+)
+_FAR = (
+    (7.7454501427834140764e-4, 0.0227238449892691845833, 0.24178072517745061177, 1.27045825245236838258,
+     3.64784832476320460504, 5.7694972214606914055, 4.6303378461565452959, 1.42343711074968357734),
+    (1.05075007164441684324e-9, 5.475938084995344946e-4, 0.0151986665636164571966, 0.14810397642748007459,
+     0.68976733498510000455, 1.6763848301838038494, 2.05319162663775882187, 1.0),
+)
+# fmt: on
+
+
+def normal_quantile(u: Any, xp: Any = np) -> Any:
+    """Φ⁻¹(u), the inverse of the standard normal distribution function, to about 16 digits.
+
+    Source: M. J. Wichura, "Algorithm AS 241: the percentage points of the normal distribution", Applied Statistics 37
+    (1988), PPND16; without its last case, for u below e^-25, where (U + 1/2)/2^32 never lies.
+
+    Args:
+        u: float64 in [e^-25, 1 − e^-25], an array of any framework.
+        xp: what has its `log`, `sqrt`, `minimum` and `where`.
+
+    Returns:
+        An array like u.
+    """
+
+    def ratio(coefficients: tuple[Sequence[float], Sequence[float]], x: Any) -> Any:
+        above, below = (reduce(lambda total, coefficient: total * x + coefficient, row) for row in coefficients)
+        return above / below
+
+    q = u - 0.5
+    near = q * ratio(_NEAR, xp.where(abs(q) <= 0.425, 0.180625 - q * q, 0.0))
+    far = ratio(_FAR, xp.sqrt(-xp.log(xp.minimum(u, 1.0 - u))) - 1.6)
+    return xp.where(abs(q) <= 0.425, near, xp.where(q < 0.0, -far, far))
+
+
+def normals(shape: int | Sequence[int], key: int | Key, start: int = 0) -> npt.NDArray[np.float64]:
+    """Standard normal numbers: z(i) = Φ⁻¹((U(i) + 1/2)/2^32).
+
+    Args:
+        shape: the tensor's shape.
+        key: the key; an int means `Key(int)`.
+        start: the index of the first element.
+
+    Returns:
+        A float64 array of that shape, each |z| < 6.34.
+
+    Raises:
+        ValueError: for a bad key, a negative dimension, or where an index would leave [0, 2^64).
+    """
+    sizes = checks.shape(shape)
+    return normal_quantile((uniforms(math.prod(sizes), key, start) + 0.5) * 2.0**-32).reshape(sizes)
 
 
 def threshold(p: float) -> int:
@@ -105,13 +167,81 @@ def dropout(x: npt.NDArray, p: float, key: int | Key, start: int = 0, axes: Sequ
     """
     if p == 0.0:
         return x
-    dtype = x.dtype.name
-    compute = np.dtype("float64" if dtype == "float64" else "float32")
-    with np.errstate(over="ignore", invalid="ignore"):  # a large x may become infinite, in silence as in a framework
-        scaled = (x.astype(compute) * np.array(scale(p, dtype), compute)).astype(x.dtype)
+    scaled = _in_compute_type(np.multiply, x, scale(p, x.dtype.name))
     y = np.zeros(x.shape, x.dtype)
     np.copyto(y, scaled, where=keep_mask(drawn_shape(x.shape, axes), p, key, start))
     return y
+
+
+ALPHA = 1.7580993408473766  # minus SELU's lower limit: its λ·α
+
+
+def alpha_affine(p: float) -> tuple[float, float]:
+    """The scale and the shift that make alpha dropout of dropout: dropout(x + α)·scale + shift is a·x + a·α·p where
+    kept and a·α·(p − 1) where dropped, with a = 1/sqrt((1 − p)·(1 + p·α²)). At p = 1 both are 0; at p = 0 the input is
+    to be left as it is.
+
+    Source: G. Klambauer et al., "Self-normalizing neural networks", NeurIPS 30 (2017), section 2.
+    """
+    if p == 1.0:
+        return 0.0, 0.0
+    a = 1.0 / math.sqrt((1.0 - p) * (1.0 + p * ALPHA**2))
+    return a * (1.0 - p), a * ALPHA * (p - 1.0)
+
+
+def gaussian_stddev(name: str, p: float) -> float:
+    """The standard deviation of Gaussian dropout's noise, sqrt(p/(1 − p)).
+
+    Raises:
+        ValueError: at p = 1, where it is infinite.
+    """
+    if p == 1.0:
+        raise ValueError(f"{name}: expected a probability below 1 in training, for noise of finite deviation; got {p}")
+    return math.sqrt(p / (1.0 - p))
+
+
+def noise_stddev(name: str, value: object) -> float:
+    """The standard deviation of Gaussian noise as a float.
+
+    Raises:
+        ValueError: where it is no number in [0, 1], which are those that Keras takes.
+    """
+    number = checks.at_least_zero(name, value)
+    if number > 1.0:
+        raise ValueError(f"{name}: expected a number in [0, 1]; got {checks.shown(value)}")
+    return number
+
+
+def gaussian_dropout(x: npt.NDArray, stddev: float, key: int | Key, start: int = 0) -> npt.NDArray:
+    """x·(1 + stddev·z), with a normal number for each element. The gradient is the same function.
+
+    Source: N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15 (2014),
+    section 10.
+
+    Args:
+        x: a floating array of any shape and layout.
+        stddev: that of the noise; see `gaussian_stddev`.
+        key: the noise's key; an int means `Key(int)`.
+        start: the index of the first element.
+
+    Returns:
+        A new array of x's shape and type, or `x` itself where stddev is 0.
+    """
+    return x if stddev == 0.0 else _in_compute_type(np.multiply, x, 1.0 + stddev * normals(x.shape, key, start))
+
+
+def gaussian_noise(x: npt.NDArray, stddev: float, key: int | Key, start: int = 0) -> npt.NDArray:
+    """x + stddev·z, with a normal number for each element. Args and result are those of `gaussian_dropout`; the
+    gradient is the output's."""
+    return x if stddev == 0.0 else _in_compute_type(np.add, x, stddev * normals(x.shape, key, start))
+
+
+def _in_compute_type(operation: Callable[..., Any], x: npt.NDArray, y: npt.NDArray | float) -> npt.NDArray:
+    """operation(x, y) in float64 for float64 and in float32 for other types, y rounded to it; the result in x's type.
+    A value may become infinite, in silence as in a framework."""
+    compute = np.dtype("float64" if x.dtype.name == "float64" else "float32")
+    with np.errstate(over="ignore", invalid="ignore"):
+        return operation(x.astype(compute), np.asarray(y, compute)).astype(x.dtype)
 
 
 class Mask(NamedTuple):
@@ -132,8 +262,5 @@ def relu(x: npt.NDArray) -> npt.NDArray:
 def relu_gradient(dy: npt.NDArray, y: npt.NDArray, p: float) -> npt.NDArray:
     """The gradient with respect to x of y = dropout(relu(x), p, …), from dy, the one with respect to y: dy/(1 − p)
     where y is not 0, and +0 elsewhere."""
-    dtype = dy.dtype.name
-    compute = np.dtype("float64" if dtype == "float64" else "float32")
-    with np.errstate(over="ignore", invalid="ignore"):
-        scaled = (dy.astype(compute) * np.array(scale(p, dtype), compute)).astype(dy.dtype)
+    scaled = _in_compute_type(np.multiply, dy, scale(p, dy.dtype.name))
     return np.where(y == 0, np.zeros((), dy.dtype), scaled)

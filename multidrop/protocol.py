@@ -9,7 +9,7 @@ A backend is a module (or any object) with these attributes, declared as an entr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -42,6 +42,55 @@ class Trainer(Protocol):
 
     def evaluate(self, X: Tensor, y: Tensor) -> int:
         """How many examples of one batch are classified rightly in evaluation mode."""
+        ...
+
+
+Weights = dict[tuple[str, str], npt.NDArray[Any]]
+"""A model's weights or their gradients, by the layer's path and the weight's common name, in the model's own layout."""
+
+
+class Probe(Protocol):
+    """Runs a model for `multidrop.compare`, layer by layer. A context, in which its layers tell what goes through them,
+    and after which it is as it was, but for its weights."""
+
+    channels_last: bool | None
+    """How the model takes images; None where it has no layer that tells."""
+    dtype: str
+    """The type of its weights, by name."""
+
+    def __init__(self, model: Model) -> None: ...
+
+    def __enter__(self) -> Probe: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def parts(self) -> list[Any]:
+        """Its layers with weights, as `multidrop.comparison.parts.Part`; of a model that has run."""
+        ...
+
+    def dropouts(self) -> dict[str, Model]:
+        """Its dropout layers, by path."""
+        ...
+
+    def key(self, path: str, key: Key | None) -> Key | None:
+        """Has a dropout layer begin at a key, or for None, follow the framework's generator; gives where it stood."""
+        ...
+
+    def forward(self, X: npt.NDArray[Any], training: bool) -> tuple[npt.NDArray[Any], list[Any]]:
+        """The output for a batch, and what went through the layers, in the order in which they ran, as
+        `multidrop.comparison.parts.Point`."""
+        ...
+
+    def backward(self, dY: npt.NDArray[Any]) -> Weights:
+        """The gradients of the weights, from that of the last output."""
+        ...
+
+    def read(self) -> Weights:
+        """Copies of the weights, running statistics included."""
+        ...
+
+    def write(self, values: Weights) -> None:
+        """Gives weights new values."""
         ...
 
 
@@ -109,8 +158,12 @@ class Backend(Protocol):
         replaced, and what was not reached, as `multidrop.conversion` has them."""
         ...
 
-    def restore(self, model: Model) -> int:
-        """`multidrop.restore`."""
+    def restore(self, model: Model, paths: Collection[str] | None = None) -> int:
+        """`multidrop.restore`, of the layers at those paths, or of all."""
+        ...
+
+    def Probe(self, model: Model) -> Probe:
+        """What runs a model for `multidrop.compare`."""
         ...
 
     def get_state(self, net: Model) -> State:

@@ -121,7 +121,7 @@ class TestTorch:
 
         report = md.convert(torch.nn.Sequential(Attention()))
         assert [path for path, _ in report.replaced] == ["0.drop"]
-        assert report.unreached == (("0", "Attention.forward reads drop.p, and hands it to a function"),)
+        assert report.unreached == (("0", "Attention.forward reads the rate of drop, and hands it to a function"),)
 
     def test_a_seed_keys_by_path(self) -> None:
         import torch

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -144,3 +147,110 @@ def test_bad_seeds(backend: Any) -> None:
             md.manual_seed(bad)  # type: ignore[arg-type]  # what is tested
         with pytest.raises(ValueError, match="seed: expected"):
             md.Dropout(0.5, seed=bad)  # type: ignore[arg-type]  # what is tested
+
+
+def forked(code: str) -> list[str]:
+    """The lines that a program of forks prints: `child(f)` prints `f()` in a child, and waits for it."""
+    begin = """
+import os, threading, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which is what is tested
+import multidrop as md
+from multidrop import keys
+
+def child(f):
+    pid = os.fork()
+    if not pid:
+        os.write(1, f"{f()}\\n".encode())  # at once, where `print` writes the end of the line apart
+        os._exit(0)
+    os.waitpid(pid, 0)
+"""
+    done = subprocess.run([sys.executable, "-c", begin + code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+
+
+@needs_fork
+def test_a_forked_child_has_keys_of_its_own() -> None:
+    """Those of its number among its parent's forks since `manual_seed`, for calls and for what is built in it."""
+    lines = forked("""
+def drawn():
+    return [keys.call_key("numpy").seed, keys.call_key("numpy").call, keys.layer_key("numpy").seed]
+
+child(lambda: keys.call_key("numpy"))
+md.manual_seed(7)
+print(drawn(), flush=True)
+child(drawn)
+child(drawn)
+child(lambda: child(drawn) or drawn())
+child(lambda: md.manual_seed(7) or drawn())
+md.manual_seed(7)
+child(drawn)
+child(lambda: md.manual_seed(None) or drawn())
+""")
+    root = md.Key(7)
+
+    def drawn(*forks: int) -> str:
+        key = root
+        for fork in forks:
+            key = key.fold_in("fork").fold_in(fork)
+        return str([key.fold_in("calls").seed, 1, key.fold_in("dropout").fold_in(0).seed])
+
+    assert lines == ["None", drawn(), drawn(1), drawn(2), drawn(3, 1), drawn(3), drawn(), drawn(1)]
+
+
+@needs_fork
+def test_a_generator_that_processes_share_gives_each_its_own() -> None:
+    lines = forked("""
+drawn = md.Key(5)
+print(keys.in_this_process(drawn) == drawn, flush=True)
+for _ in range(2):
+    child(lambda: keys.in_this_process(drawn).seed)
+child(lambda: child(lambda: keys.in_this_process(drawn).seed) or keys.in_this_process(drawn).seed)
+child(lambda: md.manual_seed(None) or keys.in_this_process(drawn) == drawn)
+""")
+    assert [lines[0], lines[-1]] == ["True", "True"]
+    assert len(set(lines[1:-1])) == 4
+
+
+@needs_fork
+def test_forks_of_several_threads_at_once() -> None:
+    """No two have one number, and none finds a stream or the lock of another thread's in its way."""
+    lines = forked("""
+import sys
+sys.setswitchinterval(1e-6)
+md.manual_seed(1)
+stream, stop = md.Stream(md.Key(3)), threading.Event()
+
+def work():
+    while not stop.is_set():
+        stream.next()
+
+busy = [threading.Thread(target=work) for _ in range(2)]
+
+def fork():
+    for _ in range(5):
+        child(lambda: stream.next() and keys.call_key("numpy").seed)
+
+forking = [threading.Thread(target=fork) for _ in range(8)]
+for thread in (*busy, *forking):
+    thread.start()
+for thread in forking:
+    thread.join()
+stop.set()
+""")
+    assert len(set(lines)) == len(lines) == 40
+
+
+@needs_fork
+def test_a_stream_in_a_child_is_a_copy() -> None:
+    lines = forked("""
+stream = md.Stream(md.Key(3))
+stream.next()
+for _ in range(2):
+    child(lambda: [stream.next().call, stream.next().call])
+print(stream.next().call)
+""")
+    assert lines == ["[1, 2]", "[1, 2]", "1"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 
 import multidrop as md
 
@@ -83,3 +85,73 @@ def test_backward_after_evaluation_passes_on() -> None:
     dY = np.ones((2, 3))
     layer.eval()(dY)
     assert layer.backward(dY) is dY
+
+
+class TestAlphaDropout:
+    def test_values(self) -> None:
+        """a·x + a·α·p where kept, a·α·(p − 1) where dropped, with the a that keeps the variance."""
+        from multidrop_numpy import AlphaDropout
+
+        x, p, alpha = np.random.default_rng(0).normal(size=(4, 6, 5, 5)), 0.3, 1.7580993408473766
+        a = ((1 - p) * (1 + p * alpha**2)) ** -0.5
+        layer = AlphaDropout(p, (2, 3), seed=7)
+        for call in range(2):
+            keep = md.keep_mask((4, 6, 1, 1), p, md.Key(7, call))
+            assert np.allclose(layer(x), a * np.where(keep, x, -alpha) + a * alpha * p, rtol=1e-12, atol=1e-12)
+            assert np.allclose(layer.backward(x), np.where(keep, a * x, 0.0), rtol=1e-12)
+            assert np.array_equal(md.last_mask(layer).keep(), np.broadcast_to(keep, x.shape))
+        assert layer.eval()(x) is x
+        assert layer.backward(x) is x
+        assert repr(layer) == "AlphaDropout(p=0.3, axes=(2, 3))"
+
+    @pytest.mark.parametrize("p", [0.0, 0.3, 0.9, 1.0])
+    def test_backward(self, p: float) -> None:
+        """Against differences; the layer is linear in x but for what it moves all by."""
+        from multidrop_numpy import AlphaDropout
+
+        layer, (x, direction) = AlphaDropout(p, seed=7), np.random.default_rng(0).normal(size=(2, 64))
+
+        def along(x: np.ndarray) -> np.ndarray:
+            layer.stream.key = md.Key(7)
+            return layer(x) * direction
+
+        along(x)
+        assert layer.backward(direction) == pytest.approx((along(x + 1e-4) - along(x - 1e-4)) / 2e-4, abs=1e-9)
+
+    def test_ends(self) -> None:
+        from multidrop_numpy import AlphaDropout
+
+        x = np.array([1.0, np.nan, -np.inf])
+        assert AlphaDropout(0.0)(x) is x
+        assert np.array_equal(AlphaDropout(1.0)(x), np.zeros(3))
+
+    @pytest.mark.parametrize("dtype", [np.float16, bfloat16, np.float32, np.float64])
+    def test_types(self, dtype: Any) -> None:
+        from multidrop_numpy import AlphaDropout
+
+        layer, x = AlphaDropout(0.3, seed=7), np.ones(64, dtype)
+        assert layer(x).dtype == layer.backward(x).dtype == x.dtype
+
+    def test_errors(self) -> None:
+        from multidrop_numpy import AlphaDropout
+
+        with pytest.raises(ValueError, match="p: expected a probability"):
+            AlphaDropout(1.5)
+        with pytest.raises(TypeError, match="X: expected a tensor of type"):
+            AlphaDropout(0.5)(np.arange(4))
+        with pytest.raises(TypeError, match=r"AlphaDropout\.after_relu: expected a layer for networks with ReLU"):
+            AlphaDropout(0.5).after_relu(np.ones(4))
+
+    def test_it_is_that_of_keras_and_torch(self, need: Callable[[str], object]) -> None:
+        need("tensorflow")
+        need("torch")
+        import multidrop_numpy
+        import multidrop_tensorflow
+        import multidrop_torch
+        import torch
+
+        x = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+        for p in (0.0, 0.2, 1.0):
+            y = multidrop_numpy.AlphaDropout(p, seed=1)(x)
+            assert np.allclose(y, multidrop_tensorflow.AlphaDropout(p, seed=1)(x, training=True), atol=1e-6)
+            assert np.allclose(y, multidrop_torch.AlphaDropout(p, seed=1)(torch.from_numpy(x)), atol=1e-6)

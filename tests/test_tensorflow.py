@@ -218,3 +218,69 @@ def test_without_what_is_not_public(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for run in (gradient, traced(gradient), traced(gradient, jit_compile=True)):
         assert np.array_equal(run(X).numpy(), 2.0 * md.keep_mask((8, 8), 0.5, 1))
+
+
+@pytest.fixture(params=["float32", "float64"])
+def concise(request: pytest.FixtureRequest) -> Any:
+    """A net of `concise_net` that has begun to train."""
+    with md.use_backend("tensorflow"):
+        net = md.concise_net(16, 3, 8, 8, seed=4, dtype=request.param)
+    net(examples(), training=True)
+    return net
+
+
+def examples() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(5, 1, 4, 4))
+
+
+def test_the_concise_net_is_saved_whole(concise: Any, tmp_path: Path) -> None:
+    """Weights and streams; and it takes images and rows, in its own type, as before."""
+    import keras
+
+    concise.save(tmp_path / "net.keras")
+    loaded, x = keras.models.load_model(tmp_path / "net.keras"), examples()
+    assert type(loaded) is type(concise)
+    assert loaded.autocast is False
+    for X in (x, x.reshape(5, 16)):
+        assert np.array_equal(loaded(X), concise(X))
+        Y = concise(X, training=True)
+        assert np.array_equal(loaded(X, training=True), Y)
+        assert Y.dtype == concise.layers[0].compute_dtype
+    assert not np.array_equal(concise(x, training=True), Y)
+
+
+def test_the_concise_net_is_built_again(concise: Any) -> None:
+    """From its configuration, with streams at the start; then by `keras.models.clone_model`, which makes a plain
+    `Sequential` of it, that takes rows alone."""
+    import keras
+
+    x = examples()
+    again = type(concise).from_config(concise.get_config())
+    again.set_weights(concise.get_weights())
+    assert np.array_equal(again(x, training=True), concise(x, training=True))
+    if concise.layers[0].compute_dtype == "float64":
+        return  # which a plain `Sequential` casts to float32
+    clone = keras.models.clone_model(concise)
+    clone.set_weights(concise.get_weights())
+    rows = x.reshape(5, 16).astype(np.float32)
+    assert np.array_equal(clone(rows, training=True), concise(rows, training=True))
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_layers_have_the_arguments_of_keras(seed: int | None) -> None:
+    """Of each: those of its own, by the same names and in the same places; and what can be asked of it afterwards."""
+    import inspect
+
+    import keras
+    import multidrop_tensorflow as backend
+
+    spatial = ("SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D")
+    for name in ("Dropout", "AlphaDropout", *spatial, "GaussianDropout"):
+        ours, theirs = getattr(backend, name), getattr(keras.layers, name)
+        own = [argument for argument in inspect.signature(theirs).parameters if argument != "kwargs"]
+        assert list(inspect.signature(ours).parameters)[: len(own)] == own
+        layer = ours(0.25, seed=seed, name="its_name", dtype="float64")
+        assert (layer.rate, layer.seed, layer.name, layer.compute_dtype) == (0.25, seed, "its_name", "float64")
+        configuration = theirs(0.25, seed=seed, name="its_name", dtype="float64").get_config()
+        assert set(configuration) <= set(layer.get_config())
+        assert ours.from_config(configuration).get_config() == layer.get_config()

@@ -5,6 +5,7 @@ from .numpy_names import import_mxnet
 # Before the first `import mxnet` below: and so the imports from there on follow a statement, which E402 is about.
 mx = import_mxnet()
 
+from .comparison import Probe  # noqa: E402
 from .conversion import convert, restore  # noqa: E402
 from .functional import NAME as name  # noqa: E402
 from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy  # noqa: E402
@@ -18,6 +19,7 @@ version = mx.__version__
 __all__ = [
     "Dropout",
     "Net",
+    "Probe",
     "Trainer",
     "concise_net",
     "convert",

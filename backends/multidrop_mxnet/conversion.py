@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from mxnet import gluon
 
-from multidrop.conversion import Replaced, Unreached
+from multidrop.conversion import Replaced, Unreached, unreached
 from multidrop.keys import Key
 
 from .layers import Dropout
@@ -16,38 +16,36 @@ def convert(
     model: gluon.Block, key_of: Callable[[str], Key | None]
 ) -> tuple[tuple[Replaced, ...], tuple[Unreached, ...]]:
     """`multidrop.convert`: gives blocks another class, so that all that holds one holds the new layer."""
-    replaced, unreached = [], []
-    for path, block in list(_blocks(model)):
+    replaced, others = [], []
+    for path, block in list(blocks_of(model)):
         if type(block) is gluon.nn.Dropout:
             block.__class__ = Dropout
             block.rate, block.axes = float(block._rate), tuple(block._axes)
             block._key_by(key_of(path))
             block.converted = True
             replaced.append(Replaced(path, repr(block)))
-        elif isinstance(block, gluon.nn.Dropout):
-            unreached.append(Unreached(path, f"{type(block).__name__}, a subclass with a forward of its own"))
-        elif getattr(block, "_dropout", 0) and isinstance(block, gluon.rnn.rnn_layer._RNNLayer):
-            what = f"{type(block).__name__}, which drops {block._dropout} between its layers in a fused operation"
-            unreached.append(Unreached(path, what))
+        else:
+            others += [Unreached(path, what) for what in _unreached(block)]
     _trace_anew(model)
-    return tuple(replaced), tuple(unreached)
+    return tuple(replaced), tuple(others)
 
 
-def restore(model: gluon.Block) -> int:
+def restore(model: gluon.Block, paths: Collection[str] | None = None) -> int:
     """`multidrop.restore`."""
-    blocks = [block for _, block in _blocks(model) if vars(block).pop("converted", False)]
+    named = [block for path, block in blocks_of(model) if paths is None or path in paths]
+    blocks = [block for block in named if "converted" in vars(block)]
     for block in blocks:
+        del block.converted
         block._rate, block._axes = block.rate, block.axes
-        if block.stream is not None:
-            del block.params._params[block.stream.name], block._reg_params["stream"]
-        del block.stream, block.rate, block.axes, block.last
+        block._key_by(None)
+        del block.rate, block.axes, block.last
         block.__class__ = gluon.nn.Dropout
     _trace_anew(model)
     return len(blocks)
 
 
-def _blocks(model: gluon.Block) -> Iterator[tuple[str, gluon.Block]]:
-    """A block and all within it, each once, by the names along the way."""
+def blocks_of(model: gluon.Block) -> Iterator[tuple[str, gluon.Block]]:
+    """A block and all within it, each once, by the names along the way; a `Net` has none."""
     seen: set[int] = set()
 
     def walk(block: gluon.Block, path: str) -> Iterator[tuple[str, gluon.Block]]:
@@ -55,14 +53,25 @@ def _blocks(model: gluon.Block) -> Iterator[tuple[str, gluon.Block]]:
             return
         seen.add(id(block))
         yield path, block
-        for name, child in block._children.items():
+        for name, child in getattr(block, "_children", {}).items():
             yield from walk(child, f"{path}.{name}" if path else name)
 
     return walk(model, "")
 
 
+def _unreached(block: gluon.Block) -> Iterator[str]:
+    if isinstance(block, Dropout):
+        return iter(())
+    if isinstance(block, gluon.nn.Dropout):
+        return iter([f"{type(block).__name__}, a subclass with a forward of its own"])
+    if isinstance(block, gluon.rnn.rnn_layer._RNNLayer) and block._dropout:
+        return iter([f"{type(block).__name__}, which drops {block._dropout} between its layers in a fused operation"])
+    method = "forward" if "forward" in vars(type(block)) else "hybrid_forward"
+    return unreached(block, method, (Dropout, gluon.nn.Dropout), "mxnet.")
+
+
 def _trace_anew(model: gluon.Block) -> None:
     """A hybridized program holds the operators that it was traced with."""
-    for _, block in _blocks(model):
+    for _, block in blocks_of(model):
         if isinstance(block, gluon.HybridBlock):
             block._clear_cached_op()

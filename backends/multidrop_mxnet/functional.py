@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from multidrop import checks, kernel, masks
-from multidrop.keys import Key, as_key, call_key
+from multidrop.keys import Key, as_key, call_key, in_this_process
 from multidrop.masks import Mask
 
 from . import ops
@@ -36,7 +36,7 @@ def to_numpy(tensor: Array) -> npt.NDArray[Any]:
 def draw_key() -> Key:
     """A key from MXNet's generator, the one that `mx.random.seed` seeds."""
     low, high = mx.nd.random.randint(0, 2**32, shape=(2,), dtype="int64").asnumpy().tolist()
-    return Key(low | high << 32)
+    return in_this_process(Key(low | high << 32))
 
 
 def dropout_layer(

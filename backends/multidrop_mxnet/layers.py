@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import mxnet as mx
 from mxnet import gluon
 
-from multidrop import checks
+from multidrop import checks, keys
 from multidrop.keys import Key, layer_key
 from multidrop.masks import Mask
 from multidrop.view import Drawing, before, not_a_layer
@@ -36,6 +35,8 @@ class Dropout(gluon.HybridBlock):
         ValueError: for a bad probability or seed.
     """
 
+    stream: StreamParameter | None = None
+
     def __init__(
         self, rate: float = 0.5, axes: tuple[int, ...] = (), *, seed: int | Key | None = None, **kwargs: Any
     ) -> None:
@@ -44,10 +45,15 @@ class Dropout(gluon.HybridBlock):
         self._key_by(layer_key(NAME, seed))
 
     def _key_by(self, key: Key | None) -> None:
-        """Starts the layer's stream at `key`; None: it is to follow MXNet's generator."""
+        """Has the layer's stream go on from `key`; None: it is to follow MXNet's generator."""
         self.last: tuple[Key | None, tuple[int, ...] | None] = (None, None)
-        self.stream = None if key is None else StreamParameter(self.prefix + "stream", key)
+        if self.stream is not None and key is not None:
+            self.stream.key = key
+            return
         if self.stream is not None:
+            del self.params._params[self.stream.name], self._reg_params["stream"], self.stream
+        if key is not None:
+            self.stream = StreamParameter(self.prefix + "stream", key)
             self.params.update({self.stream.name: self.stream})
 
     def forward(self, X: Array | mx.sym.Symbol) -> Array | mx.sym.Symbol:
@@ -108,12 +114,12 @@ class StreamParameter(gluon.Parameter):
 
     def next(self, ctx: mx.Context | None = None) -> Key:
         """The stream's present key; the stream moves on by one call."""
-        with _moving:
-            if self._data is not None:
-                return ops.next_key(self.data(ctx))
+        if self._data is not None:
+            return ops.next_key(self.data(ctx))
+        with keys.lock:
             key = self._key
             self._key = Key(key.seed, (key.call + 1) % 2**64)
-            return key
+        return key
 
     def cast(self, dtype: Any) -> None:
         """Nothing: the type that a net is cast to is that of its weights."""
@@ -139,6 +145,3 @@ class StreamParameter(gluon.Parameter):
 
     def _reduce(self) -> Array:  # what is saved
         return ops.position_of(self.key)
-
-
-_moving = threading.Lock()  # one for all: a parameter with a lock of its own could not be copied

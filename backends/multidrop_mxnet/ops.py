@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from mxnet.base import _LIB, MXCallbackList, c_handle_array, check_call
 
-from multidrop import checks, kernel
+from multidrop import checks, kernel, keys
 from multidrop.kernel import memory
 from multidrop.keys import Key
 from multidrop.masks import Mask
@@ -178,8 +178,9 @@ def next_key(stream: Array) -> Key:
     """The key at the position that an array of the host holds, and moves it on by one call."""
     check_call(_LIB.MXNDArrayWaitToWrite(stream.handle))
     words = (ctypes.c_uint64 * 2).from_address(_address(stream))
-    key = Key(*words)
-    words[1] = (key.call + 1) % 2**64
+    with keys.lock:  # not while waiting: what is waited for may be an operator, which takes it too
+        key = Key(*words)
+        words[1] = (key.call + 1) % 2**64
     return key
 
 
@@ -201,8 +202,9 @@ def symbol(X: mx.sym.Symbol, p: float, stream: mx.sym.Symbol | None, axes: tuple
 
 @mx.operator.register("multidrop_dropout")
 class _DropoutProp(mx.operator.CustomOpProp):
-    """Has two outputs: the result, and the position that it was drawn at, which alone the gradient needs. A stream is
-    an auxiliary state, which the engine lets one run change after the other, in the order of the program."""
+    """Has two outputs: the result, and what alone the gradient needs: the position that it was drawn at, and whether it
+    was. A stream is an auxiliary state, which the engine lets one run change after the other, in the order of the
+    program."""
 
     def __init__(self, p: str, keyed: str, axes: str) -> None:
         super().__init__(need_top_grad=True)
@@ -215,11 +217,11 @@ class _DropoutProp(mx.operator.CustomOpProp):
         return ["stream"] if self.keyed else []
 
     def list_outputs(self) -> list[str]:
-        return ["output", "position"]
+        return ["output", "drawn"]
 
     def infer_shape(self, in_shape: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
-        shapes = [in_shape[0], (2,)]
-        return (shapes[:1], shapes, shapes[1:]) if self.keyed else (shapes, shapes, [])
+        outputs = [in_shape[0], (3,)]
+        return (in_shape[:1], outputs, [(2,)]) if self.keyed else ([in_shape[0], (2,)], outputs, [])
 
     def infer_type(self, in_type: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
         types = [in_type[0], np.int64]
@@ -240,16 +242,18 @@ class _Dropout(mx.operator.CustomOp):
     def forward(
         self, is_train: bool, req: list[str], in_data: list[Array], out_data: list[Array], aux: list[Array]
     ) -> None:
-        X, (Y, position) = in_data[0], out_data
+        X, (Y, drawn) = in_data[0], out_data
         if not is_train:
+            drawn[:] = 0
             self.assign(Y, req[0], X)
             return
         if aux:
             key = next_key(aux[0])
         else:
             low, high = in_data[1].asnumpy().tolist()
-            key = Key(low | high << 32)
-        move(position, key)
+            key = keys.in_this_process(Key(low | high << 32))
+        move(drawn[:2], key)
+        drawn[2:] = 1
         self._masked(Y, req[0], X, key)
 
     def backward(
@@ -261,7 +265,11 @@ class _Dropout(mx.operator.CustomOp):
         in_grad: list[Array],
         aux: list[Array],
     ) -> None:
-        self._masked(in_grad[0], req[0], out_grad[0], key_at(out_data[1]))
+        drawn = out_data[1]
+        if drawn[2].asscalar():
+            self._masked(in_grad[0], req[0], out_grad[0], key_at(drawn[:2]))
+        else:
+            self.assign(in_grad[0], req[0], out_grad[0])
         for words in in_grad[1:]:
             words[:] = 0
 

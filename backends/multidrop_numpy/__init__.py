@@ -5,21 +5,37 @@ NumPy has no autograd, so that each layer's `backward` is written out by hand.
 
 from numpy import __version__ as version
 
+from .comparison import Probe
 from .conversion import convert, restore
 from .functional import NAME as name
 from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy
-from .layers import Dropout, Flatten, Layer, Linear, ReLU, Sequential, drawing
+from .layers import (
+    AlphaDropout,
+    Dropout,
+    Flatten,
+    GaussianDropout,
+    GaussianNoise,
+    Layer,
+    Linear,
+    ReLU,
+    Sequential,
+    drawing,
+)
 from .net import Net, concise_net, get_state, set_state
 from .training import Trainer
 
 types = (Layer,)
 
 __all__ = [
+    "AlphaDropout",
     "Dropout",
     "Flatten",
+    "GaussianDropout",
+    "GaussianNoise",
     "Layer",
     "Linear",
     "Net",
+    "Probe",
     "ReLU",
     "Sequential",
     "Trainer",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from multidrop.conversion import Replaced, Unreached
 from multidrop.keys import Key
@@ -15,6 +15,6 @@ def convert(model: Layer, key_of: Callable[[str], Key | None]) -> tuple[tuple[Re
     return (), ()
 
 
-def restore(model: Layer) -> int:
+def restore(model: Layer, paths: Collection[str] | None = None) -> int:
     """`multidrop.restore`."""
     return 0

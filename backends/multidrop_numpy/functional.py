@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from multidrop import checks, kernel
 from multidrop.kernel import keep_mask as keep_mask
-from multidrop.keys import Key, as_key, call_key
+from multidrop.keys import Key, as_key, call_key, in_this_process
 
 NAME = "numpy"
 
@@ -28,7 +28,7 @@ def to_numpy(tensor: Array) -> Array:
 
 def draw_key() -> Key:
     """A key from NumPy's global generator, the one that `numpy.random.seed` seeds."""
-    return Key(int.from_bytes(np.random.bytes(8), "little"))
+    return in_this_process(Key(int.from_bytes(np.random.bytes(8), "little")))
 
 
 def dropout_layer(

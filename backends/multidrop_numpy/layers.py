@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from multidrop import checks, kernel
+from multidrop import checks, kernel, masks
 from multidrop.keys import Key, Stream, layer_key
 from multidrop.view import Drawing, not_a_layer
 
@@ -105,9 +105,31 @@ class Flatten(Layer):
         return "Flatten()"
 
 
-class Dropout(Layer):
+class _Random(Layer):
+    """What all layers are that act in training mode alone, by their next key. No mask and no noise is stored:
+    `backward` draws it again from the key that `forward` used."""
+
+    def __init__(self, seed: int | Key | None) -> None:
+        super().__init__()
+        self._key_by(layer_key(NAME, seed))
+        self._key: Key | None = None  # of the last forward, where that was in training mode
+
+    def _key_by(self, key: Key | None) -> None:
+        """Has the layer's stream go on from `key`; None: it is to follow NumPy's generator."""
+        self.stream = None if key is None else Stream(key)
+
+    def _next_key(self, X: Array) -> Key | None:
+        """The key for X; None in evaluation mode."""
+        checks.floating(X.dtype.name, 'X.astype("float32")')
+        self._key = None
+        if self.training:
+            self._key = draw_key() if self.stream is None else self.stream.next()
+        return self._key
+
+
+class Dropout(_Random):
     """Zeroes each element with probability p in training mode and scales the others by 1/(1 − p); passes the input on
-    in evaluation mode. No mask is stored: `backward` draws it again from the key that `forward` used.
+    in evaluation mode.
 
     Args:
         p: the probability that an element is dropped, in [0, 1].
@@ -119,12 +141,9 @@ class Dropout(Layer):
     """
 
     def __init__(self, p: float = 0.5, axes: int | Sequence[int] = (), *, seed: int | Key | None = None) -> None:
-        super().__init__()
         self.p = checks.probability("p", p)
+        super().__init__(seed)
         self.axes = axes
-        key = layer_key(NAME, seed)
-        self.stream = None if key is None else Stream(key)
-        self._key: Key | None = None  # of the last forward, where that dropped
         self._last: tuple[Key, tuple[int, ...]] | None = None  # of the last one that dropped, and its input's shape
         self._Y: Array | None = None
 
@@ -138,24 +157,103 @@ class Dropout(Layer):
         return self._Y
 
     def _forward(self, X: Array, relu: bool) -> Array:
-        checks.floating(X.dtype.name, 'X.astype("float32")')
-        self._key = None
-        if not self.training:
+        key = self._next_key(X)
+        if key is None:
             return np.maximum(X, 0) if relu else X
-        self._key = draw_key() if self.stream is None else self.stream.next()
-        self._last = self._key, X.shape
-        return self._dropout(X, self._key, relu)
+        self._last = key, X.shape
+        return self._dropout(X, key, relu)
 
     def backward(self, dY: Array) -> Array:
         if self._Y is not None:
             return kernel.relu_gradient(dY, self._Y, 0.0 if self._key is None else self.p)
-        return dY if self._key is None else self._dropout(dY, self._key, relu=False)
+        return dY if self._key is None else self._gradient(dY, self._key)
 
     def _dropout(self, X: Array, key: Key, relu: bool) -> Array:
         return kernel.dropout(X, self.p, key, axes=checks.axes(self.axes, X.ndim), relu=relu)
 
+    def _gradient(self, dY: Array, key: Key) -> Array:
+        return self._dropout(dY, key, relu=False)
+
     def __repr__(self) -> str:
-        return f"Dropout(p={self.p}" + (f", axes={self.axes})" if self.axes else ")")
+        return f"{type(self).__name__}(p={self.p}" + (f", axes={self.axes})" if self.axes else ")")
+
+
+class AlphaDropout(Dropout):
+    """Dropout for SELU networks: a dropped element becomes SELU's lower limit, and all are scaled and moved so that a
+    mean of 0 and a variance of 1 stay. Args and errors are those of `Dropout`. Source: G. Klambauer et al.,
+    "Self-normalizing neural networks", NeurIPS 30 (2017), section 2."""
+
+    def after_relu(self, X: Array) -> Array:
+        """TypeError: what SELU keeps normal is normal no more after a ReLU."""
+        raise TypeError("AlphaDropout.after_relu: expected a layer for networks with ReLU; got one for those with SELU")
+
+    def _dropout(self, X: Array, key: Key, relu: bool) -> Array:
+        if self.p == 0.0:
+            return X
+        scale, shift = masks.alpha_affine(self.p)
+        return (super()._dropout(X + masks.ALPHA, key, relu) * scale + shift).astype(X.dtype, copy=False)
+
+    def _gradient(self, dY: Array, key: Key) -> Array:
+        if self.p == 0.0:
+            return dY
+        scale, _ = masks.alpha_affine(self.p)
+        return (super()._dropout(dY, key, relu=False) * scale).astype(dY.dtype, copy=False)
+
+
+class GaussianDropout(_Random):
+    """Multiplies each element by normal noise in training mode, of mean 1 and deviation sqrt(p/(1 − p)), as that of a
+    dropout is; passes the input on in evaluation mode. Source: N. Srivastava et al., "Dropout: a simple way to prevent
+    neural networks from overfitting", JMLR 15 (2014), section 10.
+
+    Args:
+        p: that of the dropout, in [0, 1]; at 1 the noise has no finite deviation, and training is an error.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by NumPy's global generator.
+
+    Raises:
+        ValueError: for a bad probability or seed.
+    """
+
+    def __init__(self, p: float = 0.5, *, seed: int | Key | None = None) -> None:
+        self.p = checks.probability("p", p)
+        super().__init__(seed)
+
+    def forward(self, X: Array) -> Array:
+        key = self._next_key(X)
+        return X if key is None else masks.gaussian_dropout(X, masks.gaussian_stddev("p", self.p), key)
+
+    def backward(self, dY: Array) -> Array:
+        if self._key is None:
+            return dY
+        return masks.gaussian_dropout(dY, masks.gaussian_stddev("p", self.p), self._key)
+
+    def __repr__(self) -> str:
+        return f"GaussianDropout(p={self.p})"
+
+
+class GaussianNoise(_Random):
+    """Adds normal noise of mean 0 to each element in training mode; passes the input on in evaluation mode.
+
+    Args:
+        stddev: the noise's standard deviation, in [0, 1].
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by NumPy's global generator.
+
+    Raises:
+        ValueError: for a bad deviation or seed.
+    """
+
+    def __init__(self, stddev: float, *, seed: int | Key | None = None) -> None:
+        self.stddev = masks.noise_stddev("stddev", stddev)
+        super().__init__(seed)
+
+    def forward(self, X: Array) -> Array:
+        key = self._next_key(X)
+        return X if key is None else masks.gaussian_noise(X, self.stddev, key)
+
+    def backward(self, dY: Array) -> Array:
+        return dY
+
+    def __repr__(self) -> str:
+        return f"GaussianNoise(stddev={self.stddev})"
 
 
 def drawing(layer: Layer, shape: tuple[int, ...] | None = None) -> Drawing:

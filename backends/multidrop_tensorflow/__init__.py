@@ -4,10 +4,20 @@ import keras
 import tensorflow as tf
 from tensorflow import __version__ as version
 
+from .comparison import Probe
 from .conversion import convert, restore
 from .functional import NAME as name
 from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy
-from .layers import AlphaDropout, Dropout, SpatialDropout1D, SpatialDropout2D, SpatialDropout3D, drawing
+from .layers import (
+    AlphaDropout,
+    Dropout,
+    GaussianDropout,
+    GaussianNoise,
+    SpatialDropout1D,
+    SpatialDropout2D,
+    SpatialDropout3D,
+    drawing,
+)
 from .net import Net, concise_net, get_state, set_state
 from .training import Trainer
 
@@ -18,7 +28,10 @@ types = (tf.Tensor, tf.Variable, keras.Variable, keras.KerasTensor, keras.layers
 __all__ = [
     "AlphaDropout",
     "Dropout",
+    "GaussianDropout",
+    "GaussianNoise",
     "Net",
+    "Probe",
     "SpatialDropout1D",
     "SpatialDropout2D",
     "SpatialDropout3D",

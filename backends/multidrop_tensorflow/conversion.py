@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import keras
 
-from multidrop.conversion import Replaced, Unreached
+from multidrop.conversion import Replaced, Unreached, unreached
 from multidrop.keys import Key
 
-from .layers import AlphaDropout, Dropout, SpatialDropout1D, SpatialDropout2D, SpatialDropout3D, _Dropout
+from .layers import (
+    AlphaDropout,
+    Dropout,
+    GaussianDropout,
+    GaussianNoise,
+    SpatialDropout1D,
+    SpatialDropout2D,
+    SpatialDropout3D,
+    _Random,
+)
 
-OURS: dict[type[keras.layers.Layer], type[_Dropout]] = {
+SPATIAL = (SpatialDropout1D, SpatialDropout2D, SpatialDropout3D)
+OURS: dict[type[keras.layers.Layer], type[_Random]] = {
     getattr(keras.layers, layer.__name__): layer
-    for layer in (Dropout, AlphaDropout, SpatialDropout1D, SpatialDropout2D, SpatialDropout3D)
+    for layer in (Dropout, AlphaDropout, *SPATIAL, GaussianDropout, GaussianNoise)
 }
 THEIRS = {ours: theirs for theirs, ours in OURS.items()}
 
@@ -24,34 +34,34 @@ def convert(
 ) -> tuple[tuple[Replaced, ...], tuple[Unreached, ...]]:
     """`multidrop.convert`: gives layers another class, so that all that holds one, a model's graph too, holds the new
     layer."""
-    replaced, unreached = [], []
-    for path, layer in list(_layers(model)):
+    replaced, others = [], []
+    for path, layer in list(layers_of(model)):
         ours = OURS.get(type(layer))
         if ours is None:
-            unreached += [Unreached(path, what) for what in _unreached(layer)]
+            others += [Unreached(path, what) for what in _unreached(layer)]
             continue
         generator = vars(layer).get("seed_generator")
         layer.__class__ = ours
-        layer._tracker.unlock()  # it is built, and is to have one more weight
         if generator is not None:
+            layer._tracker.unlock()
             del layer.seed_generator
         layer._key_by(key_of(path))
-        layer._tracker.lock()
         object.__setattr__(layer, "converted", generator)
-        replaced.append(Replaced(path, f"{ours.__name__}(rate={layer.rate})"))
+        amount = f"stddev={layer.stddev}" if ours is GaussianNoise else f"rate={layer.rate}"
+        replaced.append(Replaced(path, f"{ours.__name__}({amount})"))
     _trace_anew(model)
-    return tuple(replaced), tuple(unreached)
+    return tuple(replaced), tuple(others)
 
 
-def restore(model: keras.layers.Layer) -> int:
+def restore(model: keras.layers.Layer, paths: Collection[str] | None = None) -> int:
     """`multidrop.restore`."""
-    layers = [layer for _, layer in _layers(model) if "converted" in vars(layer)]
+    named = [layer for path, layer in layers_of(model) if paths is None or path in paths]
+    layers = [layer for layer in named if "converted" in vars(layer)]
     for layer in layers:
         generator = vars(layer).pop("converted")
         vars(layer).pop("_last", None)
+        layer._key_by(None)
         layer._tracker.unlock()
-        if layer.stream is not None:
-            layer._untrack_variable(layer.stream)
         del layer.stream
         layer.__class__ = THEIRS[type(layer)]
         if generator is not None:
@@ -61,7 +71,7 @@ def restore(model: keras.layers.Layer) -> int:
     return len(layers)
 
 
-def _layers(model: keras.layers.Layer, path: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
+def layers_of(model: keras.layers.Layer, path: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
     """A layer and all within it, each once, by the names along the way."""
     seen: set[int] = set()
 
@@ -77,17 +87,11 @@ def _layers(model: keras.layers.Layer, path: str = "") -> Iterator[tuple[str, ke
 
 
 def _unreached(layer: keras.layers.Layer) -> Iterator[str]:
-    """What drops in a layer's own call, as far as its attributes tell."""
-    if isinstance(layer, _Dropout):
-        return
+    if isinstance(layer, _Random):
+        return iter(())
     if isinstance(layer, tuple(OURS)):
-        yield f"{type(layer).__name__}, a subclass with a call of its own"
-        return
-    for name, value in vars(layer).items():
-        if "dropout" in name.lower() and isinstance(value, float) and value > 0.0:
-            if any(isinstance(child, (_Dropout, *OURS)) for child in layer._layers):
-                continue  # the rate of a layer within, as an attention's
-            yield f"{type(layer).__name__}.{name.lstrip('_')} = {value}, which its call hands to a function"
+        return iter([f"{type(layer).__name__}, a subclass with a call of its own"])
+    return unreached(layer, "call", (_Random, *OURS), "keras.")
 
 
 def _trace_anew(model: Any) -> None:

@@ -7,8 +7,10 @@ devices the mask is drawn by TensorFlow's own integer Philox.
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy.typing as npt
@@ -22,9 +24,9 @@ from . import native, ops
 
 try:
     # What `tf.custom_gradient` is made of, and takes 70 µs more for, and a tensor that it keeps.
-    from tensorflow.python.eager.record import record_operation
+    from tensorflow.python.eager.record import record_operation, stop_recording
 except ImportError:  # it is not TensorFlow's public interface
-    record_operation = None
+    record_operation, stop_recording = None, nullcontext
 
 NAME = "tensorflow"
 
@@ -154,6 +156,32 @@ def _gated(dY: tf.Tensor, Y: tf.Tensor, p: float) -> tf.Tensor:
     return _with_gradient(dY, lambda dY: ops.relu_gradient(dY, Y, p), lambda ddX: _gated(ddX, Y, p))
 
 
+def gaussian_dropout(X: tf.Tensor, stddev: float, position: Key | tf.Tensor) -> tf.Tensor:
+    """`multidrop.masks.gaussian_dropout` for tensors. As with a mask, the backward pass keeps the position alone."""
+    if stddev == 0.0:
+        return X
+    return _with_gradient(
+        X,
+        lambda X: _noisy(tf.multiply, X, lambda z: 1.0 + stddev * z, position),
+        lambda dY: gaussian_dropout(dY, stddev, position),
+    )
+
+
+def gaussian_noise(X: tf.Tensor, stddev: float, position: Key | tf.Tensor) -> tf.Tensor:
+    """`multidrop.masks.gaussian_noise` for tensors."""
+    if stddev == 0.0:
+        return X
+    return _with_gradient(X, lambda X: _noisy(tf.add, X, lambda z: stddev * z, position), tf.identity)
+
+
+def _noisy(
+    operation: Callable[..., tf.Tensor], X: tf.Tensor, noise_of: Callable[..., tf.Tensor], position: Key | tf.Tensor
+) -> tf.Tensor:
+    shape = X.shape if X.shape.is_fully_defined() else tf.shape(X, tf.int64)
+    with stop_recording():  # of the operators, which would keep the noise for their gradients
+        return ops.in_compute_type(operation, X, noise_of(ops.normals(shape, position)))
+
+
 def _with_gradient(X: tf.Tensor, function: Callable[..., tf.Tensor], gradient: Callable[..., tf.Tensor]) -> tf.Tensor:
     """`function(X)`, which has that gradient."""
     if record_operation is None:
@@ -174,10 +202,12 @@ class _Calls:
     def __init__(self) -> None:
         self._stream: Stream | None = None
         self._variables: tuple[tf.Variable, tf.Variable] | None = None
-        self._lock = threading.Lock()
+        self._lock, self._process = threading.Lock(), os.getpid()
 
     def restart(self, root: Key | None) -> None:
         """Go on from where `manual_seed` with that root key begins; None: from `tf.random`."""
+        if self._process != os.getpid():  # a forked child, where the lock may be held, and variables can not be used
+            self._lock, self._process, self._variables = threading.Lock(), os.getpid(), None
         with self._lock:
             self._stream = None if root is None else Stream(root.fold_in("calls"))
             if self._variables is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,13 +9,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from multidrop import checks
+from multidrop import checks, masks
 from multidrop.keys import Key, layer_key
 from multidrop.masks import Mask
 from multidrop.view import Drawing, before, not_a_layer
 
 from . import ops
-from .functional import NAME, axes_of, check_floating, masked
+from .functional import NAME, axes_of, check_floating, gaussian_dropout, gaussian_noise, masked
 
 if keras.config.backend() != "tensorflow":
     raise ImportError(
@@ -25,8 +24,8 @@ if keras.config.backend() != "tensorflow":
     )
 
 
-class _Dropout(keras.layers.Layer):
-    """What all of them are: active in training mode, where they take the next mask. Like every Keras layer they first
+class _Random(keras.layers.Layer):
+    """What all of them are: active in training mode, where they take the next key. Like every Keras layer they first
     cast floating input to their own type.
 
     A keyed layer keeps its position as the weight `stream`, int64 (seed, call) as two's complement, so that saved
@@ -34,47 +33,49 @@ class _Dropout(keras.layers.Layer):
     `keras.layers.Dropout`, load too and leave it as it is.
     """
 
-    def __init__(self, rate: float, seed: int | Key | None, **kwargs: Any) -> None:
+    def __init__(self, seed: int | Key | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.rate = checks.probability("rate", rate)
         self.supports_masking = True
         self._key_by(layer_key(NAME, seed))
+        self.seed = None if self._key is None else self._key.seed
         getattr(self, "_build_at_init", lambda: None)()  # as Keras' own are built, of the versions that build at once
 
+    stream: keras.Variable | None = None
+
     def _key_by(self, key: Key | None) -> None:
-        """Starts the layer's stream at `key`; None: it is to follow `tf.random`."""
-
-        def initial(shape: Any, dtype: Any) -> tf.Tensor:
-            return ops.position_of(key or Key(0))
-
+        """Has the layer's stream go on from `key`; None: it is to follow `tf.random`."""
+        if self.stream is not None and key is not None:
+            self.stream.assign(ops.words_of(key))
+            return
         self._key = key
-        self.stream = None
-        if key is not None:
-            self.stream = self.add_weight(
-                name="stream", shape=(2,), initializer=initial, dtype="int64", trainable=False, autocast=False
-            )
+        self._tracker.unlock()  # a layer that is built is to have one weight more, or less
+        if self.stream is not None:
+            self._untrack_variable(self.stream)
+        self.stream = key and self.add_weight(
+            name="stream",
+            shape=(2,),
+            initializer=lambda shape, dtype: ops.position_of(key),
+            dtype="int64",
+            trainable=False,
+            autocast=False,
+        )
+        if self.built:
+            self._tracker.lock()
 
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None) -> tf.Tensor:
         """The output for inputs of any shape; `training` may be a bool tensor, and None is evaluation mode."""
         check_floating(inputs)
         if tf.is_tensor(training):  # in a trace, where Python cannot ask what it holds
-            return tf.cond(tf.cast(training, tf.bool), lambda: self._drop(inputs), lambda: tf.identity(inputs))
-        return self._drop(inputs) if training else inputs
+            return tf.cond(tf.cast(training, tf.bool), lambda: self._train(inputs), lambda: tf.identity(inputs))
+        return self._train(inputs) if training else inputs
 
-    def _drop(self, inputs: tf.Tensor) -> tf.Tensor:
-        return masked(inputs, self._next_mask(inputs))
+    def _train(self, inputs: tf.Tensor) -> tf.Tensor:
+        """The output in training mode."""
+        raise NotImplementedError(f"{type(self).__name__}._train")  # each layer's own
 
-    def _next_mask(self, inputs: tf.Tensor) -> Mask:
-        axes = axes_of(inputs, self._axes(inputs))
-        position = ops.draw_position() if self.stream is None else ops.next_position(self.stream)
-        # For `multidrop.last_mask`; past Keras, which looks at each attribute that is set.
-        self.__dict__["_last"] = position if tf.executing_eagerly() else None, inputs.shape
-        return Mask(self.rate, position, 0, axes)
-
-    def _axes(self, inputs: tf.Tensor) -> tuple[int, ...]:
-        """Along which one decision holds for all elements."""
-        return ()
+    def _next_position(self) -> tf.Tensor:
+        return ops.draw_position() if self.stream is None else ops.next_position(self.stream)
 
     def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
         """The call itself: it keeps nothing for the backward pass that recomputing would save."""
@@ -91,16 +92,41 @@ class _Dropout(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` builds an equal layer of, its stream at the start; the position is a weight."""
-        key = {} if self._key is None else {"seed": self._key.seed, "call": self._key.call}
-        return {**super().get_config(), "rate": self.rate, **key}
+        key = {"seed": None} if self._key is None else {"seed": self._key.seed, "call": self._key.call}
+        return {**super().get_config(), **key}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> _Dropout:
+    def from_config(cls, config: dict[str, Any]) -> _Random:
         """The layer that a `get_config` describes."""
         config = dict(config)
         if config.get("seed") is not None:
             config["seed"] = Key(config["seed"], config.pop("call", 0))
         return cls(**config)
+
+
+class _Dropout(_Random):
+    """Those that drop, each by the next mask."""
+
+    def __init__(self, rate: float, seed: int | Key | None, **kwargs: Any) -> None:
+        rate = checks.probability("rate", rate)
+        super().__init__(seed, **kwargs)
+        self.rate = rate
+
+    def _train(self, inputs: tf.Tensor) -> tf.Tensor:
+        return masked(inputs, self._next_mask(inputs))
+
+    def _next_mask(self, inputs: tf.Tensor) -> Mask:
+        axes, position = axes_of(inputs, self._axes(inputs)), self._next_position()
+        # For `multidrop.last_mask`; past Keras, which looks at each attribute that is set.
+        self.__dict__["_last"] = position if tf.executing_eagerly() else None, inputs.shape
+        return Mask(self.rate, position, 0, axes)
+
+    def _axes(self, inputs: tf.Tensor) -> tuple[int, ...]:
+        """Along which one decision holds for all elements."""
+        return ()
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.rate}
 
 
 @keras.saving.register_keras_serializable(package="multidrop")
@@ -162,16 +188,64 @@ class AlphaDropout(Dropout):
     mean of 0 and a variance of 1 stay. Args and errors are those of `Dropout`. Source: G. Klambauer et al.,
     "Self-normalizing neural networks", NeurIPS 30 (2017), section 2."""
 
-    def _drop(self, inputs: tf.Tensor) -> tf.Tensor:
+    def _train(self, inputs: tf.Tensor) -> tf.Tensor:
         mask = self._next_mask(inputs)
-        if mask.p in (0.0, 1.0):
-            return inputs if mask.p == 0.0 else inputs * 0.0
-        # a·x + a·α·p where kept, a·α·(p − 1) where dropped: a dropout of x + α, scaled and moved.
-        a = 1.0 / math.sqrt((1.0 - mask.p) * (1.0 + mask.p * ALPHA**2))
-        return masked(inputs + ALPHA, mask) * (a * (1.0 - mask.p)) + a * ALPHA * (mask.p - 1.0)
+        if mask.p == 0.0:
+            return inputs
+        scale, shift = masks.alpha_affine(mask.p)
+        return masked(inputs + masks.ALPHA, mask) * scale + shift
 
 
-ALPHA = 1.7580993408473766  # minus SELU's lower limit: its λ·α
+@keras.saving.register_keras_serializable(package="multidrop")
+class GaussianDropout(_Random):
+    """Multiplies each element by normal noise in training mode, of mean 1 and deviation sqrt(rate/(1 − rate)), as of a
+    dropout with that rate; passes the input on in evaluation mode. Source: N. Srivastava et al., "Dropout: a simple way
+    to prevent neural networks from overfitting", JMLR 15 (2014), section 10.
+
+    Args:
+        rate: p of that dropout, in [0, 1]; at 1 the noise has no finite deviation, and training is an error.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
+
+    Raises:
+        ValueError: for a bad probability or seed.
+    """
+
+    def __init__(self, rate: float, seed: int | Key | None = None, **kwargs: Any) -> None:
+        rate = checks.probability("rate", rate)
+        super().__init__(seed, **kwargs)
+        self.rate = rate
+
+    def _train(self, inputs: tf.Tensor) -> tf.Tensor:
+        return gaussian_dropout(inputs, masks.gaussian_stddev("rate", self.rate), self._next_position())
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.rate}
+
+
+@keras.saving.register_keras_serializable(package="multidrop")
+class GaussianNoise(_Random):
+    """Adds normal noise of mean 0 to each element in training mode; passes the input on in evaluation mode.
+
+    Args:
+        stddev: the noise's standard deviation, in [0, 1].
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
+
+    Raises:
+        ValueError: for a bad deviation or seed.
+    """
+
+    def __init__(self, stddev: float, seed: int | Key | None = None, **kwargs: Any) -> None:
+        stddev = masks.noise_stddev("stddev", stddev)
+        super().__init__(seed, **kwargs)
+        self.stddev = stddev
+
+    def _train(self, inputs: tf.Tensor) -> tf.Tensor:
+        return gaussian_noise(inputs, self.stddev, self._next_position())
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "stddev": self.stddev}
 
 
 class _SpatialDropout(_Dropout):
@@ -181,7 +255,7 @@ class _SpatialDropout(_Dropout):
         rate: p, the probability that a channel is dropped, in [0, 1].
         data_format: "channels_first" or "channels_last"; without one, that of Keras' configuration.
         seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
-        **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
+        name, dtype, **kwargs: those of `keras.layers.Layer`.
 
     Raises:
         ValueError: for a bad probability, format or seed, and for an input of another number of dimensions.
@@ -194,9 +268,11 @@ class _SpatialDropout(_Dropout):
         rate: float = 0.5,
         data_format: str | None = None,
         seed: int | Key | None = None,
+        name: str | None = None,
+        dtype: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(rate, seed, **kwargs)
+        super().__init__(rate, seed, name=name, dtype=dtype, **kwargs)
         chosen = data_format or keras.config.image_data_format()
         self.data_format = checks.choice("data_format", chosen, ("channels_first", "channels_last"))
         self.input_spec = keras.layers.InputSpec(ndim=self.spatial + 2)
@@ -213,9 +289,16 @@ class _SpatialDropout(_Dropout):
 class SpatialDropout1D(_SpatialDropout):
     __doc__, spatial = _SpatialDropout.__doc__, 1
 
-    def __init__(self, rate: float = 0.5, seed: int | Key | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        rate: float = 0.5,
+        seed: int | Key | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+        **kwargs: Any,
+    ) -> None:
         kwargs.pop("data_format", None)  # Keras' has none: the channels come last
-        super().__init__(rate, "channels_last", seed, **kwargs)
+        super().__init__(rate, "channels_last", seed, name, dtype, **kwargs)
 
 
 @keras.saving.register_keras_serializable(package="multidrop")

@@ -110,13 +110,6 @@ class FlatteningSequential(keras.Sequential):
         super().__init__(*args, **kwargs)
         self.autocast = False  # to float32, whatever its layers are; the `Input` casts to its type
 
-    def get_config(self) -> dict[str, Any]:
-        """What `from_config` builds a net of the same sizes of; weights and streams are weights."""
-        names = ("num_inputs", "num_outputs", "num_hiddens1", "num_hiddens2", "dropout1", "dropout2", "dtype")
-        architecture = {name: getattr(self.architecture, name) for name in names}
-        seed = {} if self.dropout1.stream is None else {"seed": 0}  # the net is to have streams, which are then loaded
-        return {**architecture, "is_training": self.is_training, **seed}
-
     def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None, mask: Any = None) -> tf.Tensor:
         return super().call(tf.reshape(inputs, (-1, *self.input_shape[1:])), training=training, mask=mask)
 

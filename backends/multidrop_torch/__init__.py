@@ -3,6 +3,7 @@
 import torch
 from torch import __version__ as version
 
+from .comparison import Probe
 from .conversion import convert, restore
 from .functional import NAME as name
 from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy
@@ -20,6 +21,7 @@ __all__ = [
     "Dropout3d",
     "FeatureAlphaDropout",
     "Net",
+    "Probe",
     "Trainer",
     "concise_net",
     "convert",

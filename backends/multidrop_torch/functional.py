@@ -84,32 +84,32 @@ def _dropout(
 
 
 def dropout(
-    X: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, drop: Drop | None = None
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, drop: Drop | None = None
 ) -> Tensor:
     """In the place of `torch.nn.functional.dropout`.
 
     Args:
-        X: tensor of any shape; float16, bfloat16, float32 or float64.
+        input: tensor of any shape; float16, bfloat16, float32 or float64.
         p: the probability that an element is dropped, in [0, 1].
         training: whether anything is dropped.
-        inplace: whether the result is written over X.
-        drop: what draws the mask, a function of (X, axes, inplace); without one, the next mask after
+        inplace: whether the result is written over `input`.
+        drop: what draws the mask, a function of (input, axes, inplace); without one, the next mask after
             `multidrop.manual_seed`, or by torch's generator.
 
     Returns:
-        A tensor of X's shape and type; X itself outside of training.
+        A tensor of the input's shape and type; the input itself outside of training.
 
     Raises:
         ValueError: for a bad probability.
         TypeError: for a tensor that is not floating.
     """
-    check_floating(X)
+    check_floating(input)
     p = checks.probability("p", p)
-    return (drop or _drop_by(p))(X, (), inplace) if training else X
+    return (drop or _drop_by(p))(input, (), inplace) if training else input
 
 
 def dropout1d(
-    X: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, drop: Drop | None = None
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, drop: Drop | None = None
 ) -> Tensor:
     """In the place of `torch.nn.functional.dropout1d`: drops whole channels of (n, c, l) or (c, l). Args and result are
     those of `dropout`.
@@ -117,51 +117,51 @@ def dropout1d(
     Raises:
         RuntimeError: for another number of dimensions.
     """
-    if X.ndim not in (2, 3):
+    if input.ndim not in (2, 3):
         raise RuntimeError(
-            f"dropout1d: Expected 2D or 3D input, but received a {X.ndim}D input; (c, l) and (n, c, l) have channels"
+            f"dropout1d: Expected 2D or 3D input, but received a {input.ndim}D input; it takes (c, l) and (n, c, l)"
         )
-    return _feature_dropout(X, p, training, inplace, drop, X.ndim == 3)
+    return _feature_dropout(input, p, training, inplace, drop, input.ndim == 3)
 
 
 def dropout2d(
-    X: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, drop: Drop | None = None
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, drop: Drop | None = None
 ) -> Tensor:
     """In the place of `torch.nn.functional.dropout2d`: drops whole channels of (n, c, h, w). Args and result are those
     of `dropout`. It warns, as torch's does, of another number of dimensions; three are taken for (n, c, l)."""
-    if X.ndim == 3:
+    if input.ndim == 3:
         warnings.warn(
             "dropout2d: Received a 3-D input to dropout2d, assuming that channel-wise 1D dropout behavior is desired, "
             "as torch does: it is taken for (n, c, l). Use dropout1d for that, and unsqueeze(0) for (c, h, w)",
             stacklevel=2,
         )
-    elif X.ndim != 4:
-        _warn_of("dropout2d", X.ndim, "3D or 4D")
-    return _feature_dropout(X, p, training, inplace, drop, True)
+    elif input.ndim != 4:
+        _warn_of("dropout2d", input.ndim, "3D or 4D")
+    return _feature_dropout(input, p, training, inplace, drop, True)
 
 
 def dropout3d(
-    X: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, drop: Drop | None = None
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, drop: Drop | None = None
 ) -> Tensor:
     """In the place of `torch.nn.functional.dropout3d`: drops whole channels of (n, c, d, h, w) or (c, d, h, w). Args
     and result are those of `dropout`. It warns, as torch's does, of another number of dimensions."""
-    if X.ndim not in (4, 5):
-        _warn_of("dropout3d", X.ndim, "4D or 5D")
-    return _feature_dropout(X, p, training, inplace, drop, X.ndim != 4)
+    if input.ndim not in (4, 5):
+        _warn_of("dropout3d", input.ndim, "4D or 5D")
+    return _feature_dropout(input, p, training, inplace, drop, input.ndim != 4)
 
 
 def alpha_dropout(
-    X: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False, *, drop: Drop | None = None
+    input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False, *, drop: Drop | None = None
 ) -> Tensor:
     """In the place of `torch.nn.functional.alpha_dropout`. Args and result are those of `dropout`."""
-    return _alpha_dropout(X, p, training, inplace, drop, ())
+    return _alpha_dropout(input, p, training, inplace, drop, ())
 
 
 def feature_alpha_dropout(
-    X: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False, *, drop: Drop | None = None
+    input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False, *, drop: Drop | None = None
 ) -> Tensor:
     """In the place of `torch.nn.functional.feature_alpha_dropout`: the same for whole channels, of (n, c, …)."""
-    return _alpha_dropout(X, p, training, inplace, drop, _spatial(X))
+    return _alpha_dropout(input, p, training, inplace, drop, _spatial(input))
 
 
 def _feature_dropout(X: Tensor, p: float, training: bool, inplace: bool, drop: Drop | None, batched: bool) -> Tensor:
@@ -189,12 +189,9 @@ def _alpha_dropout(
         return X
     if p == 1.0:
         return X.mul_(0.0) if inplace else X * 0.0
-    a = 1.0 / math.sqrt((1.0 - p) * (1.0 + p * ALPHA**2))
-    Y = (drop or _drop_by(p))(X + ALPHA, axes, False) * (a * (1.0 - p)) + a * ALPHA * (p - 1.0)
+    scale, shift = masks.alpha_affine(p)
+    Y = (drop or _drop_by(p))(X + masks.ALPHA, axes, False) * scale + shift
     return X.copy_(Y) if inplace else Y
-
-
-ALPHA = 1.7580993408473766  # minus SELU's lower limit: its λ·α
 
 
 def _drop_by(p: float) -> Drop:

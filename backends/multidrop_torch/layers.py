@@ -17,10 +17,12 @@ from .functional import NAME, check_floating, masked_next
 from .ops import key_at, position_of
 
 
-class _DropoutNd(nn.Module):
-    """What all of them are. A keyed layer keeps its position as the buffer `stream`, int64 (seed, call) as two's
-    complement, so that `state_dict` carries it; a state without one, such as that of an `nn.Dropout`, loads too and
-    leaves it as it is.
+class _DropoutNd(nn.modules.dropout._DropoutNd):
+    """What all of them are. Each is a subclass of torch's of its name, so that what looks for those in a model, to
+    change their rates or modes, finds these.
+
+    A keyed layer keeps its position as the buffer `stream`, int64 (seed, call) as two's complement, so that
+    `state_dict` carries it; a state without one, such as that of an `nn.Dropout`, loads too and leaves it as it is.
 
     Args:
         p: the probability that an element, or a channel, is dropped, in [0, 1].
@@ -34,13 +36,14 @@ class _DropoutNd(nn.Module):
     stream: Tensor
 
     def __init__(self, p: float = 0.5, inplace: bool = False, *, seed: int | Key | None = None) -> None:
-        super().__init__()
-        self.p = checks.probability("p", p)
-        self.inplace = inplace
+        super().__init__(checks.probability("p", p), inplace)
         self._key_by(layer_key(NAME, seed))
 
     def _key_by(self, key: Key | None) -> None:
-        """Starts the layer's stream at `key`; None: it is to follow torch's generator."""
+        """Has the layer's stream go on from `key`; None: it is to follow torch's generator."""
+        if key is not None and getattr(self, "keyed", False):
+            self.stream.copy_(position_of(key))
+            return
         self.keyed = key is not None
         self.register_buffer("stream", position_of(key or Key(0)), persistent=self.keyed)
 
@@ -58,22 +61,40 @@ class _DropoutNd(nn.Module):
         """Along which one decision holds for all elements of an input."""
         return ()
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _DropoutNd:
+        super()._apply(fn, recurse)
+        if self.stream.device.type == "cpu" and self.stream.is_shared():
+            # `share_memory` is for weights: processes that move one counter repeat masks
+            self.stream = self.stream.clone()
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With the position as an array, for torch's own pickling would share a tensor with the process it goes to."""
+        state = self.__dict__ | {"_buffers": dict(self._buffers)}
+        if type(self.stream) is Tensor and self.stream.device.type == "cpu":
+            state["_buffers"]["stream"] = self.stream.numpy().copy()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._buffers["stream"] = torch.as_tensor(self._buffers["stream"])
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         if self.keyed:
             state_dict.setdefault(prefix + "stream", self.stream)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
-        return f"p={self.p}, inplace={self.inplace}" + (f", seed={key_at(self.stream).seed}" if self.keyed else "")
+        return super().extra_repr() + (f", seed={key_at(self.stream).seed}" if self.keyed else "")
 
 
-class Dropout(_DropoutNd):
+class Dropout(_DropoutNd, nn.Dropout):
     """Zeroes each element with probability p in training mode and scales the others by 1/(1 − p); passes the input on
     in evaluation mode."""
 
-    def forward(self, X: Tensor) -> Tensor:
-        check_floating(X)
-        return self._drop(X, inplace=self.inplace) if self.training else X
+    def forward(self, input: Tensor) -> Tensor:
+        check_floating(input)
+        return self._drop(input, inplace=self.inplace) if self.training else input
 
     def after_relu(self, X: Tensor) -> Tensor:
         """The layer's output for max(X, 0), in one pass."""
@@ -89,8 +110,8 @@ class _FeatureDropout(_DropoutNd):
 
     _dropout: Callable[..., Tensor]  # the function of the same name, which takes what draws
 
-    def forward(self, X: Tensor) -> Tensor:
-        return type(self)._dropout(X, self.p, self.training, self.inplace, drop=self._drop)
+    def forward(self, input: Tensor) -> Tensor:
+        return type(self)._dropout(input, self.p, self.training, self.inplace, drop=self._drop)
 
     def _axes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         found: list[tuple[int, ...]] = [()]
@@ -103,26 +124,26 @@ class _FeatureDropout(_DropoutNd):
         return found[0]
 
 
-class Dropout1d(_FeatureDropout):
+class Dropout1d(_FeatureDropout, nn.Dropout1d):
     """Drops whole channels of (n, c, l), or of (c, l), with probability p in training mode."""
 
     _dropout = staticmethod(functional.dropout1d)
 
 
-class Dropout2d(_FeatureDropout):
+class Dropout2d(_FeatureDropout, nn.Dropout2d):
     """Drops whole channels of (n, c, h, w) with probability p in training mode; like torch's, it takes three dimensions
     for (n, c, l)."""
 
     _dropout = staticmethod(functional.dropout2d)
 
 
-class Dropout3d(_FeatureDropout):
+class Dropout3d(_FeatureDropout, nn.Dropout3d):
     """Drops whole channels of (n, c, d, h, w), or of (c, d, h, w), with probability p in training mode."""
 
     _dropout = staticmethod(functional.dropout3d)
 
 
-class AlphaDropout(_FeatureDropout):
+class AlphaDropout(_FeatureDropout, nn.AlphaDropout):
     """Dropout for SELU networks: a dropped element becomes SELU's lower limit, and all are scaled and moved so that a
     mean of 0 and a variance of 1 stay. Source: G. Klambauer et al., "Self-normalizing neural networks", NeurIPS 30
     (2017), section 2."""
@@ -130,7 +151,7 @@ class AlphaDropout(_FeatureDropout):
     _dropout = staticmethod(functional.alpha_dropout)
 
 
-class FeatureAlphaDropout(_FeatureDropout):
+class FeatureAlphaDropout(_FeatureDropout, nn.FeatureAlphaDropout):
     """`AlphaDropout` of whole channels."""
 
     _dropout = staticmethod(functional.feature_alpha_dropout)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils import checkpoint
 
-from multidrop import checks, kernel, masks
+from multidrop import checks, kernel, keys, masks
 from multidrop.kernel import memory
 from multidrop.keys import Key
 from multidrop.masks import Mask
@@ -105,15 +105,16 @@ def next_key(stream: Tensor) -> Key:
     """
     if _backward_pass() != -1:
         return _recomputed()
-    if stream.device.type != "cpu":
-        key = key_at(stream)
-        stream[1] += 1  # wraps from 2^63 − 1 to −2^63, as two's complement is to
-    else:
-        # Through NumPy, in a fifth of the time of the same by tensors, which is that of a small dropout itself.
-        words = stream.numpy()
-        seed, call = words.tolist()
-        words[1] = call + 1 if call < 2**63 - 1 else -(2**63)
-        key = Key.of_words(seed % 2**64, call % 2**64)
+    with keys.lock:
+        if stream.device.type != "cpu":
+            key = key_at(stream)
+            stream[1] += 1  # wraps from 2^63 − 1 to −2^63, as two's complement is to
+        else:
+            # Through NumPy, in a fifth of the time of the same by tensors, which is that of a small dropout itself.
+            words = stream.numpy()
+            seed, call = words.tolist()
+            words[1] = call + 1 if call < 2**63 - 1 else -(2**63)
+            key = Key.of_words(seed % 2**64, call % 2**64)
     # What torch.utils.checkpoint runs for the first time runs without gradients, or with its hooks on saved tensors.
     if (_saved_tensors_hooks(True) is not None or not torch.is_grad_enabled()) and _in_checkpoint():
         _checkpointed[draw_key()] = key
@@ -189,9 +190,7 @@ def _take(stream: Tensor, keyed: bool) -> Tensor:
     draws."""
     if not keyed:
         return position_of(drawn_key(stream))
-    position = stream.clone()
-    next_key(stream)
-    return position
+    return position_of(next_key(stream)).to(stream.device)
 
 
 @torch.library.register_fake("multidrop::take")

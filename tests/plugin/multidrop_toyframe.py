@@ -12,6 +12,7 @@ import numpy as np
 from multidrop_numpy import (
     Dropout,
     Net,
+    Probe,
     Trainer,
     concise_net,
     convert,
@@ -54,6 +55,7 @@ def relu_dropout(X: Any, dropout: float, key: int | Key | None = None, *, start:
 __all__ = [
     "Dropout",
     "Net",
+    "Probe",
     "Trainer",
     "concise_net",
     "convert",

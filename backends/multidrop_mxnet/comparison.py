@@ -1,0 +1,185 @@
+"""A Gluon block, or this library's own net, as a comparison runs it: see `multidrop.comparison`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import numpy.typing as npt
+from mxnet import gluon
+from mxnet.gluon import nn
+
+from multidrop.comparison.parts import (
+    BIAS,
+    CONVOLUTION,
+    DENSE,
+    DROPOUT,
+    EMBEDDING,
+    KERNEL,
+    NORM,
+    NORM_WEIGHTS,
+    Part,
+    Point,
+    first_tensor,
+)
+from multidrop.keys import Key
+
+from .conversion import blocks_of
+from .functional import Array, to_numpy
+from .layers import Dropout
+from .net import Net
+
+
+class Probe:
+    """Runs a block, not hybridized, and has its layers tell what goes through them. As a context it leaves the block as
+    it was, but for its weights."""
+
+    def __init__(self, model: gluon.Block | Net) -> None:
+        self.model = model
+        self._blocks = {} if isinstance(model, Net) else dict(blocks_of(model))
+        layouts = [layout for block in self._blocks.values() if (layout := _layout(block))]
+        self.channels_last = layouts[0].endswith("C") if layouts else None
+        dtypes = [array.dtype for array in self._arrays().values()] or [
+            param.dtype for block in self._blocks.values() for param in block._reg_params.values()
+        ]
+        self.dtype = np.dtype(dtypes[0]).name if dtypes else "float32"
+        self._points: list[Point] = []
+
+    def parts(self) -> list[Part]:
+        """The layers with weights, in the order of their definition; of a block that has run."""
+        if isinstance(self.model, Net):
+            return [Part(f"lin{n}", DENSE, {KERNEL: (0, 1), BIAS: (0,)}) for n in (1, 2, 3)]
+        parts = []
+        for path, block in self._blocks.items():
+            if params := _weights(block):
+                kind = _kind(block)
+                axes = {name: _axes(block, name, len(param.shape)) for name, param in params.items()}
+                activation = getattr(block, "act", None)
+                parts.append(Part(path, kind, axes, activation and activation._act_type))
+        return parts
+
+    def dropouts(self) -> dict[str, Dropout]:
+        """The dropout layers by path, in the order of their definition."""
+        if isinstance(self.model, Net):
+            return {"dropout1": self.model.dropout1, "dropout2": self.model.dropout2}
+        return {path: block for path, block in self._blocks.items() if isinstance(block, Dropout)}
+
+    def key(self, path: str, key: Key | None) -> Key | None:
+        """Has a dropout layer begin at a key, or follow MXNet's generator; gives where it stood."""
+        layer = self.dropouts()[path]
+        before = None if layer.stream is None else layer.stream.key
+        layer._key_by(key)
+        return before
+
+    def __enter__(self) -> Probe:
+        self._handles = [self._watch(path, block) for path, block in self._blocks.items()]
+        hybrid = [block for block in self._blocks.values() if isinstance(block, gluon.HybridBlock)]
+        self._active = {block: block._active for block in hybrid}
+        for block in hybrid:
+            block._active = False  # a program's inner blocks are not called
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.detach()
+        for block, active in self._active.items():
+            block._active = active
+
+    def _watch(self, path: str, block: gluon.Block) -> Any:
+        kind, last = DROPOUT if isinstance(block, Dropout) else _kind(block), _channels_last(block)
+
+        def record(block: gluon.Block, inputs: tuple[Any, ...], output: Any) -> None:
+            if isinstance(inputs[0], mx.nd.NDArray) and isinstance(output, mx.nd.NDArray):
+                given = to_numpy(inputs[0])
+                if isinstance(block, nn.Dense) and block._flatten:
+                    given = given.reshape(len(given), -1)
+                self._points.append(Point(path, kind, given, to_numpy(output), last))
+
+        return block.register_forward_hook(record)
+
+    def forward(self, X: npt.NDArray[Any], training: bool) -> tuple[npt.NDArray[Any], list[Point]]:
+        """The output for a batch, and what went through the layers, in the order in which they ran."""
+        self._points.clear()
+        X = X.astype(self.dtype) if X.dtype.kind == "f" else X
+        batch = mx.np.array(X, X.dtype) if mx.util.is_np_array() else mx.nd.array(X, dtype=X.dtype)
+        with mx.autograd.record(train_mode=training):
+            self._Y = first_tensor(self.model(batch), (mx.nd.NDArray,))
+        return to_numpy(self._Y), list(self._points)
+
+    def backward(self, dY: npt.NDArray[Any]) -> dict[tuple[str, str], npt.NDArray[Any]]:
+        """The gradients of the weights, by path and name, for that of the last output."""
+        trained = {name: array for name, array in self._arrays().items() if array.grad is not None}
+        before = {name: array.grad.copy() for name, array in trained.items()}
+        for array in trained.values():
+            array.grad[:] = 0
+        gradient = mx.nd.array(dY, dtype=self._Y.dtype)
+        self._Y.backward(gradient.as_np_ndarray() if isinstance(self._Y, mx.np.ndarray) else gradient)
+        gradients = {name: np.array(to_numpy(array.grad)) for name, array in trained.items()}
+        for name, array in trained.items():
+            array.grad[:] = before[name]
+        return gradients
+
+    def read(self) -> dict[tuple[str, str], npt.NDArray[Any]]:
+        """Copies of the weights, by path and name, in the block's own layout."""
+        return {name: np.array(to_numpy(array)) for name, array in self._arrays().items()}
+
+    def write(self, values: Mapping[tuple[str, str], npt.NDArray[Any]]) -> None:
+        """Gives weights new values."""
+        arrays = self._arrays()
+        for name, value in values.items():
+            arrays[name].as_nd_ndarray()[:] = value
+
+    def _arrays(self) -> dict[tuple[str, str], Array]:
+        if isinstance(self.model, Net):
+            names = [(f"lin{n}", name) for n in (1, 2, 3) for name in (KERNEL, BIAS)]
+            return dict(zip(names, self.model.params, strict=True))
+        return {
+            (path, name): param.data()
+            for path, block in self._blocks.items()
+            for name, param in _weights(block).items()
+            if param._data is not None
+        }
+
+
+_NORMS = (nn.BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm)
+_KINDS: tuple[tuple[Any, str], ...] = (
+    (nn.Dense, DENSE),
+    (nn.conv_layers._Conv, CONVOLUTION),
+    (_NORMS, NORM),
+    (nn.Embedding, EMBEDDING),
+)
+
+
+def _kind(block: gluon.Block) -> str:
+    return next((kind for types, kind in _KINDS if isinstance(block, types)), type(block).__name__)
+
+
+def _weights(block: gluon.Block) -> dict[str, gluon.Parameter]:
+    """A block's own weights by their common names."""
+    if isinstance(block, Dropout):
+        return {}
+    names = {"weight": KERNEL, "bias": BIAS}
+    if isinstance(block, _NORMS):
+        names = dict(zip(("gamma", "beta", "running_mean", "running_var"), NORM_WEIGHTS, strict=True))
+    return {names.get(name, name): param for name, param in getattr(block, "_reg_params", {}).items()}
+
+
+def _axes(block: gluon.Block, name: str, ndim: int) -> tuple[int, ...]:
+    """Gluon's kernels are (outputs, inputs, *window), or where the channels come last, (outputs, *window, inputs)."""
+    axes = tuple(range(ndim))
+    if name != KERNEL or _kind(block) not in (DENSE, CONVOLUTION):
+        return axes
+    return (*axes[2:], 1, 0) if _kind(block) == DENSE or not _channels_last(block) else (*axes[1:], 0)
+
+
+def _layout(block: gluon.Block) -> str:
+    """How a convolution takes images, such as "NCHW"."""
+    return block._kwargs.get("layout", "") if isinstance(block, nn.conv_layers._Conv) else ""
+
+
+def _channels_last(block: gluon.Block) -> bool:
+    if isinstance(block, (nn.BatchNorm, nn.GroupNorm, nn.InstanceNorm)):
+        return getattr(block, "_axis", 1) != 1
+    return not _layout(block) or _layout(block).endswith("C")

@@ -1,0 +1,102 @@
+"""A layer as a comparison runs it: see `multidrop.comparison`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from multidrop.comparison.parts import BIAS, DENSE, DROPOUT, KERNEL, Part, Point
+from multidrop.keys import Key
+
+from .layers import Array, Layer, Linear, _Random
+from .net import Net
+
+
+class Probe:
+    """Runs a layer, and has those within tell what goes through them. As a context it leaves the layer as it was, but
+    for its weights."""
+
+    def __init__(self, model: Layer) -> None:
+        self.model = model
+        self._layers = dict(_layers(model))
+        self.channels_last = None  # no layer here is of images
+        dtypes = [w.dtype for w in self.read().values()]
+        self.dtype = dtypes[0].name if dtypes else "float32"
+        self._points: list[Point] = []
+
+    def parts(self) -> list[Part]:
+        """The layers with weights, in the order of their definition."""
+        parts: dict[str, dict[str, tuple[int, ...]]] = {}
+        for (path, name), w in self.read().items():
+            parts.setdefault(path, {})[name] = tuple(range(w.ndim))
+        return [Part(path, DENSE, weights) for path, weights in parts.items()]
+
+    def dropouts(self) -> dict[str, _Random]:
+        """The dropout layers by path, in the order of their definition."""
+        return {path: layer for path, layer in self._layers.items() if isinstance(layer, _Random)}
+
+    def key(self, path: str, key: Key | None) -> Key | None:
+        """Has a dropout layer begin at a key, or follow NumPy's generator; gives where it stood."""
+        layer = self.dropouts()[path]
+        before = None if layer.stream is None else layer.stream.key
+        layer._key_by(key)
+        return before
+
+    def __enter__(self) -> Probe:
+        self._modes = {layer: layer.training for layer in self._layers.values()}
+        for path, layer in self._layers.items():
+            layer.forward = self._watched(path, layer)  # type: ignore[assignment, method-assign]  # of this one layer, for a while
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for layer, mode in self._modes.items():
+            del layer.forward
+            layer.training = mode
+
+    def _watched(self, path: str, layer: Layer) -> Callable[[Array], Array]:
+        forward, kind = layer.forward, type(layer).__name__
+        kind = DROPOUT if isinstance(layer, _Random) else DENSE if isinstance(layer, Linear) else kind
+
+        def recorded(X: Array) -> Array:
+            Y = forward(X)
+            self._points.append(Point(path, kind, X.copy(), Y.copy()))
+            return Y
+
+        return recorded
+
+    def forward(self, X: Array, training: bool) -> tuple[Array, list[Point]]:
+        """The output for a batch, and what went through the layers, in the order in which they ran."""
+        self._points.clear()
+        self.model.train(training)
+        return self.model(X.astype(self.dtype)), list(self._points)
+
+    def backward(self, dY: Array) -> dict[tuple[str, str], Array]:
+        """The gradients of the weights, by path and name, for that of the last output."""
+        self.model.backward(dY.astype(self.dtype))
+        return {name: layer.gradients[own] for name, layer, own in self._weights()}
+
+    def read(self) -> dict[tuple[str, str], Array]:
+        """Copies of the weights, by path and name."""
+        return {name: layer.parameters[own].copy() for name, layer, own in self._weights()}
+
+    def write(self, values: Mapping[tuple[str, str], Array]) -> None:
+        """Gives weights new values."""
+        for name, layer, own in self._weights():
+            if name in values:
+                layer.parameters[own][...] = values[name]
+
+    def _weights(self) -> Iterator[tuple[tuple[str, str], Layer, str]]:
+        """Each weight's path and common name, the layer that holds it and its name there. Those of a `Net` are W1, b1
+        and so on, as if it had layers."""
+        for path, layer in self._layers.items():
+            for own in layer.parameters:
+                part = f"lin{own[1:]}" if isinstance(layer, Net) else path
+                yield (part, {"W": KERNEL, "b": BIAS}.get(own[0], own)), layer, own
+
+
+def _layers(layer: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
+    """A layer and all within it by the names, or numbers, along the way."""
+    yield path, layer
+    names = {id(child): name for name, child in vars(layer).items()}
+    for number, child in enumerate(layer.children()):
+        name = names.get(id(child), str(number))
+        yield from _layers(child, f"{path}.{name}" if path else name)

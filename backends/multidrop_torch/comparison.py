@@ -1,0 +1,156 @@
+"""A module as a comparison runs it: see `multidrop.comparison`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from multidrop.comparison.parts import (
+    BIAS,
+    CONVOLUTION,
+    DENSE,
+    DROPOUT,
+    EMBEDDING,
+    KERNEL,
+    NORM,
+    NORM_WEIGHTS,
+    Part,
+    Point,
+    first_tensor,
+)
+from multidrop.keys import Key
+
+from .functional import to_numpy
+from .layers import _DropoutNd
+from .ops import key_at
+
+
+class Probe:
+    """Runs a module, and has its layers tell what goes through them. As a context it leaves the module as it was, but
+    for its weights."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = getattr(model, "_orig_mod", model)  # of a compiled one, whose hooks are not called
+        self._layers = dict(self.model.named_modules())
+        self._tensors = {
+            (path, name): tensor for path, layer in self._layers.items() for name, tensor in _weights(layer).items()
+        }
+        floating = [tensor for tensor in self._tensors.values() if tensor.is_floating_point()]
+        self._like = floating[0] if floating else torch.empty(0)
+        self.dtype = str(self._like.dtype).removeprefix("torch.")
+        convolutions = any(_kind(layer) == CONVOLUTION for layer in self._layers.values())
+        self.channels_last = False if convolutions else None
+        self._points: list[Point] = []
+
+    def parts(self) -> list[Part]:
+        """The layers with weights, in the order of their definition."""
+        parts = []
+        for path, layer in self._layers.items():
+            if tensors := _weights(layer):
+                kind = _kind(layer)
+                parts.append(Part(path, kind, {name: _axes(kind, name, x) for name, x in tensors.items()}))
+        return parts
+
+    def dropouts(self) -> dict[str, _DropoutNd]:
+        """The dropout layers by path, in the order of their definition."""
+        return {path: layer for path, layer in self._layers.items() if isinstance(layer, _DropoutNd)}
+
+    def key(self, path: str, key: Key | None) -> Key | None:
+        """Has a dropout layer begin at a key, or follow torch's generator; gives where it stood."""
+        layer = self.dropouts()[path]
+        before = key_at(layer.stream) if layer.keyed else None
+        layer._key_by(key)
+        return before
+
+    def __enter__(self) -> Probe:
+        self._handles = [self._watch(path, layer) for path, layer in self._layers.items()]
+        self._modes = {layer: layer.training for layer in self._layers.values()}
+        self._buffers = copy.deepcopy(dict(self.model.named_buffers()))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        for layer, mode in self._modes.items():
+            layer.training = mode
+        for name, buffer in self.model.named_buffers():
+            buffer.copy_(self._buffers[name])
+
+    def _watch(self, path: str, layer: nn.Module) -> RemovableHandle:
+        kind = DROPOUT if isinstance(layer, _DropoutNd) else _kind(layer)
+        first = isinstance(layer, _CHANNELS_FIRST)
+
+        def record(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
+                self._points.append(Point(path, kind, to_numpy(inputs[0]), to_numpy(output), not first))
+
+        return layer.register_forward_hook(record)
+
+    def forward(self, X: npt.NDArray[Any], training: bool) -> tuple[npt.NDArray[Any], list[Point]]:
+        """The output for a batch, and what went through the layers, in the order in which they ran."""
+        self._points.clear()
+        self.model.train(training)
+        batch = torch.from_numpy(X)
+        batch = batch.to(self._like) if batch.is_floating_point() else batch.to(self._like.device)
+        with torch.enable_grad():
+            self._Y = first_tensor(self.model(batch), (Tensor,))
+        return to_numpy(self._Y), list(self._points)
+
+    def backward(self, dY: npt.NDArray[Any]) -> dict[tuple[str, str], npt.NDArray[Any]]:
+        """The gradients of the weights, by path and name, for that of the last output."""
+        weights = {name: tensor for name, tensor in self._tensors.items() if tensor.requires_grad}
+        gradients = torch.autograd.grad(
+            self._Y, list(weights.values()), torch.from_numpy(dY).to(self._Y), allow_unused=True
+        )
+        return {name: to_numpy(g) for name, g in zip(weights, gradients, strict=True) if g is not None}
+
+    def read(self) -> dict[tuple[str, str], npt.NDArray[Any]]:
+        """Copies of the weights, by path and name, in the module's own layout."""
+        return {name: np.array(to_numpy(tensor)) for name, tensor in self._tensors.items()}
+
+    @torch.no_grad()
+    def write(self, values: Mapping[tuple[str, str], npt.NDArray[Any]]) -> None:
+        """Gives weights new values."""
+        for name, value in values.items():
+            self._tensors[name].copy_(torch.from_numpy(np.ascontiguousarray(value)))
+
+
+_BATCH_NORMS = nn.modules.batchnorm._NormBase
+_NORMS = (_BATCH_NORMS, nn.LayerNorm, nn.GroupNorm)
+_CHANNELS_FIRST = (nn.modules.conv._ConvNd, _BATCH_NORMS, nn.GroupNorm)
+
+
+_KINDS: tuple[tuple[Any, str], ...] = (
+    (nn.Linear, DENSE),
+    (nn.modules.conv._ConvNd, CONVOLUTION),
+    (_NORMS, NORM),
+    (nn.Embedding, EMBEDDING),
+)
+
+
+def _kind(layer: nn.Module) -> str:
+    return next((kind for types, kind in _KINDS if isinstance(layer, types)), type(layer).__name__)
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    """A module's own weights by their common names."""
+    tensors: dict[str, Tensor] = dict(module.named_parameters(recurse=False))
+    if isinstance(module, _NORMS):
+        tensors |= dict(module.named_buffers(recurse=False))
+        names = dict(zip(("weight", "bias", "running_mean", "running_var"), NORM_WEIGHTS, strict=True))
+    else:
+        names = {"weight": KERNEL, "bias": BIAS}
+    return {names.get(name, name): x for name, x in tensors.items() if name != "num_batches_tracked"}
+
+
+def _axes(kind: str, name: str, x: Tensor) -> tuple[int, ...]:
+    """torch's kernels are (outputs, inputs, *window), the transposed ones' (inputs, outputs, *window)."""
+    axes = tuple(range(x.ndim))
+    return (*axes[2:], 1, 0) if kind in (DENSE, CONVOLUTION) and name == KERNEL else axes

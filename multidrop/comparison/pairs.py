@@ -1,0 +1,78 @@
+"""Which layer of one model is which of the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from .parts import DROPOUT, Part
+from .result import shown_path
+from .side import Side
+
+
+class Pair(NamedTuple):
+    """A layer of both models."""
+
+    paths: tuple[str, str]
+    kind: str
+    weights: Sequence[str] = ()
+    """The names of its weights; none of a dropout."""
+    same_output: bool = True
+    """Whether both give what the other gives. Where one applies its activation itself and the other leaves that to a
+    layer of its own, only what comes in is the same."""
+
+
+def pair(a: Side, b: Side, pairs: Mapping[str, str]) -> list[Pair]:
+    """Pairs the layers of both, the k-th with the k-th but for those in `pairs`, and tells both sides.
+
+    Raises:
+        ValueError: where they have other layers, other weights or other shapes.
+    """
+    unknown = [f"{x!r}: {y!r}" for x, y in pairs.items() if not _has(a, x) or not _has(b, y)]
+    if unknown:
+        raise ValueError(
+            f"pairs: expected paths of layers with weights or of dropouts in both models; got {unknown[0]}"
+        )
+    found = []
+    for path_a, path_b in _matched("layers with weights", (a, a.parts), (b, b.parts), pairs):
+        part_a, part_b = a.parts[path_a], b.parts[path_b]
+        _check_shapes(a, part_a, b, part_b)
+        same = part_a.activation == part_b.activation
+        found.append(Pair((path_a, path_b), part_a.kind, tuple(part_a.weights), same))
+    for paths in _matched("dropout layers", (a, a.dropouts), (b, b.dropouts), pairs):
+        found.append(Pair(paths, DROPOUT))
+    found.sort(key=lambda both: a.order(both.paths[0]))
+    a.name_layers(both.paths[0] for both in found)
+    b.name_layers(both.paths[1] for both in found)
+    return found
+
+
+def _has(side: Side, path: str) -> bool:
+    return path in side.parts or path in side.dropouts
+
+
+def _matched(
+    kind: str, of_a: tuple[Side, Iterable[str]], of_b: tuple[Side, Iterable[str]], pairs: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    (a, paths_a), (b, paths_b) = ((side, list(paths)) for side, paths in (of_a, of_b))
+    if len(paths_a) != len(paths_b):
+        listed = "; ".join(
+            f"{s.name} has {len(p)}: {', '.join(map(shown_path, p))}" for s, p in ((a, paths_a), (b, paths_b))
+        )
+        raise ValueError(f"models: expected as many {kind} in both; {listed}")
+    rest = iter([path for path in paths_b if path not in pairs.values()])
+    return [(path, pairs[path] if path in pairs else next(rest)) for path in paths_a]
+
+
+def _check_shapes(a: Side, part_a: Part, b: Side, part_b: Part) -> None:
+    """That two layers can hold the same weights; sizes of 1 do not count, as of a depthwise convolution."""
+    shapes = [
+        {name: tuple(n for n in side.weight_shape(part, name) if n != 1) for name in part.weights}
+        for side, part in ((a, part_a), (b, part_b))
+    ]
+    if shapes[0] != shapes[1]:
+        told = "; ".join(
+            f"{shown_path(part.path)} of {side.name}, {part.kind}: {shape}"
+            for (side, part), shape in zip(((a, part_a), (b, part_b)), shapes, strict=True)
+        )
+        raise ValueError(f"models: expected layers with weights of the same shapes in the same order; got {told}")

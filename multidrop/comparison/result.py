@@ -1,0 +1,114 @@
+"""What a comparison found, as values and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+INPUT, MASK, OUTPUT, GRADIENT, WEIGHT = "input", "mask", "output", "gradient", "weight"
+COLUMNS = (INPUT, MASK, OUTPUT, GRADIENT, WEIGHT)
+LOSS = "loss"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one quantity is apart in the two models, in one step.
+
+    Attributes:
+        step: the number of the batch, from 0.
+        what: "input", "mask" or "output" of a layer, "gradient" of a weight, "weight" after the step; "output" of the
+            model or "loss".
+        layers: the paths of the layer in both models; None for the model as a whole.
+        value: the largest absolute difference, divided by the largest value of both; of masks, the share of elements
+            that one keeps and the other drops. Where all values are small beside the step's largest of their kind, a
+            thousandth of that divides.
+        name: the weight's, where it is about one.
+        note: what is known of the reason.
+    """
+
+    step: int
+    what: str
+    layers: tuple[str, str] | None
+    value: float
+    note: str = ""
+    name: str = ""
+
+    def __str__(self) -> str:
+        what = f"{self.name} after the step" if self.what == WEIGHT else self.what
+        what = f"gradient of {self.name}" if self.what == GRADIENT else what
+        note = f" ({self.note})" if self.note else ""
+        return f"step {self.step}, {_shown(self.layers)}: {what}: {_number(self.value)}{note}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `multidrop.compare` found; printed, a table by layer, and the first difference beyond the tolerance.
+
+    Attributes:
+        models: what was compared, as "torch Net".
+        steps: how many batches were run. The run ends with the first that has a difference beyond the tolerance.
+        rtol: the tolerance, for `Difference.value`; masks must be equal.
+        layers: the paths of each layer in both models, in the order in which they run, and its kind.
+        differences: all that was measured, in the order in which a step computes it.
+        unreached: what drops in either model and could not be keyed, so that it differs.
+    """
+
+    models: tuple[str, str]
+    steps: int
+    rtol: float
+    layers: Mapping[tuple[str, str], str]
+    differences: tuple[Difference, ...]
+    unreached: tuple[str, ...] = ()
+
+    @property
+    def first(self) -> Difference | None:
+        """The first difference beyond the tolerance; None where there is none."""
+        return next((d for d in self.differences if self.is_beyond(d)), None)
+
+    @property
+    def equal(self) -> bool:
+        """Whether no difference is beyond the tolerance."""
+        return self.first is None
+
+    def is_beyond(self, difference: Difference) -> bool:
+        """Whether a difference is beyond the tolerance."""
+        return difference.value > (0.0 if difference.what == MASK else self.rtol)
+
+    def largest(self, what: str, layers: tuple[str, str] | None = None) -> float | None:
+        """The largest difference of one kind over all steps, of a layer or of the model as a whole; None where it was
+        not measured."""
+        values = [d.value for d in self.differences if (d.what, d.layers) == (what, layers)]
+        return max(values, default=None)
+
+    def __str__(self) -> str:
+        rows = [["layer", "kind", *COLUMNS]]
+        for paths, kind in self.layers.items():
+            rows.append([_shown(paths), kind, *(_number(self.largest(what, paths)) for what in COLUMNS)])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [f"{self.models[0]} and {self.models[1]}, steps: {self.steps}; the largest differences:"]
+        for row in rows:
+            texts, numbers = zip(row[:2], widths[:2], strict=True), zip(row[2:], widths[2:], strict=True)
+            cells = [cell.ljust(width) for cell, width in texts] + [cell.rjust(width) for cell, width in numbers]
+            lines.append("  ".join(cells))
+        whole = [f"{what} {_number(self.largest(what))}" for what in (OUTPUT, LOSS) if self.largest(what) is not None]
+        lines.append("the model: " + ", ".join(whole))
+        lines += [f"not keyed: {what}" for what in self.unreached]
+        first = self.first
+        if first is None:
+            lines.append(f"No difference beyond {self.rtol:g}.")
+        else:
+            lines.append(f"First difference beyond {self.rtol:g}: {first}")
+        return "\n".join(lines)
+
+
+def shown_path(path: str) -> str:
+    """A layer's path; the model's own is empty."""
+    return path or "(itself)"
+
+
+def _shown(layers: tuple[str, str] | None) -> str:
+    return "the model" if layers is None else " · ".join(dict.fromkeys(shown_path(path) for path in layers))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else "0" if value == 0.0 else f"{value:.1e}"

@@ -1,0 +1,147 @@
+"""One of the two models of a comparison, in the common layout."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from ..conversion import convert, restore
+from ..dispatch import backend_of
+from ..keys import Key
+from ..protocol import Model
+from ..view import LayerMask, last_mask
+from .parts import DENSE, Array, Layout, Part, common, own
+from .result import INPUT, MASK, OUTPUT, shown_path
+
+Weights: TypeAlias = dict[tuple[str, str], Array]
+"""By path and name."""
+
+
+class Name(NamedTuple):
+    """Of what goes through a layer, the same in both models."""
+
+    layer: int
+    what: str
+    call: int
+    """Of a layer that is called several times in a step."""
+
+
+class Side:
+    """One of the two models."""
+
+    def __init__(self, model: Model, stack: ExitStack) -> None:
+        report = convert(model, seed=0)  # a seed, so as to leave `manual_seed` where it is
+        stack.callback(restore, model, report)
+        self.backend = backend_of(model)
+        self.name = f"{self.backend.name} {type(model).__name__}"
+        self.unreached = tuple(f"{self.name}, {shown_path(path)}: {what}" for path, what in report.unreached)
+        self.probe = stack.enter_context(self.backend.Probe(model))
+
+    def begin(self, X: Array, stack: ExitStack) -> None:
+        """Finds the layers, in the order in which they run, by running them."""
+        _, points = self.probe.forward(X, False)
+        first = {point.path: number for number, point in reversed(list(enumerate(points)))}
+        self.order = lambda path: first.get(path, len(points))
+        parts = {part.path: part for part in self.probe.parts()}
+        self.parts = {path: parts[path] for path in sorted(parts, key=self.order)}
+        self.dropouts = self.probe.dropouts()
+        if all(path in first for path in self.dropouts):
+            self.dropouts = {path: self.dropouts[path] for path in sorted(self.dropouts, key=self.order)}
+        self.flattened: dict[str, int] = {}
+        layout = Layout()
+        for point in points:
+            if point.kind == DENSE and point.input.ndim == 2:
+                self.flattened[point.path] = layout.flattened(point.input.shape[1])
+            layout.activations(point)
+        before = self.probe.read()
+        stack.callback(self.probe.write, before)
+        self._shapes = {name: value.shape for name, value in self._common(before).items()}
+
+    def name_layers(self, paths: Iterable[str]) -> None:
+        """Tells which layers are paired, each by its number."""
+        self._numbers = {path: number for number, path in enumerate(paths)}
+
+    def key(self, key: Key, stack: ExitStack) -> None:
+        """Starts the streams of all dropouts anew: the k-th at what `key` gives for k."""
+        for number, path in enumerate(self.dropouts):
+            stack.callback(self.probe.key, path, self.probe.key(path, key.fold_in(number)))
+
+    def oriented(self, X: Array, data_format: str) -> Array:
+        """A batch as the model takes it."""
+        if X.ndim < 3 or self.probe.channels_last in (None, data_format == "channels_last"):
+            return X
+        return np.ascontiguousarray(np.moveaxis(X, 1, -1) if self.probe.channels_last else np.moveaxis(X, -1, 1))
+
+    def weight_shape(self, part: Part, name: str) -> tuple[int, ...]:
+        """A weight's shape in the common layout."""
+        return self._shapes[part.path, name]
+
+    def take_weights(self, weights: Weights) -> None:
+        """Gives the model weights of the common layout."""
+        given = {}
+        for (path, name), value in weights.items():
+            value = value.reshape(self._shapes[path, name])
+            given[path, name] = own(self.parts[path], name, value, self._flattened(path))
+        self.probe.write(given)
+
+    def weights(self) -> Weights:
+        """All weights in the common layout."""
+        return self._common(self.probe.read())
+
+    def run(self, X: Array, training: bool) -> tuple[list[tuple[Name, Any]], Array]:
+        """What goes through the layers in a batch, under names that are the same for both models, and the output."""
+        Y, points = self.probe.forward(X, training)
+        layout, calls = Layout(), Counter[str]()
+        found: list[tuple[Name, Any]] = []
+        masks = {path: mask for path, layer in self.dropouts.items() if training and (mask := self._mask(layer))}
+        called = {point.path for point in points}
+        for path in [path for path in masks if path not in called]:  # not as a layer, which would tell what it gets
+            found.append((Name(self._numbers[path], MASK, 0), (masks[path], masks[path].keep())))
+        for point in points:
+            given, output = layout.activations(point)
+            if point.path not in self._numbers:
+                continue
+            layer, number = self._numbers[point.path], calls[point.path]
+            calls[point.path] += 1
+            found.append((Name(layer, INPUT, number), given))
+            if point.path in masks:
+                mask = masks[point.path]
+                found.append((Name(layer, MASK, number), (mask, layout.array(mask.keep()))))
+            found.append((Name(layer, OUTPUT, number), output))
+        self._shape, self._places = Y.shape, layout.array(np.arange(Y.size).reshape(Y.shape))
+        return found, layout.array(Y)
+
+    def _mask(self, layer: Any) -> LayerMask | None:
+        try:
+            drawing = self.backend.drawing(layer)
+        except TypeError:  # it adds noise, and drops nothing
+            return None
+        return None if drawing.last is None or drawing.shape is None else last_mask(layer)
+
+    def gradients(self, dY: Array) -> dict[tuple[str, str], Array]:
+        """The gradients of the weights by path and name, from that of the last output."""
+        own_dY = np.empty(dY.size, dY.dtype)
+        own_dY[self._places.reshape(-1)] = dY.reshape(-1)
+        self._gradients = self.probe.backward(own_dY.reshape(self._shape))
+        return self._common(self._gradients)
+
+    def update(self, lr: float) -> None:
+        """w ← w − lr·gradient, for all that has one."""
+        weights = self.probe.read()
+        rate = {name: w.dtype.type(lr) for name, w in weights.items()}
+        self.probe.write({name: weights[name] - rate[name] * g for name, g in self._gradients.items()})
+
+    def _common(self, values: Mapping[tuple[str, str], Array]) -> Weights:
+        return {
+            (path, name): common(part, name, values[path, name], self._flattened(path))
+            for path, part in self.parts.items()
+            for name in part.weights
+            if (path, name) in values
+        }
+
+    def _flattened(self, path: str) -> int:
+        return self.flattened.get(path, 1)

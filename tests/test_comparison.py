@@ -1,0 +1,350 @@
+"""Two models side by side: `compare` finds nothing where there is nothing, and what is wrong where something is."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from convnets import NETS, gluon_net, keras_net, torch_net
+
+import multidrop as md
+
+FRAMEWORKS = ("numpy", "torch", "tensorflow", "mxnet")
+
+
+def flat_batches(count: int = 3, n: int = 16) -> list[tuple[np.ndarray, np.ndarray]]:
+    generator = np.random.default_rng(0)
+    return [(generator.normal(size=(n, 1, 6, 6)), generator.integers(0, 4, n)) for _ in range(count)]
+
+
+def image_batches(count: int = 2) -> list[tuple[np.ndarray, np.ndarray]]:
+    generator = np.random.default_rng(0)
+    return [(generator.normal(size=(16, 2, 8, 8)), generator.integers(0, 10, 16)) for _ in range(count)]
+
+
+@pytest.fixture(params=list(itertools.combinations(FRAMEWORKS, 2)), ids="-".join)
+def two(request: pytest.FixtureRequest, need: Any) -> Iterator[tuple[str, str]]:
+    for name in request.param:
+        need(name)
+    return request.param
+
+
+def net_of(framework: str, build: str, **settings: Any) -> Any:
+    with md.use_backend(framework):
+        return getattr(md, build)(36, 4, 16, 8, dtype="float64", **settings)
+
+
+@pytest.mark.parametrize("build", ["Net", "concise_net"])
+def test_the_sections_net(two: tuple[str, str], build: str) -> None:
+    """Trains alike in any two frameworks, though they began with other weights."""
+    result = md.compare(*(net_of(name, build) for name in two), flat_batches())
+    assert result.equal
+    assert result.first is None
+    assert result.steps == 3
+    assert str(result).endswith("No difference beyond 1e-09.")
+    assert sorted(result.layers.values()) == ["dense"] * 3 + ["dropout"] * 2
+    for paths, kind in result.layers.items():
+        if kind == "dropout":
+            assert result.largest("mask", paths) == 0
+        else:
+            assert result.largest("gradient", paths) < 1e-12
+            assert result.largest("weight", paths) < 1e-12
+    # The nets were not equal before, so that what is equal now was made so: and something was learned and dropped.
+    assert not md.compare(*(net_of(name, build) for name in two), flat_batches(), same_weights=False).equal
+
+
+@pytest.mark.parametrize("names", list(itertools.combinations(NETS, 2)), ids="-".join)
+def test_a_convolutional_net(need: Any, names: tuple[str, str]) -> None:
+    """Channels first and last: spatial dropout drops the same channels, and the flattened elements are reordered."""
+    for name in names:
+        need(name)
+    result = md.compare(*(NETS[name]() for name in names), image_batches())
+    assert result.equal, result
+    assert list(result.layers.values()) == ["convolution", "dropout", "convolution", "dense", "dropout", "dense"]
+    dropped = [d for d in result.differences if d.what == "mask"]
+    assert [d.value for d in dropped] == [0.0] * 4
+
+
+@pytest.mark.parametrize("names", list(itertools.combinations(NETS, 2)), ids="-".join)
+def test_elements_of_images_are_counted_in_another_order(need: Any, names: tuple[str, str]) -> None:
+    """A dropout of elements goes by their order: with the channels last it is another mask, and compare says so."""
+    for name in names:
+        need(name)
+    first = md.compare(*(NETS[name](elementwise=0.3) for name in names), image_batches()).first
+    if "tensorflow" not in names:
+        assert first is None
+        return
+    shapes = [(16, 2, 2, 6) if name == "tensorflow" else (16, 6, 2, 2) for name in names]
+    assert first.what == "mask"
+    assert first.note == "the elements of {} and {} are counted in another order".format(*shapes)
+
+
+class TestFaults:
+    """Of a port from torch to Keras, each found where it is."""
+
+    @pytest.fixture(autouse=True)
+    def frameworks(self, need: Any) -> None:
+        need("torch")
+        need("tensorflow")
+
+    def first(self, torch: dict[str, Any], keras: dict[str, Any], **settings: Any) -> md.Difference:
+        first = md.compare(torch_net(**torch), keras_net(**keras), image_batches(), **settings).first
+        assert first is not None
+        assert first.step == 0
+        return first
+
+    def test_a_rate(self) -> None:
+        first = self.first({}, {"p": 0.2})
+        assert (first.what, first.layers[0], first.note) == ("mask", "2", "p is 0.25 and 0.2")
+        assert 0 < first.value < 0.2
+
+    def test_a_forgotten_activation(self) -> None:
+        first = self.first({}, {"relu": False})
+        assert (first.what, first.layers[0]) == ("input", "7")  # the first thing after it that is in both
+
+    def test_a_batch_norm(self) -> None:
+        """torch keeps a running variance without bias, Keras one with it."""
+        first = self.first({"norm": True}, {"norm": True})
+        assert (first.what, first.layers[0], first.name) == ("weight", "1", "running variance")
+        assert md.compare(torch_net(norm=True), keras_net(norm=True), image_batches(), rtol=1e-2).equal
+
+    def test_other_weights(self) -> None:
+        first = self.first({}, {}, same_weights=False)
+        assert (first.what, first.layers[0]) == ("output", "0")
+
+    def test_other_masks(self) -> None:
+        first = self.first({}, {}, seed=None)
+        assert (first.what, first.layers[0]) == ("mask", "2")
+        assert first.note.startswith("Key(seed=")
+
+    def test_another_rate_of_learning_is_none(self) -> None:
+        """Without masks and in evaluation mode all is equal, whatever drops."""
+        result = md.compare(torch_net(p=0.1), keras_net(p=0.9), image_batches(), training=False)
+        assert result.equal
+        assert result.largest("mask", next(iter(result.layers))) is None
+
+
+def test_inputs_alone(need: Any) -> None:
+    """Without labels there is no loss, and no gradient."""
+    need("torch")
+    need("mxnet")
+    result = md.compare(torch_net(), gluon_net(), [X for X, _ in image_batches()])
+    assert result.equal
+    assert {d.what for d in result.differences} == {"input", "mask", "output"}
+
+
+def test_channels_last_batches(need: Any) -> None:
+    need("torch")
+    need("tensorflow")
+    batches = [(np.ascontiguousarray(X.transpose(0, 2, 3, 1)), y) for X, y in image_batches()]
+    assert md.compare(torch_net(), keras_net(), batches, data_format="channels_last").equal
+
+
+def test_a_loss_of_ones_own_and_regression(need: Any) -> None:
+    need("torch")
+    need("numpy")
+    batches = [(X, np.eye(4)[y]) for X, y in flat_batches()]
+    nets = net_of("torch", "Net"), net_of("numpy", "Net")
+    assert md.compare(*nets, batches).equal
+
+    def absolute(output: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
+        return float(np.abs(output - y).mean()), np.sign(output - y) / y.size
+
+    result = md.compare(*nets, batches, loss=absolute)
+    assert result.equal
+    assert result.largest("loss") < 1e-12
+
+
+def test_token_models(need: Any) -> None:
+    """Embedding, layer norm, a dense layer of a sequence, and weights that are shared."""
+    need("torch")
+    need("tensorflow")
+    import keras
+    import torch
+    from torch import nn
+
+    class OfTorch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.norm = nn.Embedding(20, 8), nn.LayerNorm(8, eps=1e-3)
+            self.shared, self.drop, self.out = nn.Linear(8, 8), nn.Dropout(0.3), nn.Linear(8, 5)
+
+        def forward(self, X: Any) -> Any:
+            H = self.norm(self.table(X))
+            H = self.drop(self.shared(torch.relu(self.shared(H))))
+            return {"logits": self.out(H), "hidden": H}
+
+    inputs = keras.Input((6,), dtype="int64")
+    H = keras.layers.LayerNormalization(dtype="float64")(keras.layers.Embedding(20, 8, dtype="float64")(inputs))
+    shared = keras.layers.Dense(8, dtype="float64")
+    H = keras.layers.Dropout(0.3, dtype="float64")(shared(keras.layers.ReLU(dtype="float64")(shared(H))))
+    of_keras = keras.Model(inputs, keras.layers.Dense(5, dtype="float64")(H))
+    generator = np.random.default_rng(0)
+    batches = [(generator.integers(0, 20, (4, 6)), generator.integers(0, 5, (4, 6))) for _ in range(2)]
+    result = md.compare(OfTorch().double(), of_keras, batches)
+    assert result.equal, result
+    assert list(result.layers.values()) == ["embedding", "norm", "dense", "dropout", "dense"]
+
+
+def test_depthwise_and_transposed_convolutions(need: Any) -> None:
+    need("torch")
+    need("tensorflow")
+    import keras
+    from torch import nn
+
+    of_torch = nn.Sequential(nn.Conv2d(2, 2, 3, groups=2), nn.ConvTranspose2d(2, 3, 2, stride=2)).double()
+    layers = [
+        keras.Input((8, 8, 2), dtype="float64"),
+        keras.layers.DepthwiseConv2D(3, dtype="float64"),
+        keras.layers.Conv2DTranspose(3, 2, strides=2, dtype="float64"),
+    ]
+    batches = [(X, np.zeros((16, 12, 12, 3))) for X, _ in image_batches()]
+    assert md.compare(of_torch, keras.Sequential(layers), batches).equal
+
+
+@pytest.mark.parametrize("build", ["Net", "concise_net"])
+@pytest.mark.parametrize("seed", [7, None])
+def test_models_are_left_as_they_were(backend: Any, build: str, seed: int | None) -> None:
+    net = net_of(backend.name, build, seed=seed)
+    before = backend.get_state(net)
+    X, y = flat_batches(1)[0]
+    md.compare(net, net_of(backend.name, build), flat_batches())
+    after = backend.get_state(net)
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    trainer = backend.Trainer(net, 0.1)
+    trainer.step(backend.tensor(X), backend.tensor(y))
+    assert not np.array_equal(backend.get_state(net)["W1"], before["W1"])
+
+
+def test_what_is_built_afterwards_has_its_keys(backend: Any) -> None:
+    """`compare` takes none of those that `manual_seed` hands out."""
+    keys = []
+    for compared in (False, True):
+        md.manual_seed(5)
+        nets = net_of(backend.name, "Net"), net_of(backend.name, "concise_net")
+        if compared:
+            md.compare(*nets, flat_batches(1))
+        keys.append(md.mask_at(md.Dropout(0.5), 0, (1,)).key)
+    assert keys[0] == keys[1]
+
+
+def test_layers_of_the_framework_are_left_its_own(need: Any) -> None:
+    for name in NETS:
+        need(name)
+    import keras
+    import mxnet as mx
+    from torch import nn
+
+    of_torch, of_keras, of_gluon = (build(norm=True) for build in NETS.values())
+    of_torch.train()
+    of_torch[9].eval()
+    statistics = of_torch[1].num_batches_tracked.clone()
+    md.compare(of_torch, of_keras, image_batches())
+    md.compare(of_gluon, of_torch, image_batches())
+    assert type(of_torch[3]) is nn.Dropout2d
+    assert of_torch.training
+    assert not of_torch[9].training
+    assert all(parameter.grad is None for parameter in of_torch.parameters())
+    assert of_torch[1].num_batches_tracked == statistics
+    assert type(of_keras.layers[3]) is keras.layers.SpatialDropout2D
+    assert "call" not in vars(of_keras.layers[0])
+    assert type(of_gluon[3]) is mx.gluon.nn.Dropout
+    assert of_gluon._active
+
+
+def test_layers_that_were_converted_before_stay_so(need: Any) -> None:
+    """And so do their keys."""
+    need("torch")
+    import multidrop_torch
+
+    nets = torch_net(), torch_net()
+    md.convert(nets[0], seed=3)
+    before = md.mask_at(nets[0][2], 0, (1, 1, 1, 1)).key
+    md.compare(*nets, image_batches())
+    assert type(nets[0][2]) is multidrop_torch.Dropout2d
+    assert md.mask_at(nets[0][2], 0, (1, 1, 1, 1)).key == before
+    assert nets[0][2].stream.tolist()[1] == 0
+    assert md.restore(nets[0]) == 2
+
+
+def test_what_cannot_be_keyed_is_said(need: Any) -> None:
+    need("torch")
+    from torch import nn
+
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, X: Any) -> Any:
+            return nn.functional.dropout(self.linear(X), 0.5, self.training)
+
+    result = md.compare(Functional(), Functional(), [(np.ones((4, 4)), np.arange(4))])
+    assert result.first.layers is None
+    assert "not keyed: torch Functional, (itself): Functional.forward calls dropout" in str(result)
+
+
+def test_pairs(need: Any) -> None:
+    """Layers that run in another order are told by their paths."""
+    need("torch")
+    import torch
+    from torch import nn
+
+    class Branches(nn.Module):
+        def __init__(self, order: str) -> None:
+            super().__init__()
+            self.a, self.b, self.order = nn.Linear(4, 4), nn.Linear(4, 4), order
+
+        def forward(self, X: Any) -> Any:
+            branches = {name: getattr(self, name)(X) for name in self.order}
+            return branches["a"] - torch.relu(branches["b"])
+
+    batches = [(np.random.default_rng(0).normal(size=(4, 4)), np.arange(4))]
+    assert not md.compare(Branches("ab"), Branches("ba"), batches).equal
+    assert md.compare(Branches("ab"), Branches("ba"), batches, pairs={"a": "a", "b": "b"}).equal
+    with pytest.raises(ValueError, match="pairs: expected paths of layers with weights or of dropouts in both models"):
+        md.compare(Branches("ab"), Branches("ba"), batches, pairs={"a": "c"})
+
+
+class TestErrors:
+    @pytest.fixture(autouse=True)
+    def torch(self, need: Any) -> None:
+        need("torch")
+
+    def test_other_layers(self) -> None:
+        from torch import nn
+
+        with pytest.raises(ValueError, match=r"as many layers with weights in both; torch Linear has 1: \(itself\); "):
+            md.compare(nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), [np.ones((2, 4))])
+        with pytest.raises(ValueError, match="as many dropout layers in both"):
+            md.compare(nn.Sequential(nn.Linear(4, 4), nn.Dropout()), nn.Sequential(nn.Linear(4, 4)), [np.ones((2, 4))])
+
+    def test_other_shapes(self) -> None:
+        from torch import nn
+
+        with pytest.raises(ValueError, match=r"weights of the same shapes in the same order; got .*'kernel': \(4, 5\)"):
+            md.compare(nn.Linear(4, 5), nn.Linear(4, 6), [np.ones((2, 4))])
+
+    def test_bad_arguments(self) -> None:
+        from torch import nn
+
+        nets, batches = (nn.Linear(4, 4), nn.Linear(4, 4)), [(np.ones((2, 4)), np.arange(2))]
+        for settings, message in (
+            ({"lr": -1}, "lr: expected a finite number of at least 0"),
+            ({"steps": 0}, "steps: expected an integer above 0"),
+            ({"data_format": "NCHW"}, "data_format: expected one of 'channels_first', 'channels_last'"),
+            ({"seed": -1}, "seed: expected an integer in"),
+            ({"rtol": -1}, "rtol: expected a finite number of at least 0"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                md.compare(*nets, batches, **settings)
+        with pytest.raises(ValueError, match="batches: expected at least one; it gave none"):
+            md.compare(*nets, [])
+        with pytest.raises(ValueError, match="expected a label for each of"):
+            md.compare(*nets, [(np.ones((2, 4)), np.arange(3))])
+        with pytest.raises(TypeError, match="model: expected a model of a framework's"):
+            md.compare(nets[0], np.ones(3), batches)
