@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
+import inspect
 import pickle
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +20,43 @@ from multidrop import masks
 
 IMAGES = (4, 6, 5, 5)  # (n, c, h, w)
 
+ROOT = Path(__file__).parent.parent
+
 
 def images(shape: tuple[int, ...] = IMAGES) -> np.ndarray:
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def takes_the_calls_of(ours: Callable[..., Any], theirs: Callable[..., Any]) -> bool:
+    """Whether ours has the arguments of theirs, at the same places, with the same names and defaults; what it has
+    besides comes after those, or by keyword alone, and has a default."""
+    own, others = ([*inspect.signature(function).parameters.values()] for function in (ours, theirs))
+    others = [other for other in others if other.kind not in (other.VAR_POSITIONAL, other.VAR_KEYWORD)]
+    taken = all(
+        (mine.name, mine.kind) == (other.name, other.kind) and other.default in (other.empty, mine.default)
+        for mine, other in zip(own, others, strict=False)
+    )
+    rest = [mine for mine in own[len(others) :] if mine.kind is not mine.VAR_KEYWORD]
+    return taken and len(own) >= len(others) and all(mine.default is not mine.empty for mine in rest)
+
+
+@pytest.mark.parametrize(
+    ("ours", "taken"),
+    [
+        (lambda x, p=0.5, *, seed=None: None, True),
+        (lambda x, p=0.5, seed=None: None, True),
+        (lambda y, p=0.5: None, False),
+        (lambda x, p=0.4: None, False),
+        (lambda x, seed=None, p=0.5: None, False),
+        (lambda x, *, p=0.5: None, False),
+        (lambda x: None, False),
+        (lambda x, p=0.5, *, seed: None, False),
+    ],
+)
+def test_what_takes_the_calls_of_another(ours: Callable[..., Any], taken: bool) -> None:
+    def theirs(x: Any, p: float = 0.5) -> None: ...
+
+    assert takes_the_calls_of(ours, theirs) == taken
 
 
 # torch's own, at its first compilation: it announces what it is about to change.
@@ -26,6 +65,31 @@ class TestTorch:
     @pytest.fixture(autouse=True)
     def torch(self, need: Any) -> None:
         need("torch")
+
+    LAYERS = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout")
+
+    @pytest.mark.parametrize("name", LAYERS)
+    def test_arguments_and_class_of_layers(self, name: str) -> None:
+        import multidrop_torch
+        import torch
+
+        ours, theirs = getattr(multidrop_torch, name), getattr(torch.nn, name)
+        assert takes_the_calls_of(ours, theirs)
+        assert takes_the_calls_of(ours.forward, theirs.forward)
+        layer = ours(0.5, seed=1)
+        assert isinstance(layer, theirs)
+        layer.p = 0.0
+        X = torch.ones(2, 3, 4) if name == "Dropout1d" else torch.ones(2, 3, 4, 5)
+        assert torch.equal(layer(input=X), X)
+
+    def test_arguments_of_functions(self) -> None:
+        import torch
+        from multidrop_torch import functional
+
+        theirs = [name for name in dir(torch.nn.functional) if "dropout" in name]
+        assert len(theirs) >= len(self.LAYERS)
+        for name in theirs:
+            assert takes_the_calls_of(getattr(functional, name), getattr(torch.nn.functional, name))
 
     @pytest.mark.parametrize(
         ("name", "shape", "axes"),
@@ -149,6 +213,19 @@ class TestKeras:
     @pytest.fixture(autouse=True)
     def tensorflow(self, need: Any) -> None:
         need("tensorflow")
+
+    def test_arguments(self) -> None:
+        """Each that Keras' layers have; those after `seed` by keyword."""
+        import keras
+        import multidrop_tensorflow
+
+        names = [name for name in dir(keras.layers) if "Dropout" in name or name == "GaussianNoise"]
+        assert len(names) >= 5
+        for name in names:
+            ours, theirs = (inspect.signature(getattr(of, name)) for of in (multidrop_tensorflow, keras.layers))
+            ours.bind(**dict.fromkeys(theirs.parameters))
+            shared = [parameter for parameter in ours.parameters if parameter != "kwargs"]
+            assert shared == [parameter for parameter in theirs.parameters if parameter in shared]
 
     CASES = (
         ("Dropout", {"noise_shape": (None, 1, 1, 6)}, (4, 5, 5, 6), (1, 2)),
@@ -282,6 +359,33 @@ class TestGluon:
     def mxnet(self, need: Any) -> None:
         need("mxnet")
 
+    def test_arguments(self) -> None:
+        import multidrop_mxnet
+        import mxnet as mx
+
+        assert takes_the_calls_of(multidrop_mxnet.Dropout, mx.gluon.nn.Dropout)
+
+    @pytest.mark.parametrize("seed", [None, 7])
+    @pytest.mark.parametrize("hybridized", [False, True])
+    def test_the_gradient_of_evaluation_mode(self, seed: int | None, hybridized: bool) -> None:
+        """Is that of the identity, also after a call in training mode."""
+        import multidrop_mxnet
+        import mxnet as mx
+
+        net = mx.gluon.nn.HybridSequential()
+        net.add(multidrop_mxnet.Dropout(0.5, seed=seed))
+        net.initialize()
+        if hybridized:
+            net.hybridize()
+        X = mx.nd.ones((8, 8))
+        X.attach_grad()
+        for training in (True, False):
+            with mx.autograd.record(train_mode=training):
+                Y = net(X)
+            Y.backward(train_mode=training)
+            assert np.array_equal(X.grad.asnumpy(), Y.asnumpy())
+        assert np.array_equal(Y.asnumpy(), X.asnumpy())
+
     @pytest.mark.parametrize("hybridized", [False, True])
     def test_axes(self, hybridized: bool) -> None:
         import multidrop_mxnet
@@ -331,3 +435,73 @@ def test_spatial_masks_drop_the_same_channels_in_every_framework(need: Any) -> N
     assert np.array_equal(of_torch, of_mxnet)
     assert np.array_equal(of_torch, of_keras)
     assert 0 < (of_torch != 0).mean() < 1
+
+
+class TestOwnTests:
+    """`tools/own_tests.py`, which runs the frameworks' own tests with these layers in the place of theirs."""
+
+    def test_the_page_lists_each_difference(self) -> None:
+        module = _own_tests()
+        page = (ROOT / "docs" / "drop-in.md").read_text(encoding="utf-8")
+        listed = [line for line in page.splitlines() if line.startswith("| `")]
+        assert listed == [
+            f"| `{framework}` | {len(difference.tests)} | {difference.reason} |"
+            for framework, differences in module.DIFFERENCES.items()
+            for difference in differences
+        ]
+
+    def test_verdicts(self) -> None:
+        module = _own_tests()
+        failed = module.Outcome("failed", "a.py:1: b", "a.py:1: b")
+        expected = module.Difference("a reason", "b", ())
+        passed = module.Outcome("passed", reached=True)
+        cases = [
+            ((passed, None, None), "passed"),
+            ((passed._replace(reached=False), None, None), "unexpected"),
+            ((passed, expected, None), "unexpected"),
+            ((failed, expected, None), "differs as listed"),
+            ((failed, expected._replace(failure="c"), None), "unexpected"),
+            ((failed, None, None), "unexpected"),
+            ((failed, None, passed), "unexpected"),
+            ((failed, None, failed._replace(why="a.py:2: c")), "unexpected"),
+            ((failed, None, failed), "fails with the framework's own too"),
+            ((None, expected, None), "unexpected"),
+            ((module.Outcome("skipped", "no device"), None, None), "skipped"),
+        ]
+        assert [module.verdict(*arguments)[0] for arguments, _ in cases] == [kind for _, kind in cases]
+
+    def test_a_checkout(self, need: Any, tmp_path: Path) -> None:
+        """With tests that pass, fail with multidrop's layers alone, and with torch's too."""
+        need("torch")
+        (tmp_path / "test" / "nn").mkdir(parents=True)
+        (tmp_path / "test" / "nn" / "test_dropout.py").write_text(
+            """
+import torch
+
+def test_passes():
+    assert torch.nn.functional.dropout(torch.ones(3), 1.0).sum() == 0
+
+def test_fails():
+    assert type(torch.nn.Dropout()).__module__.startswith("torch")
+
+def test_fails_anyway():
+    torch.nn.Dropout(0.5, None, None, None)
+""",
+            encoding="utf-8",
+        )
+        command = [sys.executable, str(ROOT / "tools" / "own_tests.py"), "torch", str(tmp_path), "--own"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1, done.stderr
+        assert "test_dropout.py::test_passes: passed\n" in done.stdout
+        assert "test_dropout.py::test_fails: unexpected: " in done.stdout
+        assert "test_dropout.py::test_fails_anyway: fails with the framework's own too: " in done.stdout
+        assert done.stdout.endswith("3 tests: 1 passed, 1 unexpected, 1 fails with the framework's own too\n")
+
+
+def _own_tests() -> Any:
+    spec = importlib.util.spec_from_file_location("own_tests", ROOT / "tools" / "own_tests.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
