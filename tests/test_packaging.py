@@ -6,6 +6,7 @@ import re
 import sys
 from importlib.metadata import entry_points, version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,9 @@ import multidrop as md
 
 ROOT = Path(__file__).parent.parent
 BACKENDS = ROOT / "backends"
-FILES = {"__init__.py", "functional.py", "layers.py", "net.py", "training.py", "py.typed"}
+FILES = {"__init__.py", "py.typed"} | {
+    f"{name}.py" for name in ("functional", "layers", "net", "training", "conversion", "comparison")
+}
 
 FENCE = re.compile(r"```(?:sh|bash)\n(.*?)```", re.DOTALL)
 
@@ -68,13 +71,40 @@ def test_both_readmes_give_the_same_commands() -> None:
 
 
 def test_readme_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, need: object) -> None:
-    """Each Python block of the README, with the frameworks that it imports."""
+    """Each Python block of the README, with the frameworks that it names."""
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert blocks
     for block in blocks:
-        for name in re.findall(r"^import (torch|tensorflow|mxnet)$", block, re.MULTILINE):
+        code = re.sub(r"#.*", "", block)
+        for name in re.findall(r"(?:^import |\")(torch|tensorflow|mxnet)\b", code, re.MULTILINE):
             need(name)  # type: ignore[operator]
         with md.use_backend("numpy"):
             exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
     assert "multidrop" in sys.modules
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:torch")  # torch's own, as it compiles
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_examples_of_the_docs_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], need: Any
+) -> None:
+    """And print what the page says, but for numbers, which are of one machine."""
+    text = page.read_text()
+    blocks, printed = (re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL) for kind in ("python", "text"))
+    for name in {"keras": "tensorflow", "torch": "torch", "mxnet": "mxnet"}.items():
+        if re.search(rf"^(import|from) {name[0]}\b", text, re.MULTILINE):
+            need(name[1])
+    if "tensorflow" in sys.modules:
+        sys.modules["keras"].utils.clear_session()  # layers are numbered from the start
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "__main__"}
+    with md.use_backend("numpy"):
+        for block in blocks:
+            exec(compile(block, page.name, "exec"), names)
+    if printed:
+        assert _without_numbers(capsys.readouterr().out) == _without_numbers("".join(printed))
+
+
+def _without_numbers(text: str) -> str:
+    return " ".join(re.sub(r"\b(0|\d\.\de[-+]\d\d)(?=[\s,]|$)", "#", text).split())
