@@ -20,7 +20,7 @@ def numpy_only(need: Callable[[str], object]) -> None:
 
 
 def test_softmax_cross_entropy() -> None:
-    from multidrop_numpy.functional import softmax_cross_entropy
+    from multidrop.loss import softmax_cross_entropy
 
     logits = np.array([[1.0, 2.0, 3.0], [1000.0, 0.0, -1000.0]])
     losses, gradients = softmax_cross_entropy(logits, np.array([2, 1]))
@@ -36,7 +36,7 @@ def test_softmax_cross_entropy() -> None:
 def test_backward(build: Callable[..., object]) -> None:
     """Every weight's gradient, and the input's, on a fixed mask."""
     from multidrop_numpy import get_state, set_state
-    from multidrop_numpy.functional import softmax_cross_entropy
+    from multidrop.loss import softmax_cross_entropy
 
     with md.use_backend("numpy"):
         net = build(num_inputs=6, num_outputs=3, num_hiddens1=5, num_hiddens2=4, seed=1, dtype="float64")

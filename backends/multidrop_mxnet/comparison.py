@@ -11,19 +11,8 @@ import numpy.typing as npt
 from mxnet import gluon
 from mxnet.gluon import nn
 
-from multidrop.comparison.parts import (
-    BIAS,
-    CONVOLUTION,
-    DENSE,
-    DROPOUT,
-    EMBEDDING,
-    KERNEL,
-    NORM,
-    NORM_WEIGHTS,
-    Part,
-    Point,
-    first_tensor,
-)
+from multidrop.comparison import parts
+from multidrop.comparison.parts import Part, Point, first_tensor
 from multidrop.keys import Key
 
 from .conversion import blocks_of
@@ -50,15 +39,15 @@ class Probe:
     def parts(self) -> list[Part]:
         """The layers with weights, in the order of their definition; of a block that has run."""
         if isinstance(self.model, Net):
-            return [Part(f"lin{n}", DENSE, {KERNEL: (0, 1), BIAS: (0,)}) for n in (1, 2, 3)]
-        parts = []
+            return [Part(f"lin{n}", parts.DENSE, {parts.KERNEL: (0, 1), parts.BIAS: (0,)}) for n in (1, 2, 3)]
+        found = []
         for path, block in self._blocks.items():
             if params := _weights(block):
                 kind = _kind(block)
                 axes = {name: _axes(block, name, len(param.shape)) for name, param in params.items()}
                 activation = getattr(block, "act", None)
-                parts.append(Part(path, kind, axes, activation and activation._act_type))
-        return parts
+                found.append(Part(path, kind, axes, activation and activation._act_type))
+        return found
 
     def dropouts(self) -> dict[str, Dropout]:
         """The dropout layers by path, in the order of their definition."""
@@ -88,7 +77,7 @@ class Probe:
             block._active = active
 
     def _watch(self, path: str, block: gluon.Block) -> Any:
-        kind, last = DROPOUT if isinstance(block, Dropout) else _kind(block), _channels_last(block)
+        kind, last = parts.DROPOUT if isinstance(block, Dropout) else _kind(block), _channels_last(block)
 
         def record(block: gluon.Block, inputs: tuple[Any, ...], output: Any) -> None:
             if isinstance(inputs[0], mx.nd.NDArray) and isinstance(output, mx.nd.NDArray):
@@ -133,7 +122,7 @@ class Probe:
 
     def _arrays(self) -> dict[tuple[str, str], Array]:
         if isinstance(self.model, Net):
-            names = [(f"lin{n}", name) for n in (1, 2, 3) for name in (KERNEL, BIAS)]
+            names = [(f"lin{n}", name) for n in (1, 2, 3) for name in (parts.KERNEL, parts.BIAS)]
             return dict(zip(names, self.model.params, strict=True))
         return {
             (path, name): param.data()
@@ -145,10 +134,10 @@ class Probe:
 
 _NORMS = (nn.BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm)
 _KINDS: tuple[tuple[Any, str], ...] = (
-    (nn.Dense, DENSE),
-    (nn.conv_layers._Conv, CONVOLUTION),
-    (_NORMS, NORM),
-    (nn.Embedding, EMBEDDING),
+    (nn.Dense, parts.DENSE),
+    (nn.conv_layers._Conv, parts.CONVOLUTION),
+    (_NORMS, parts.NORM),
+    (nn.Embedding, parts.EMBEDDING),
 )
 
 
@@ -160,18 +149,18 @@ def _weights(block: gluon.Block) -> dict[str, gluon.Parameter]:
     """A block's own weights by their common names."""
     if isinstance(block, Dropout):
         return {}
-    names = {"weight": KERNEL, "bias": BIAS}
+    names = {"weight": parts.KERNEL, "bias": parts.BIAS}
     if isinstance(block, _NORMS):
-        names = dict(zip(("gamma", "beta", "running_mean", "running_var"), NORM_WEIGHTS, strict=True))
+        names = dict(zip(("gamma", "beta", "running_mean", "running_var"), parts.NORM_WEIGHTS, strict=True))
     return {names.get(name, name): param for name, param in getattr(block, "_reg_params", {}).items()}
 
 
 def _axes(block: gluon.Block, name: str, ndim: int) -> tuple[int, ...]:
     """Gluon's kernels are (outputs, inputs, *window), or where the channels come last, (outputs, *window, inputs)."""
     axes = tuple(range(ndim))
-    if name != KERNEL or _kind(block) not in (DENSE, CONVOLUTION):
+    if name != parts.KERNEL or _kind(block) not in (parts.DENSE, parts.CONVOLUTION):
         return axes
-    return (*axes[2:], 1, 0) if _kind(block) == DENSE or not _channels_last(block) else (*axes[1:], 0)
+    return (*axes[2:], 1, 0) if _kind(block) == parts.DENSE or not _channels_last(block) else (*axes[1:], 0)
 
 
 def _layout(block: gluon.Block) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from multidrop.comparison.parts import BIAS, DENSE, DROPOUT, KERNEL, Part, Point
+from multidrop.comparison import parts
+from multidrop.comparison.parts import Part, Point
 from multidrop.keys import Key
 
 from .layers import Array, Layer, Linear, _Random
@@ -25,10 +26,10 @@ class Probe:
 
     def parts(self) -> list[Part]:
         """The layers with weights, in the order of their definition."""
-        parts: dict[str, dict[str, tuple[int, ...]]] = {}
+        found: dict[str, dict[str, tuple[int, ...]]] = {}
         for (path, name), w in self.read().items():
-            parts.setdefault(path, {})[name] = tuple(range(w.ndim))
-        return [Part(path, DENSE, weights) for path, weights in parts.items()]
+            found.setdefault(path, {})[name] = tuple(range(w.ndim))
+        return [Part(path, parts.DENSE, weights) for path, weights in found.items()]
 
     def dropouts(self) -> dict[str, _Random]:
         """The dropout layers by path, in the order of their definition."""
@@ -54,7 +55,7 @@ class Probe:
 
     def _watched(self, path: str, layer: Layer) -> Callable[[Array], Array]:
         forward, kind = layer.forward, type(layer).__name__
-        kind = DROPOUT if isinstance(layer, _Random) else DENSE if isinstance(layer, Linear) else kind
+        kind = parts.DROPOUT if isinstance(layer, _Random) else parts.DENSE if isinstance(layer, Linear) else kind
 
         def recorded(X: Array) -> Array:
             Y = forward(X)
@@ -90,7 +91,7 @@ class Probe:
         for path, layer in self._layers.items():
             for own in layer.parameters:
                 part = f"lin{own[1:]}" if isinstance(layer, Net) else path
-                yield (part, {"W": KERNEL, "b": BIAS}.get(own[0], own)), layer, own
+                yield (part, {"W": parts.KERNEL, "b": parts.BIAS}.get(own[0], own)), layer, own
 
 
 def _layers(layer: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:

@@ -81,23 +81,3 @@ def _checked(X: npt.ArrayLike, dropout: float, key: int | Key | None, start: int
 def relu(x: Array) -> Array:
     """max(x, 0), elementwise."""
     return np.maximum(x, 0)
-
-
-def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
-    """The loss −log softmax(logits)[label] of each example, and its gradient with respect to the logits.
-
-    Args:
-        logits: shape (n, classes), floating.
-        labels: shape (n,), integers in [0, classes).
-
-    Returns:
-        Losses of shape (n,), and gradients softmax(logits) − onehot(labels) of shape (n, classes).
-    """
-    shifted = logits - logits.max(axis=1, keepdims=True)  # the exponentials stay at most 1
-    exponentials = np.exp(shifted)
-    totals = exponentials.sum(axis=1, keepdims=True)
-    rows = np.arange(len(labels))
-    losses = np.log(totals[:, 0]) - shifted[rows, labels]
-    gradients = exponentials / totals
-    gradients[rows, labels] -= 1
-    return losses, gradients

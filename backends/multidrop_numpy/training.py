@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy.typing as npt
 
-from .functional import softmax_cross_entropy
+from multidrop.loss import softmax_cross_entropy
+
 from .layers import Layer
 
 Array = npt.NDArray

@@ -10,19 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from multidrop.comparison.parts import (
-    BIAS,
-    CONVOLUTION,
-    DENSE,
-    DROPOUT,
-    EMBEDDING,
-    KERNEL,
-    NORM,
-    NORM_WEIGHTS,
-    Part,
-    Point,
-    first_tensor,
-)
+from multidrop.comparison import parts
+from multidrop.comparison.parts import Part, Point, first_tensor
 from multidrop.keys import Key
 
 from .conversion import layers_of
@@ -50,13 +39,13 @@ class Probe:
 
     def parts(self) -> list[Part]:
         """The layers with weights, in the order of their definition; of a model that has run."""
-        parts = []
+        found = []
         for path, layer in self._layers.items():
             if variables := _weights(layer):
                 axes = {name: tuple(range(variable.ndim)) for name, variable in variables.items()}
                 activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
-                parts.append(Part(path, _kind(layer), axes, None if activation == "linear" else activation))
-        return parts
+                found.append(Part(path, _kind(layer), axes, None if activation == "linear" else activation))
+        return found
 
     def dropouts(self) -> dict[str, keras.layers.Layer]:
         """The dropout layers by path, in the order of their definition."""
@@ -79,7 +68,11 @@ class Probe:
             del layer.__dict__["call"]
 
     def _watched(self, path: str, layer: keras.layers.Layer) -> Callable[..., Any]:
-        call, kind, last = layer.call, DROPOUT if isinstance(layer, _Random) else _kind(layer), _channels_last(layer)
+        call, kind, last = (
+            layer.call,
+            parts.DROPOUT if isinstance(layer, _Random) else _kind(layer),
+            _channels_last(layer),
+        )
 
         def recorded(*args: Any, **kwargs: Any) -> Any:
             outputs = call(*args, **kwargs)
@@ -128,10 +121,10 @@ _CONVOLUTIONS = (
     keras.layers.DepthwiseConv2D,
 )
 _KINDS: tuple[tuple[Any, str], ...] = (
-    (keras.layers.Dense, DENSE),
-    (_CONVOLUTIONS, CONVOLUTION),
-    (_NORMS, NORM),
-    (keras.layers.Embedding, EMBEDDING),
+    (keras.layers.Dense, parts.DENSE),
+    (_CONVOLUTIONS, parts.CONVOLUTION),
+    (_NORMS, parts.NORM),
+    (keras.layers.Embedding, parts.EMBEDDING),
 )
 
 
@@ -143,9 +136,9 @@ def _weights(layer: keras.layers.Layer) -> dict[str, keras.Variable]:
     """A layer's own weights by their common names."""
     if isinstance(layer, _Random):
         return {}
-    names = {"embeddings": KERNEL, "kernel": KERNEL, "bias": BIAS}
+    names = {"embeddings": parts.KERNEL, "kernel": parts.KERNEL, "bias": parts.BIAS}
     if isinstance(layer, _NORMS):
-        names = dict(zip(("gamma", "beta", "moving_mean", "moving_variance"), NORM_WEIGHTS, strict=True))
+        names = dict(zip(("gamma", "beta", "moving_mean", "moving_variance"), parts.NORM_WEIGHTS, strict=True))
     variables = [*layer._trainable_variables, *layer._non_trainable_variables]
     return {names.get(variable.name, variable.name): variable for variable in variables}
 

@@ -12,19 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from multidrop.comparison.parts import (
-    BIAS,
-    CONVOLUTION,
-    DENSE,
-    DROPOUT,
-    EMBEDDING,
-    KERNEL,
-    NORM,
-    NORM_WEIGHTS,
-    Part,
-    Point,
-    first_tensor,
-)
+from multidrop.comparison import parts
+from multidrop.comparison.parts import Part, Point, first_tensor
 from multidrop.keys import Key
 
 from .functional import to_numpy
@@ -45,18 +34,18 @@ class Probe:
         floating = [tensor for tensor in self._tensors.values() if tensor.is_floating_point()]
         self._like = floating[0] if floating else torch.empty(0)
         self.dtype = str(self._like.dtype).removeprefix("torch.")
-        convolutions = any(_kind(layer) == CONVOLUTION for layer in self._layers.values())
+        convolutions = any(_kind(layer) == parts.CONVOLUTION for layer in self._layers.values())
         self.channels_last = False if convolutions else None
         self._points: list[Point] = []
 
     def parts(self) -> list[Part]:
         """The layers with weights, in the order of their definition."""
-        parts = []
+        found = []
         for path, layer in self._layers.items():
             if tensors := _weights(layer):
                 kind = _kind(layer)
-                parts.append(Part(path, kind, {name: _axes(kind, name, x) for name, x in tensors.items()}))
-        return parts
+                found.append(Part(path, kind, {name: _axes(kind, name, x) for name, x in tensors.items()}))
+        return found
 
     def dropouts(self) -> dict[str, _DropoutNd]:
         """The dropout layers by path, in the order of their definition."""
@@ -84,7 +73,7 @@ class Probe:
             buffer.copy_(self._buffers[name])
 
     def _watch(self, path: str, layer: nn.Module) -> RemovableHandle:
-        kind = DROPOUT if isinstance(layer, _DropoutNd) else _kind(layer)
+        kind = parts.DROPOUT if isinstance(layer, _DropoutNd) else _kind(layer)
         first = isinstance(layer, _CHANNELS_FIRST)
 
         def record(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -128,10 +117,10 @@ _CHANNELS_FIRST = (nn.modules.conv._ConvNd, _BATCH_NORMS, nn.GroupNorm)
 
 
 _KINDS: tuple[tuple[Any, str], ...] = (
-    (nn.Linear, DENSE),
-    (nn.modules.conv._ConvNd, CONVOLUTION),
-    (_NORMS, NORM),
-    (nn.Embedding, EMBEDDING),
+    (nn.Linear, parts.DENSE),
+    (nn.modules.conv._ConvNd, parts.CONVOLUTION),
+    (_NORMS, parts.NORM),
+    (nn.Embedding, parts.EMBEDDING),
 )
 
 
@@ -144,13 +133,13 @@ def _weights(module: nn.Module) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = dict(module.named_parameters(recurse=False))
     if isinstance(module, _NORMS):
         tensors |= dict(module.named_buffers(recurse=False))
-        names = dict(zip(("weight", "bias", "running_mean", "running_var"), NORM_WEIGHTS, strict=True))
+        names = dict(zip(("weight", "bias", "running_mean", "running_var"), parts.NORM_WEIGHTS, strict=True))
     else:
-        names = {"weight": KERNEL, "bias": BIAS}
+        names = {"weight": parts.KERNEL, "bias": parts.BIAS}
     return {names.get(name, name): x for name, x in tensors.items() if name != "num_batches_tracked"}
 
 
 def _axes(kind: str, name: str, x: Tensor) -> tuple[int, ...]:
     """torch's kernels are (outputs, inputs, *window), the transposed ones' (inputs, outputs, *window)."""
     axes = tuple(range(x.ndim))
-    return (*axes[2:], 1, 0) if kind in (DENSE, CONVOLUTION) and name == KERNEL else axes
+    return (*axes[2:], 1, 0) if kind in (parts.DENSE, parts.CONVOLUTION) and name == parts.KERNEL else axes

@@ -13,6 +13,7 @@ import numpy as np
 from .. import checks
 from ..dispatch import backend_of
 from ..keys import Key, as_key
+from ..loss import softmax_cross_entropy
 from ..protocol import Model
 from ..view import LayerMask
 from .pairs import Pair, pair
@@ -208,11 +209,5 @@ def default_loss(output: Array, y: Array) -> tuple[float, Array]:
     logits, labels = output.reshape(-1, output.shape[-1]), y.reshape(-1)
     if len(logits) != len(labels):
         raise ValueError(f"batches: expected a label for each of {output.shape[:-1]} outputs; got y of shape {y.shape}")
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    exponentials = np.exp(shifted)
-    totals = exponentials.sum(axis=1, keepdims=True)
-    rows = np.arange(len(labels))
-    losses = np.log(totals[:, 0]) - shifted[rows, labels]
-    gradients = exponentials / totals
-    gradients[rows, labels] -= 1
+    losses, gradients = softmax_cross_entropy(logits, labels)
     return float(losses.mean()), (gradients / len(labels)).astype(output.dtype).reshape(output.shape)

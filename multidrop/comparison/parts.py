@@ -56,14 +56,15 @@ class Layout:
 
     def activations(self, point: Point) -> tuple[Array, Array]:
         """A point's input and output."""
-        spatial = point.kind in (CONVOLUTION, NORM) and point.input.ndim > 2
-        if spatial:
+        if point.kind in (CONVOLUTION, NORM) and point.input.ndim > 2:
             self._channels = 1 if point.channels_last else point.input.shape[1]
+        elif point.kind in (DENSE, EMBEDDING) and point.input.ndim > 2:
+            self._channels = 1  # of a sequence, whose features are last
         given = self.array(point.input)
-        if spatial and not point.channels_last:
-            self._channels = point.output.shape[1]
-        elif spatial or point.kind in (DENSE, EMBEDDING):
+        if point.kind in (DENSE, EMBEDDING):
             self._channels = 1
+        elif self._channels > 1 and point.kind == CONVOLUTION:
+            self._channels = point.output.shape[1]
         return given, self.array(point.output)
 
     def array(self, x: Array) -> Array:
