@@ -38,6 +38,31 @@ def test_sizes_and_starts(dtype: str, size: int, start: int) -> None:
         assert same_bits(kernel.dropout(x, p, KEY, start), masks.dropout(x, p, KEY, start))
 
 
+@dtypes
+@pytest.mark.parametrize("size", [1, 9, TILE - 1, TILE, TILE + 1, 3 * TILE + 5, 3 * kernel.GRAIN + 7])
+@pytest.mark.parametrize("start", [0, 5])
+@pytest.mark.parametrize("offset", [0, 1, 4, 13, 31])
+def test_results_that_go_past_the_caches(
+    monkeypatch: pytest.MonkeyPatch, dtype: str, size: int, start: int, offset: int
+) -> None:
+    """From any place in a cache line to any other, in parts that share lines, and not a byte beside."""
+    monkeypatch.setattr(kernel, "STREAMED", 0)
+    x, kind = normal((size,), dtype), DTYPES[dtype]
+    around = np.full(size + 128, 7, kind)
+    target = around[offset : offset + size]
+    kernel.dropout(x, 0.2, KEY, start, target)
+    assert same_bits(target, masks.dropout(x, 0.2, KEY, start))
+    assert (around[:offset] == kind(7)).all()
+    assert (around[offset + size :] == kind(7)).all()
+    kernel.dropout(x, 0.2, KEY, start, x)  # in place, where nothing goes past them
+    assert same_bits(x, target)
+
+
+def test_large_results_go_past_the_caches() -> None:
+    x = normal((kernel.STREAMED // 4,), "float32")
+    assert same_bits(kernel.dropout(x, 0.2, KEY), masks.dropout(x, 0.2, KEY))
+
+
 @given(st.floats(0.0, 1.0), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**60))
 def test_masks(p: float, seed: int, call: int, start: int) -> None:
     key = md.Key(seed, call)

@@ -36,6 +36,7 @@ def test_softmax_cross_entropy() -> None:
 def test_backward(build: Callable[..., object]) -> None:
     """Every weight's gradient, and the input's, on a fixed mask."""
     from multidrop_numpy import get_state, set_state
+
     from multidrop.loss import softmax_cross_entropy
 
     with md.use_backend("numpy"):

@@ -26,6 +26,7 @@ from .pool import share
 Array = npt.NDArray[Any]
 
 GRAIN = 1 << 18  # elements; from twice that on a second thread pays
+STREAMED = 1 << 24  # bytes; a result of as many is not kept in a cache until it is used
 
 
 class _Type:
@@ -192,13 +193,14 @@ def drop(
     kind, scale, threshold = _constants(p, dtype)
     like, width, floor = kind.like, kind.like.itemsize, kind.zero if relu else kind.lowest
     call, seed = np.uint64(key.call), np.uint64(key.seed)
+    streamed = width * size >= STREAMED and source != target and target % width == 0
     if size < 2 * GRAIN:
-        loop(source, target, size, like, scale, floor, np.uint64(start), call, seed, threshold)
+        loop(source, target, size, like, scale, floor, np.uint64(start), call, seed, threshold, streamed)
         return
 
     def part(a: int, b: int) -> None:
         first = np.uint64(start + a)
-        loop(source + width * a, target + width * a, b - a, like, scale, floor, first, call, seed, threshold)
+        loop(source + width * a, target + width * a, b - a, like, scale, floor, first, call, seed, threshold, streamed)
 
     share(part, size, GRAIN)
 
@@ -308,7 +310,7 @@ def _drop_loop(dtype: str) -> Callable[..., None]:
         loop = _loops().drop
         kind, scale, threshold = _constants(0.5, dtype)
         nothing = np.uint64(0)
-        loop(0, 0, 0, kind.like, scale, kind.lowest, nothing, nothing, nothing, threshold)
+        loop(0, 0, 0, kind.like, scale, kind.lowest, nothing, nothing, nothing, threshold, False)
     finally:
         if collecting:
             gc.enable()

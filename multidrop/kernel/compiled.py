@@ -1,8 +1,12 @@
 """The loops that Numba compiles: a mask drawn tile by tile, and what it does to values of each type.
 
-A tile of 2,048 elements is drawn at a time, so that its Philox words stay in the first-level cache, and each loop does
+A tile of 512 elements is drawn at a time, so that its Philox words stay in the first-level cache, and each loop does
 one thing over whole vectors. The lanes drawn are those of plane 0. Where one equals the high half of the threshold,
 once in 65,536 elements, plane 1 decides, in a loop of its own, which writes a lane that needs no plane 1.
+
+What a large tensor takes is the time of memory. So the values of a later tile are asked for while the words of this
+one are drawn, some lines at a time, for more at once would be waited for; and the result goes past the caches, which
+would first read each line that is written.
 
 The lanes of a block are its four words read as 16-bit halves, the low one first: on a little-endian machine, and the
 package uses these loops on no other.
@@ -23,9 +27,11 @@ from numba.extending import intrinsic, overload
 
 from ..philox import MULTIPLIERS, ROUNDS, WEYL
 
-BLOCKS = 256
+BLOCKS = 64
 TILE = 8 * BLOCKS
+CHUNK = 16  # blocks, between which memory is asked for
 FAR = 1 << 17  # elements: fewer are likely to lie in a cache
+AHEAD = 1 << 13  # bytes
 LINE = 64  # bytes that come from memory together
 
 _M0, _M1 = (np.uint64(number) for number in MULTIPLIERS)
@@ -57,6 +63,24 @@ def _pointer(context, address, like):
     return types.CPointer(like)(address, like), code
 
 
+def _scratch(size):
+    """A loop's room of its own for so many bytes, on the stack: its address, a multiple of that of a cache line."""
+
+    @intrinsic
+    def scratch(context):
+        def code(context, builder, signature, arguments):
+            room = cgutils.alloca_once(builder, ir.ArrayType(ir.IntType(8), size))
+            room.align = LINE
+            return builder.ptrtoint(room, context.get_value_type(signature.return_type))
+
+        return types.int64(), code
+
+    return scratch
+
+
+_room_for_words, _room_for_values = _scratch(2 * 8 * BLOCKS), _scratch(8 * TILE + LINE)
+
+
 def _prefetch(write):
     """A loop's wish for the cache line at an address: asked for before it is needed, and not waited for."""
 
@@ -81,8 +105,33 @@ def _prefetch(write):
 _prefetch_to_read, _prefetch_to_write = _prefetch(0), _prefetch(1)
 
 
+@intrinsic
+def _stream_line(context, source, target):
+    """Copies a cache line to an address that is a multiple of its size, past the caches."""
+
+    def code(context, builder, signature, arguments):
+        line = ir.VectorType(ir.IntType(8), LINE).as_pointer()
+        source, target = (builder.inttoptr(address, line) for address in arguments)
+        store = builder.store(builder.load(source, align=1), target, align=LINE)
+        store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), code
+
+
+@intrinsic
+def _fence(context):
+    """Has what was written past the caches be seen before what is written afterwards."""
+
+    def code(context, builder, signature, arguments):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), code
+
+
 @_compiled
-def drop(source, target, size, like, scale, floor, start, call, seed, threshold):
+def drop(source, target, size, like, scale, floor, start, call, seed, threshold, streamed):
     """Writes max(x·scale, floor) where the mask keeps an element, else +0.
 
     Args:
@@ -93,26 +142,65 @@ def drop(source, target, size, like, scale, floor, start, call, seed, threshold)
             are to hold the mask itself.
         scale, floor: float64 for float64, else float32.
         start, call, seed, threshold: uint64.
+        streamed: whether the result goes past the caches; not where target is source.
     """
     x, y = carray(_pointer(source, like), (size,)), carray(_pointer(target, like), (size,))
-    words = np.empty(2 * BLOCKS, np.uint64)
-    lanes = words.view(np.uint16)
-    room = np.empty(TILE, x.dtype)
+    drawn, tile = _room_for_words(), _room_for_values()
+    lanes = carray(_pointer(drawn, np.uint16(0)), (TILE,))
+    room, held, to = carray(_pointer(tile, like), (TILE + LINE,)), 0, target
     skipped = np.int64(start % np.uint64(8))
     for base in range(-skipped, size, TILE):
         first, last = max(base, 0), min(base + TILE, size)
-        if size >= FAR:  # memory brings the tile while its words are drawn
-            for offset in range(first * x.itemsize, last * x.itemsize, LINE):
-                _prefetch_to_read(source + offset)
-                _prefetch_to_write(target + offset)
-        block = start // np.uint64(8) + np.uint64((base + skipped) // 8)
-        limit = _draw_tile(words[: (last - base + 7) // 8 * 2], block, call, seed, threshold)
-        values = x[first:last]
+        block, blocks = start // np.uint64(8) + np.uint64((base + skipped) // 8), (last - base + 7) // 8
+        for chunk in range(0, blocks, CHUNK):
+            if size >= FAR:
+                at = (base + 8 * chunk) * x.itemsize + AHEAD
+                for line in range(at, at + 8 * CHUNK * x.itemsize, LINE):
+                    _prefetch_to_read(source + line)
+                    if not streamed:
+                        _prefetch_to_write(target + line)
+            words = carray(_pointer(drawn + 16 * chunk, np.uint64(0)), (2 * CHUNK,))
+            for j in range(CHUNK):
+                w0, w1, w2, w3 = _block_words(block + np.uint64(chunk + j), call, seed)
+                words[2 * j] = (w0 & _LOW) | (w1 << _HALF)
+                words[2 * j + 1] = (w2 & _LOW) | (w3 << _HALF)
+        limit = _settle(lanes[: 8 * blocks], block, call, seed, threshold)
+        values, tile_lanes = x[first:last], lanes[first - base :]
+        if streamed:  # with what the tile before left, which fills no line
+            _select(values, room[held : held + values.size], scale, floor, tile_lanes, limit)
+            held += values.size
+            count = _stream(tile, held, to, like)
+            held, to = held - count, to + count * x.itemsize
+            for i in range(held):
+                room[i] = room[count + i]
+            continue
         if source == target:  # from a copy of the tile: a loop whose ends overlap would run element by element
             for i in range(values.size):
                 room[i] = values[i]
             values = room[: values.size]
-        _select(values, y[first:last], scale, floor, lanes[first - base :], limit)
+        _select(values, y[first:last], scale, floor, tile_lanes, limit)
+    for i in range(held):
+        y[size - held + i] = room[i]
+    if streamed:
+        _fence()
+
+
+@_compiled
+def _stream(tile, size, target, like):
+    """Copies values past the caches, as many as fill lines; those before the first line go through them.
+
+    Returns:
+        How many.
+    """
+    values, y = carray(_pointer(tile, like), (size,)), carray(_pointer(target, like), (size,))
+    width = y.itemsize
+    head = min(-target % LINE // width, size)
+    for i in range(head):
+        y[i] = values[i]
+    end = head * width + (size - head) * width // LINE * LINE
+    for offset in range(head * width, end, LINE):
+        _stream_line(tile + offset, target + offset)
+    return end // width
 
 
 @_compiled
@@ -161,22 +249,17 @@ def gate(source, target, size, like, scale, floor, output, bits):
 
 
 @_compiled
-def _draw_tile(words, block, call, seed, threshold):
-    """Lanes of consecutive blocks from `block` on, with ties settled, into `words`: uint64 of shape (2·blocks,).
+def _settle(lanes, block, call, seed, threshold):
+    """Settles the ties among the lanes of consecutive blocks from `block` on.
 
     Returns:
         The limit, uint16: an element is kept where its lane is below it.
     """
     limit, low = np.uint16(threshold >> np.uint64(16)), np.uint16(threshold & np.uint64(0xFFFF))
     if threshold > _LOW:  # a threshold of 2^32 keeps all
-        words[:] = 0
+        lanes[:] = 0
         return np.uint16(1)
-    for j in range(words.size // 2):
-        w0, w1, w2, w3 = _block_words(block + np.uint64(j), call, seed)
-        words[2 * j] = (w0 & _LOW) | (w1 << _HALF)
-        words[2 * j + 1] = (w2 & _LOW) | (w3 << _HALF)
     if low:
-        lanes = words.view(np.uint16)
         least = np.uint16(0xFFFF)
         for i in range(lanes.size):
             least = min(least, np.uint16(lanes[i] ^ limit))
