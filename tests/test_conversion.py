@@ -212,6 +212,46 @@ class TestKeras:
         kept = net(x, training=True).numpy() != 0
         assert np.array_equal(kept, md.keep_mask((4, 8), 0.5, md.Key(1).fold_in("a")))
 
+    def test_what_cannot_be_reached_is_said(self) -> None:
+        import keras
+        import tensorflow as tf
+
+        class Functional(keras.layers.Layer):
+            def __init__(self) -> None:
+                super().__init__(name="functional")
+                self.dropout_rate, self.drop = 0.3, keras.layers.Dropout(0.5, name="drop")
+
+            def call(self, X: Any, training: bool = False) -> Any:
+                X = keras.random.dropout(X, self.dropout_rate) if training else X
+                return self.drop(X, training=training) + tf.nn.dropout(X, self.drop.rate)
+
+        report = md.convert(keras.Sequential([Functional(), keras.layers.MultiHeadAttention(2, 4, dropout=0.1)]))
+        assert [path for path, _ in report.replaced] == ["functional.drop"]
+        assert [what for _, what in report.unreached] == [
+            "Functional.dropout_rate = 0.3, which its call hands to a function",
+            "Functional.call calls dropout",
+            "Functional.call reads the rate of drop, and hands it to a function",
+            "MultiHeadAttention, which makes its layers when it is built: convert after the first call",
+        ]
+        attention = keras.layers.MultiHeadAttention(2, 4, dropout=0.1)
+        attention(values(2, 3, 4), values(2, 3, 4))
+        report = md.convert(attention)
+        assert [path for path, _ in report.replaced] == ["dropout"]
+        assert report.unreached == ()
+
+    def test_one_conversion_is_undone(self) -> None:
+        import keras
+        import multidrop_tensorflow
+
+        first, second = keras.layers.Dropout(0.5, name="first"), keras.layers.Dropout(0.5, name="second")
+        md.convert(first)
+        model = keras.Sequential([first, second])
+        report = md.convert(model)
+        assert [path for path, _ in report.replaced] == ["second"]
+        assert md.restore(model, report) == 1
+        assert type(first) is multidrop_tensorflow.Dropout
+        assert type(second) is keras.layers.Dropout
+
 
 class TestGluon:
     @pytest.fixture(autouse=True)
@@ -244,6 +284,26 @@ class TestGluon:
         assert type(net[1]) is gluon.nn.Dropout
         with mx.autograd.record():
             net(X).asnumpy()
+
+    def test_what_cannot_be_reached_is_said(self) -> None:
+        import mxnet as mx
+        from mxnet import gluon
+
+        class Functional(gluon.HybridBlock):
+            def hybrid_forward(self, F: Any, X: Any) -> Any:
+                return F.Dropout(X, p=0.5)
+
+        class Plain(gluon.Block):
+            def forward(self, X: Any) -> Any:
+                return mx.nd.Dropout(X, p=0.5)
+
+        net = gluon.nn.Sequential()
+        net.add(Functional(), Plain(), gluon.rnn.LSTM(4, 2, dropout=0.2))
+        assert md.convert(net).unreached == (
+            ("0", "Functional.hybrid_forward calls Dropout"),
+            ("1", "Plain.forward calls Dropout"),
+            ("2", "LSTM, which drops 0.2 between its layers in a fused operation"),
+        )
 
 
 def test_the_same_architecture_draws_the_same_masks(need: Any) -> None:

@@ -353,6 +353,24 @@ class TestKeras:
         layer.rate = 0.5
         assert np.array_equal(layer(x, training=True), masks.dropout(x, 0.5, md.Key(1, 1)))
 
+    @pytest.mark.parametrize("jit", [True, False])
+    def test_a_rate_that_is_changed_between_fits(self, jit: bool) -> None:
+        """A traced program keeps the rate that it was traced with, as with Keras' own layers, until it is compiled
+        again; the count goes on."""
+        import keras
+        import multidrop_tensorflow
+
+        layer, dense = multidrop_tensorflow.Dropout(0.0, seed=1), keras.layers.Dense(1)
+        model = keras.Sequential([keras.Input((8,)), layer, dense])
+        x = images((8, 8))
+        for call, rate in enumerate((0.0, 1.0)):
+            layer.rate = rate
+            before = dense.kernel.numpy()
+            model.compile("sgd", "mse", jit_compile=jit)
+            model.fit(x, np.ones(8), batch_size=8, verbose=0)
+            assert np.array_equal(dense.kernel.numpy(), before) == (rate == 1.0)  # where nothing comes through
+            assert md.last_mask(layer, (8, 8)).key == md.Key(1, call)
+
 
 class TestGluon:
     @pytest.fixture(autouse=True)

@@ -71,8 +71,9 @@ def _dropout(
 ) -> Array:
     X = tensor(X)
     check_floating(X)
-    p, axes = checks.probability("dropout", dropout), checks.axes(axes, X.ndim)
-    start = checks.span(start, math.prod(masks.drawn_shape(X.shape, axes)) if axes else X.size)
+    p, shape = checks.probability("dropout", dropout), X.shape
+    axes = checks.axes(axes, len(shape))
+    start = checks.span(start, math.prod(masks.drawn_shape(shape, axes) if axes else shape))
     key = (call_key(NAME) or draw_key()) if key is None else as_key(key)
     return masked(X, Mask(p, key, start, axes), relu)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import itertools
+import math
 import traceback
 from collections.abc import Callable
 from ctypes import CFUNCTYPE, POINTER, c_int, c_void_p
@@ -39,28 +40,33 @@ NAMES |= {dtype.type: name for dtype, name in NAMES.items()}
 def drop(X: Array, mask: Mask, relu: bool = False) -> Array:
     """X, or max(X, 0), through a mask, without a gradient: a new array of X's kind."""
     with mx.util.np_shape(True):  # without it, () means an unknown shape
-        if X.ctx.device_type == "cpu":
-            Y = _empty_like(X)
-            drop_into(Y, X, mask, relu)
+        shape, dtype, context = (
+            X.shape,
+            X.dtype,
+            X.ctx,
+        )  # each asked of MXNet once, for it takes a while
+        if context.device_type == "cpu":
+            Y = _empty(shape, dtype, context)
+            _fused(Y, X, math.prod(shape), NAMES[dtype], mask, relu)
         else:
             Y = _drop_on_device(X, mask, relu)
         return Y.as_np_ndarray() if isinstance(X, mx.np.ndarray) else Y
 
 
-def drop_into(Y: Array, X: Array, mask: Mask, relu: bool = False) -> None:
+def _fused(Y: Array, X: Array, size: int, name: str, mask: Mask, relu: bool = False) -> None:
     """By the fused kernel, from address to address."""
     X.wait_to_read()
     p, key, start, axes = mask
     if axes:
         kernel.dropout(_view(X), p, key, start, _view(Y), axes=axes, relu=relu)
         return
-    kernel.drop(_address(X), _address(Y), X.size, NAMES[X.dtype], p, key, start, relu=relu)
+    kernel.drop(_address(X), _address(Y), size, name, p, key, start, relu=relu)
 
 
-def _empty_like(X: Array) -> mx.nd.NDArray:
-    if X.size * np.dtype(X.dtype).itemsize < memory.LARGE:
-        return mx.nd.empty(X.shape, X.ctx, X.dtype)
-    return mx.nd.from_numpy(memory.empty(X.shape, X.dtype), zero_copy=True)
+def _empty(shape: tuple[int, ...], dtype: Any, context: mx.Context) -> mx.nd.NDArray:
+    if math.prod(shape) * np.dtype(dtype).itemsize < memory.LARGE:
+        return mx.nd.empty(shape, context, dtype)
+    return mx.nd.from_numpy(memory.empty(shape, dtype), zero_copy=True)
 
 
 def _address(array: Array) -> int:
@@ -141,7 +147,7 @@ def assign(target: Array, request: str, X: Array, mask: Mask) -> None:
     if request == "add":
         target[:] = target + drop(X, mask)
     elif X.ctx.device_type == "cpu":
-        drop_into(target, X, mask)
+        _fused(target, X, X.size, NAMES[X.dtype], mask)
     else:
         target[:] = _drop_on_device(X, mask)
 

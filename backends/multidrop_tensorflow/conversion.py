@@ -62,7 +62,7 @@ def restore(model: keras.layers.Layer, paths: Collection[str] | None = None) -> 
         vars(layer).pop("_last", None)
         layer._key_by(None)
         layer._tracker.unlock()
-        del layer.stream
+        vars(layer).pop("stream", None)
         layer.__class__ = THEIRS[type(layer)]
         if generator is not None:
             layer.seed_generator = generator
@@ -91,6 +91,9 @@ def _unreached(layer: keras.layers.Layer) -> Iterator[str]:
         return iter(())
     if isinstance(layer, tuple(OURS)):
         return iter([f"{type(layer).__name__}, a subclass with a call of its own"])
+    of_keras = type(layer).__module__.startswith("keras.")
+    if of_keras and not layer.built and any("dropout" in name and value for name, value in vars(layer).items()):
+        return iter([f"{type(layer).__name__}, which makes its layers when it is built: convert after the first call"])
     return unreached(layer, "call", (_Random, *OURS), "keras.")
 
 

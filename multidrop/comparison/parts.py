@@ -63,7 +63,7 @@ class Layout:
         given = self.array(point.input)
         if point.kind in (DENSE, EMBEDDING):
             self._channels = 1
-        elif self._channels > 1 and point.kind == CONVOLUTION:
+        elif point.kind == CONVOLUTION and not point.channels_last:
             self._channels = point.output.shape[1]
         return given, self.array(point.output)
 
