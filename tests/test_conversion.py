@@ -236,7 +236,7 @@ class TestKeras:
         attention = keras.layers.MultiHeadAttention(2, 4, dropout=0.1)
         attention(values(2, 3, 4), values(2, 3, 4))
         report = md.convert(attention)
-        assert [path for path, _ in report.replaced] == ["dropout"]
+        assert len(report.replaced) == 1
         assert report.unreached == ()
 
     def test_one_conversion_is_undone(self) -> None:
