@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -97,3 +98,4 @@ if __name__ == "__main__":
     (folder / f"{rank}.json").write_text(json.dumps(found))
     dist.barrier()
     dist.destroy_process_group()
+    os._exit(0)  # at an ordinary exit a thread of gloo's that has not ended yet aborts the process, now and then

@@ -79,7 +79,7 @@ def mxnet_ch3(net: Any, train_iter: Any, test_iter: Any, epochs: int) -> float:
 
 def numpy_ch3(net: Any, train_iter: Any, test_iter: Any, epochs: int) -> float:
     """The section has no NumPy; this is how its loop reads where the gradients are written by hand."""
-    from multidrop_numpy.functional import softmax_cross_entropy
+    from multidrop.loss import softmax_cross_entropy
 
     def layers(layer: Any) -> list[Any]:
         return [layer, *(inner for child in layer.children() for inner in layers(child))]
