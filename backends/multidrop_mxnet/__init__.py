@@ -5,13 +5,13 @@ from .numpy_names import import_mxnet
 # Before the first `import mxnet` below: and so the imports from there on follow a statement, which E402 is about.
 mx = import_mxnet()
 
-from .comparison import Probe  # noqa: E402
-from .conversion import convert, restore  # noqa: E402
-from .functional import NAME as name  # noqa: E402
-from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy  # noqa: E402
-from .layers import Dropout, drawing  # noqa: E402
-from .net import Net, concise_net, get_state, set_state  # noqa: E402
-from .training import Trainer  # noqa: E402
+from .comparison import Probe  # noqa: E402  # after MXNet
+from .conversion import convert, restore  # noqa: E402  # after MXNet
+from .functional import NAME as name  # noqa: E402  # after MXNet
+from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy  # noqa: E402  # after MXNet
+from .layers import Dropout, drawing  # noqa: E402  # after MXNet
+from .net import Net, concise_net, get_state, set_state  # noqa: E402  # after MXNet
+from .training import Trainer  # noqa: E402  # after MXNet
 
 types = (mx.np.ndarray, mx.nd.NDArray, mx.gluon.Block, Net)
 version = mx.__version__
