@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import checks
+from . import checks, garbage
 from .protocol import Backend
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class BackendError(ImportError):
 
 
 @cache
+@garbage.put_off()
 def _declared() -> dict[str, EntryPoint]:
     """The entry points by name. An editable install may list one twice, which is no conflict."""
     from importlib.metadata import entry_points  # a third of this library's import time, and needed only here
@@ -72,6 +73,7 @@ def install_hint(name: str) -> str:
 
 
 @cache
+@garbage.put_off()
 def load(name: str) -> Backend:
     """The backend of that name, imported.
 

@@ -73,6 +73,32 @@ def test_threads_that_call_without_a_key(backend: Any, hasty: None) -> None:
     assert sorted(map(calls, drawn)) == list(range(CALLS))  # type: ignore[type-var]  # None fails here
 
 
+@pytest.mark.parametrize("xla", [False, True], ids=["function", "xla"])
+def test_threads_that_run_one_traced_program(need: Any, xla: bool) -> None:
+    """Of a layer and of calls without a key: each run has masks of its own, and none is left out."""
+    need("tensorflow")
+    import tensorflow as tf
+
+    md.manual_seed(1)
+    with md.use_backend("tensorflow"):
+        layer = md.Dropout(0.5, seed=3)
+    ones = tf.ones(SIZE)
+    program = tf.function(lambda: (layer(ones, training=True), md.dropout_layer(ones, 0.5)), jit_compile=xla)
+    drawn = by_eight_threads(lambda: [Y.numpy() for Y in program()], CALLS)
+    for seed, outputs in zip((3, md.Key(1).fold_in("calls").seed), zip(*drawn, strict=True), strict=True):
+        assert sorted(map(call_of(seed, CALLS), outputs)) == list(range(CALLS))  # type: ignore[type-var]  # None fails
+
+
+def test_a_dataset_that_calls_without_a_key_in_parallel(need: Any) -> None:
+    need("tensorflow")
+    import tensorflow as tf
+
+    md.manual_seed(1)
+    rows = tf.data.Dataset.range(CALLS).map(lambda _: md.dropout_layer(tf.ones(SIZE), 0.5), num_parallel_calls=8)
+    calls = call_of(md.Key(1).fold_in("calls").seed, CALLS)
+    assert sorted(calls(row.numpy()) for row in rows) == list(range(CALLS))  # type: ignore[type-var]  # None fails
+
+
 def test_threads_that_move_a_position_of_torchs(need: Any, hasty: None) -> None:
     """Without what else a layer does, in which a race is too rare to be seen."""
     need("torch")

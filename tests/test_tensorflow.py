@@ -32,6 +32,21 @@ def operators(function: Any, *arguments: Any) -> set[str]:
     return {node.type for node in function.get_concrete_function(*arguments).graph.get_operations()}
 
 
+@pytest.mark.parametrize("jit_compile", [None, False, True], ids=["eager", "function", "xla"])
+@pytest.mark.parametrize("first", [2**56 - 1, 2**63 - 1, 2**64 - 1])
+def test_a_stream_goes_on_where_a_word_of_its_position_is_full(first: int, jit_compile: bool | None) -> None:
+    import tensorflow as tf
+    from multidrop_tensorflow import Dropout
+
+    layer, ones = Dropout(0.5, seed=md.Key(2**64 - 3, first)), tf.ones(64)
+    call = lambda: layer(ones, training=True)  # noqa: E731  # as the program that is traced, or as it is
+    call = call if jit_compile is None else traced(call, jit_compile=jit_compile)
+    for number in (first, (first + 1) % 2**64):
+        key = md.Key(2**64 - 3, number)
+        assert np.array_equal(call().numpy(), 2.0 * md.keep_mask(64, 0.5, key))
+    assert md.last_mask(layer, shape=(64,)).key == key
+
+
 def test_the_kernel_is_an_operator_of_graphs_but_not_of_xla() -> None:
     import tensorflow as tf
 

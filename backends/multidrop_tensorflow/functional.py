@@ -45,7 +45,7 @@ def to_numpy(tensor: tf.Tensor) -> npt.NDArray[Any]:
 
 def draw_key() -> Key:
     """A key from TensorFlow's global generator, the one that `tf.random.set_seed` seeds. Eager only."""
-    return ops.key_at(ops.draw_position())
+    return ops.draw_position()
 
 
 @tf.autograph.experimental.do_not_convert

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from multidrop import checks, masks
@@ -28,7 +27,7 @@ class _Random(keras.layers.Layer):
     """What all of them are: active in training mode, where they take the next key. Like every Keras layer they first
     cast floating input to their own type.
 
-    A keyed layer keeps its position as the weight `stream`, int64 (seed, call) as two's complement, so that saved
+    A keyed layer keeps its position as the weight `stream`, int64 of shape (3,) as in `ops`, so that saved
     weights carry it and a compiled step advances it; weights saved without one, such as those of a
     `keras.layers.Dropout`, load too and leave it as it is.
     """
@@ -53,7 +52,7 @@ class _Random(keras.layers.Layer):
             self._untrack_variable(self.stream)
         self.stream = key and self.add_weight(
             name="stream",
-            shape=(2,),
+            shape=(3,),
             initializer=lambda shape, dtype: ops.position_of(key),
             dtype="int64",
             trainable=False,
@@ -87,7 +86,7 @@ class _Random(keras.layers.Layer):
 
     def load_own_variables(self, store: Any) -> None:
         """Takes the position from saved weights that have one."""
-        if "0" in store and tuple(store["0"].shape) == (2,):
+        if "0" in store and tuple(store["0"].shape) == (3,):
             super().load_own_variables(store)
 
     def get_config(self) -> dict[str, Any]:
@@ -321,7 +320,7 @@ def drawing(layer: keras.layers.Layer, shape: tuple[int, ...] | None = None) -> 
     last = None if position is None else ops.key_at(position)
     following = None
     if layer.stream is not None:
-        following = Key(*layer.stream.numpy().view(np.uint64).tolist())
+        following = ops.key_at(layer.stream)
         last = before(following)
     axes = () if shape is None else axes_of(tf.TensorSpec(shape), layer._axes(tf.TensorSpec(shape)))
     return Drawing(layer.rate, last, following, shape, axes)

@@ -12,7 +12,7 @@ import itertools
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from ctypes import CFUNCTYPE, POINTER, byref, c_char_p, c_int, c_int64, c_size_t, c_uint64, c_void_p
+from ctypes import CFUNCTYPE, POINTER, byref, c_char_p, c_int, c_int64, c_size_t, c_void_p
 from functools import cache
 from typing import Any
 
@@ -20,8 +20,9 @@ import numpy as np
 import tensorflow as tf
 
 from multidrop import kernel
-from multidrop.keys import Key
 from multidrop.masks import Mask
+
+from .ops import key_of
 
 OP = "MultidropDropout"
 
@@ -160,8 +161,8 @@ def _register() -> None:
                 tfc.check(status)
                 tensors.append(tensor)
             X, position = tensors
-            if tfc.byte_size(position) != 16:
-                raise ValueError(f"position: expected int64 of shape (2,); got {tfc.count(position)} elements")
+            if tfc.count(position) != 3:
+                raise ValueError(f"position: expected int64 of shape (3,); got {tfc.count(position)} elements")
             rank = tfc.num_dims(X)
             shape = (c_int64 * max(rank, 1))(*(tfc.dim(X, axis) for axis in range(rank)))
             # Over X, where nothing else reads it.
@@ -169,7 +170,7 @@ def _register() -> None:
             tfc.check(status)
             if size := tfc.count(X):
                 name, p, start = settings[number]
-                key = Key(*(c_uint64 * 2).from_address(tfc.data(position)))
+                key = key_of(np.ctypeslib.as_array((c_int64 * 3).from_address(tfc.data(position))))
                 kernel.drop(tfc.data(X), tfc.data(tensors[2]), size, name, p, key, start)
         except Exception as error:  # C cannot hear it; TensorFlow raises it where the program was run
             tfc.set_status(status, _INVALID_ARGUMENT, f"{type(error).__name__}: {error}".encode())

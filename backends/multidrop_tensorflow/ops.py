@@ -1,9 +1,10 @@
 """What runs below automatic differentiation: a dropout on an eager tensor's own memory, or by TensorFlow's operators,
 and the positions of streams.
 
-A tensor holds a mask's name as a *position*, int64 (seed, call) in two's complement, since variables of unsigned types
-have few operations. In a traced program a Python key is a constant of the trace, where a position can be read from a
-variable that each run advances.
+A tensor holds a mask's name as a *position*: what the state of a `tf.random.Generator` is, int64 of shape (3,) in two's
+complement, the low and the high word of a counter and the seed. The counter is 256 times the call, for by that
+TensorFlow moves it on: in one step with reading it, so that no two threads get the same. In a traced program a Python
+key is a constant of the trace, where a position can be read from a variable that each run advances.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,12 +20,13 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from multidrop import kernel, keys, masks
+from multidrop import kernel, masks
 from multidrop.kernel import memory
 from multidrop.keys import Key
 from multidrop.masks import Mask
 
 PHILOX = 1  # the code for Philox4x32-10 of TensorFlow's own operators
+SHIFT = 8  # bits of a position's counter below those of the call
 PLANE1 = 2**63  # plane 1 is bit 31 of the counter's second word: of the 64-bit block, the highest
 
 
@@ -55,7 +56,7 @@ def on_host(X: tf.Tensor) -> bool:
 def _drop_on_host(X: tf.Tensor, mask: Mask, relu: bool) -> tf.Tensor:
     """By the fused kernel, from address to address."""
     (p, position, start, axes), name = mask, X.dtype.name
-    key = position if isinstance(position, Key) else key_at(position)
+    key = key_at(position)
     Y = _empty_like(X)
     if axes:
         kernel.dropout(_view(X), p, key, start, Y, axes=axes, dtype=name, relu=relu)
@@ -134,7 +135,7 @@ def _normals(count: int | tf.Tensor, position: tf.Tensor) -> tf.Tensor:
 
 _ARITHMETIC = SimpleNamespace(log=tf.math.log, sqrt=tf.sqrt, minimum=tf.minimum, where=tf.where)
 # For eager calls: a program of some fifty operators runs in half the time that they take one by one.
-_normals_at_once = tf.function(_normals, [tf.TensorSpec((), tf.int64), tf.TensorSpec((2,), tf.int64)], autograph=False)
+_normals_at_once = tf.function(_normals, [tf.TensorSpec((), tf.int64), tf.TensorSpec((3,), tf.int64)], autograph=False)
 
 
 def _lanes(first: int, blocks: int | tf.Tensor, position: tf.Tensor) -> tf.Tensor:
@@ -144,11 +145,14 @@ def _lanes(first: int, blocks: int | tf.Tensor, position: tf.Tensor) -> tf.Tenso
     number of 64 bits would lose its low ones in a trace; a NumPy one does not. A word's low half comes first in the
     bitcast: by definition under XLA, and elsewhere on little-endian machines, which all of TensorFlow's are.
     """
-    words = tf.bitcast(position, tf.uint64)
+    low, high, seed = tf.unstack(tf.bitcast(position, tf.uint64))
+    call = tf.bitwise.left_shift(high, tf.constant(64 - SHIFT, tf.uint64)) | tf.bitwise.right_shift(
+        low, tf.constant(SHIFT, tf.uint64)
+    )
     drawn = tf.raw_ops.StatelessRandomUniformFullIntV2(
         shape=tf.convert_to_tensor([4 * blocks], tf.int64),
-        key=words[:1],
-        counter=tf.stack([tf.constant(np.uint64(first)), words[1]]),
+        key=seed[tf.newaxis],
+        counter=tf.stack([tf.constant(np.uint64(first)), call]),
         alg=PHILOX,
         dtype=tf.uint32,
     )
@@ -167,7 +171,8 @@ def under_xla() -> bool:
 
 def words_of(key: Key) -> npt.NDArray[np.int64]:
     """A key as the values of a position."""
-    return np.array([key.seed, key.call], np.uint64).view(np.int64)
+    high, low = divmod(key.call << SHIFT, 2**64)
+    return np.array([low, high, key.seed], np.uint64).view(np.int64)
 
 
 def position_of(key: Key) -> tf.Tensor:
@@ -175,34 +180,37 @@ def position_of(key: Key) -> tf.Tensor:
     return tf.constant(words_of(key))
 
 
-def key_at(position: tf.Tensor) -> Key:
-    """The key that an eager position holds."""
-    return Key(*position.numpy().view(np.uint64).tolist())
+def key_at(position: Key | tf.Tensor | tf.Variable | keras.Variable) -> Key:
+    """The key that an eager position or a stream variable holds; of a key, itself."""
+    return position if isinstance(position, Key) else key_of(position.numpy())
+
+
+def key_of(words: npt.NDArray[np.int64]) -> Key:
+    """The key that the values of a position name."""
+    low, high, seed = words.view(np.uint64).tolist()
+    return Key(seed, (high << 64 - SHIFT | low >> SHIFT) % 2**64)
 
 
 def next_position(stream: tf.Variable | keras.Variable) -> tf.Tensor:
-    """The position that a stream variable holds, and moves it on by one call.
+    """The position that a stream variable holds, and moves it on by one call, from 2^64 − 1 to 0.
 
     Raises:
         RuntimeError: in the backward pass of `tf.recompute_grad`.
     """
     refuse_recomputation()
-    # A trace needs no lock, and replicas wait for each other as they assign.
-    alone = not tf.executing_eagerly() or tf.distribute.has_strategy()
-    with nullcontext() if alone else keys.lock:
-        position = tf.identity(stream)
-        stream.assign_add([0, 1])  # wraps from 2^63 − 1 to −2^63, as two's complement is to
-    return position
+    variable = stream.value if isinstance(stream, keras.Variable) else stream
+    return tf.raw_ops.RngReadAndSkip(resource=variable.handle, alg=PHILOX, delta=1)
 
 
-def draw_position() -> tf.Tensor:
-    """A position whose seed `tf.random` draws, anew in each run of a trace.
+def draw_position() -> Key | tf.Tensor:
+    """A key whose seed `tf.random` draws; in a trace a position, drawn anew in each run.
 
     Raises:
         RuntimeError: in the backward pass of `tf.recompute_grad`.
     """
     refuse_recomputation()
-    return tf.pad(tf.random.uniform((1,), tf.int64.min, tf.int64.max, tf.int64), [[0, 1]])
+    seed = tf.random.uniform((1,), tf.int64.min, tf.int64.max, tf.int64)
+    return Key(int(seed[0]) % 2**64) if tf.executing_eagerly() else tf.pad(seed, [[2, 0]])
 
 
 def refuse_recomputation() -> None:

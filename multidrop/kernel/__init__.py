@@ -6,7 +6,6 @@ loops or loads them from disk, at the first call.
 
 from __future__ import annotations
 
-import gc
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import checks, masks
+from .. import checks, garbage, masks
 from ..keys import Key, as_key
 from . import memory
 from .memory import release_memory as release_memory
@@ -301,19 +300,13 @@ def relu_gradient(dy: Array, y: Array, p: float) -> Array:
 
 
 @cache
+@garbage.put_off()
 def _drop_loop(dtype: str) -> Callable[..., None]:
-    """The loop of `drop`, loaded or compiled for a type. That makes so many objects that Python would look through all
-    of the process for garbage, which in one with a large framework takes as long again."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        loop = _loops().drop
-        kind, scale, threshold = _constants(0.5, dtype)
-        nothing = np.uint64(0)
-        loop(0, 0, 0, kind.like, scale, kind.lowest, nothing, nothing, nothing, threshold, False)
-    finally:
-        if collecting:
-            gc.enable()
+    """The loop of `drop`, loaded or compiled for a type."""
+    loop = _loops().drop
+    kind, scale, threshold = _constants(0.5, dtype)
+    nothing = np.uint64(0)
+    loop(0, 0, 0, kind.like, scale, kind.lowest, nothing, nothing, nothing, threshold, False)
     return loop
 
 
