@@ -38,7 +38,8 @@ def test_a_new_process_resumes(backend: Any, tmp_path: Path) -> None:
             assert result[name].tobytes() == expected[name].tobytes(), name
     streams = [value for name, value in expected.items() if "stream" in name]
     assert streams
-    assert all(stream[1] == 6 for stream in streams)
+    step = 256 if backend.name == "tensorflow" else 1  # by which its generators count
+    assert all(6 * step in stream.tolist() for stream in streams)
 
 
 def torch_program(compiled: bool) -> tuple[Callable[[], np.ndarray], Any, Callable[[Any], Any]]:
