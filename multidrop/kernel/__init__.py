@@ -188,18 +188,16 @@ def drop(
         start: the index of the first element.
         relu: whether they first go through ReLU.
     """
-    loop = _drop_loop(dtype)
-    kind, scale, threshold = _constants(p, dtype)
-    like, width, floor = kind.like, kind.like.itemsize, kind.zero if relu else kind.lowest
-    call, seed = np.uint64(key.call), np.uint64(key.seed)
+    loop, kind, arguments, threshold = _drop_loop(p, dtype, relu)
+    width, seed, call = kind.like.itemsize, key.seed, key.call
     streamed = width * size >= STREAMED and source != target and target % width == 0
     if size < 2 * GRAIN:
-        loop(source, target, size, like, scale, floor, np.uint64(start), call, seed, threshold, streamed)
+        loop(source, target, size, *arguments, start, call, seed, threshold, streamed)
         return
 
     def part(a: int, b: int) -> None:
-        first = np.uint64(start + a)
-        loop(source + width * a, target + width * a, b - a, like, scale, floor, first, call, seed, threshold, streamed)
+        offset = width * a
+        loop(source + offset, target + offset, b - a, *arguments, start + a, call, seed, threshold, streamed)
 
     share(part, size, GRAIN)
 
@@ -299,15 +297,21 @@ def relu_gradient(dy: Array, y: Array, p: float) -> Array:
     return dx
 
 
+@lru_cache(1024)
+def _drop_loop(p: float, dtype: str, relu: bool) -> tuple[Callable[..., None], _Type, tuple[float, ...], int]:
+    """The loop of `drop` for a type, the type, the arguments that follow from both and p, and the threshold."""
+    kind, scale, threshold = _constants(p, dtype)
+    floor = kind.zero if relu else kind.lowest
+    return drop_entry(dtype).ctypes, kind, (kind.like.item(), scale.item(), floor.item()), int(threshold)
+
+
 @cache
 @garbage.put_off()
-def _drop_loop(dtype: str) -> Callable[..., None]:
-    """The loop of `drop`, loaded or compiled for a type."""
-    loop = _loops().drop
-    kind, scale, threshold = _constants(0.5, dtype)
-    nothing = np.uint64(0)
-    loop(0, 0, 0, kind.like, scale, kind.lowest, nothing, nothing, nothing, threshold, False)
-    return loop
+def drop_entry(dtype: str) -> Any:
+    """The loop of `drop` for a type as a C function, loaded or compiled; see `compiled.drop`. A Numba `CFunc`, of which
+    `address` is where it is, and `ctypes` what Python calls."""
+    kind = _TYPES[dtype]
+    return _loops().drop_for(kind.like, kind.zero)
 
 
 @cache

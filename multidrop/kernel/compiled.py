@@ -17,11 +17,12 @@ package uses these loops on no other.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, njit, types
+from numba import carray, cfunc, njit, typeof, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
@@ -41,13 +42,16 @@ _HALF = np.uint64(32)
 _PLANE1 = np.uint64(1 << 63)  # plane 1 is bit 31 of the counter's second word: of the 64-bit block, the highest
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
-    """`function`, compiled at its first call, which then runs without the GIL. The machine code is kept on disk where
-    there is a place for it."""
+_for_python = partial(njit, nogil=True)
+
+
+def _compiled(function: Callable[..., Any], compiler: Callable[..., Any] = _for_python) -> Any:
+    """`function`, compiled, which then runs without the GIL. The machine code is kept on disk where there is a place
+    for it."""
     try:
-        return njit(function, nogil=True, cache=True, error_model="numpy")
+        return compiler(cache=True, error_model="numpy")(function)
     except RuntimeError:  # neither the package's folder can be written nor the user's folder for caches
-        return njit(function, nogil=True, error_model="numpy")
+        return compiler(error_model="numpy")(function)
 
 
 _inlined = njit(inline="always")  # into a loop, which is vectorised only where it calls nothing
@@ -130,7 +134,16 @@ def _fence(context):
     return types.void(), code
 
 
-@_compiled
+def drop_for(like, scale):
+    """`drop` as a C function, for values of the type of `like` and a scale of that of `scale`: threads call it without
+    the GIL, and a framework without Python."""
+    address, word, number = types.int64, types.uint64, typeof(scale)
+    signature = types.void(
+        address, address, address, typeof(like), number, number, word, word, word, word, types.boolean
+    )
+    return _compiled(drop, partial(cfunc, signature))
+
+
 def drop(source, target, size, like, scale, floor, start, call, seed, threshold, streamed):
     """Writes max(x·scale, floor) where the mask keeps an element, else +0.
 
