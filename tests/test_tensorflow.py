@@ -164,13 +164,14 @@ def test_an_eager_gradient_keeps_no_tensor() -> None:
     assert np.array_equal(tape.gradient(Z, X).numpy(), -2.0 * md.keep_mask(X.shape[0], 0.5, 1))
 
 
-def test_eight_threads_at_once() -> None:
+@pytest.mark.parametrize("shape", [(256, 1024), (1024, 1024)], ids=["without Python", "in several threads"])
+def test_eight_threads_at_once(shape: tuple[int, ...]) -> None:
     import tensorflow as tf
 
     dropout = traced(lambda X, call: md.dropout_layer(X, 0.5, 1) + 0.0 * call)
-    X = tf.ones((256, 1024))
+    X = tf.ones(shape)
     dropout(X, 0.0)
-    expected = 2.0 * md.keep_mask((256, 1024), 0.5, 1)
+    expected = 2.0 * md.keep_mask(shape, 0.5, 1)
     with ThreadPoolExecutor(8) as executor:
         for Y in executor.map(lambda call: dropout(X, tf.constant(float(call))).numpy(), range(64)):
             assert np.array_equal(Y, expected)

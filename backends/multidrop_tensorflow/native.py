@@ -1,25 +1,25 @@
 """The fused kernel as an operator of TensorFlow's graphs, `MultidropDropout`.
 
 TensorFlow takes operators by its C interface, and so from Python: the kernel's functions are called back, as those of
-`tf.numpy_function` are, but with the tensors' own memory. A program that contains the operator runs where this module
-has been imported.
+`tf.numpy_function` are, but with the tensors' own memory. For a tensor that one thread computes to call Python takes
+longer than the rest: once the kernel is compiled, such a tensor goes without (see `compiled`). A program that contains
+the operator runs where this module has been imported.
 """
 
 from __future__ import annotations
 
 import ctypes
-import itertools
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from ctypes import CFUNCTYPE, POINTER, byref, c_char_p, c_int, c_int64, c_size_t, c_void_p
+from ctypes import CFUNCTYPE, POINTER, byref, c_char_p, c_int, c_int64, c_void_p, cast
 from functools import cache
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from multidrop import kernel
+from multidrop import kernel, masks
 from multidrop.masks import Mask
 
 from .ops import key_of
@@ -41,6 +41,7 @@ def dropout(X: tf.Tensor, mask: Mask) -> tf.Tensor:
         X: float16, bfloat16, float32 or float64, of any shape.
         mask: its mask, with a position for its key, and not shared along axes.
     """
+    _compiled_kernel()
     value = tf.compat.v1.AttrValue
     node = tf.compat.v1.get_default_graph().create_op(
         OP,
@@ -76,7 +77,7 @@ class _Library:
 
     def __init__(self) -> None:
         name = next(flag[3:] for flag in tf.sysconfig.get_link_flags() if flag.startswith("-l:"))
-        library = ctypes.CDLL(os.path.join(tf.sysconfig.get_lib(), name))
+        library = self._library = ctypes.CDLL(os.path.join(tf.sysconfig.get_lib(), name))
 
         def function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
             found = getattr(library, "TF_" + name)
@@ -114,9 +115,13 @@ class _Library:
         self.count = function("TensorElementCount", c_int64, pointer)
         self.num_dims = function("NumDims", c_int, pointer)
         self.dim = function("Dim", c_int64, pointer, c_int)
-        self.byte_size = function("TensorByteSize", c_size_t, pointer)
         self.delete_tensor = function("DeleteTensor", None, pointer)
+        self.priority = function("KernelBuilder_Priority", None, pointer, c_int)
         self.fail = function("OpKernelContext_Failure", None, pointer, pointer)
+
+    def address(self, name: str) -> int:
+        """Where a function is."""
+        return cast(getattr(self._library, "TF_" + name), c_void_p).value or 0
 
     def check(self, status: int) -> None:
         """ValueError with what a call said, where it failed."""
@@ -128,9 +133,9 @@ _registered: list[Any] = []  # what C holds on to, and Python must not let go of
 
 
 def _register() -> None:
+    """The operator, and its kernel in Python."""
     tfc = _Library()
-    settings: dict[int, tuple[str, float, int]] = {}  # of each kernel: the type's name, p and start
-    numbers = itertools.count(1)
+    settings: dict[int, _Settings] = {}  # of each kernel, by its name for TensorFlow
 
     @_INFER
     def infer_shape(context: int, status: int) -> None:
@@ -141,15 +146,16 @@ def _register() -> None:
 
     @_CREATE
     def create(construction: int) -> int:
-        status, number = tfc.new_status(), next(numbers)
+        status = tfc.new_status()
         p, start, kind = c_int64(), c_int64(), c_int()
         tfc.attr_int(construction, b"p", byref(p), status)
         tfc.attr_int(construction, b"start", byref(start), status)
         tfc.attr_type(construction, b"T", byref(kind), status)
         tfc.delete_status(status)
-        probability = float(np.int64(p.value).view(np.float64))
-        settings[number] = tf.as_dtype(kind.value).name, probability, start.value % 2**64
-        return number
+        dtype, probability = tf.as_dtype(kind.value).name, float(np.int64(p.value).view(np.float64))
+        made = _Settings(dtype, probability, start.value % 2**64, tfc, compute)
+        settings[made.address] = made
+        return made.address
 
     @_COMPUTE
     def compute(number: int, context: int) -> None:
@@ -169,9 +175,9 @@ def _register() -> None:
             tensors.append(tfc.output(context, (c_int * 1)(0), 1, 0, shape, rank, byref(c_int()), status))
             tfc.check(status)
             if size := tfc.count(X):
-                name, p, start = settings[number]
+                of = settings[number]
                 key = key_of(np.ctypeslib.as_array((c_int64 * 3).from_address(tfc.data(position))))
-                kernel.drop(tfc.data(X), tfc.data(tensors[2]), size, name, p, key, start)
+                kernel.drop(tfc.data(X), tfc.data(tensors[2]), size, of.dtype, of.p, key, of.start)
         except Exception as error:  # C cannot hear it; TensorFlow raises it where the program was run
             tfc.set_status(status, _INVALID_ARGUMENT, f"{type(error).__name__}: {error}".encode())
             tfc.fail(context, status)
@@ -184,6 +190,14 @@ def _register() -> None:
     def delete(number: int) -> None:
         settings.pop(number, None)
 
+    def register_kernel(compute: Any, priority: int) -> None:
+        status = tfc.new_status()
+        builder = tfc.new_kernel(OP.encode(), b"CPU", create, compute, delete)
+        tfc.priority(builder, priority)
+        tfc.register_kernel(OP.encode(), builder, status)
+        tfc.check(status)
+        tfc.delete_status(status)
+
     status = tfc.new_status()
     op = tfc.new_op(OP.encode())
     tfc.add_attr(op, b"T: {half, bfloat16, float, double}")
@@ -195,10 +209,37 @@ def _register() -> None:
     tfc.set_shape_function(op, infer_shape)
     tfc.register_op(op, status)
     tfc.check(status)
-    tfc.register_kernel(OP.encode(), tfc.new_kernel(OP.encode(), b"CPU", create, compute, delete), status)
-    tfc.check(status)
     tfc.delete_status(status)
-    _registered.extend((infer_shape, create, compute, delete))
+    register_kernel(compute, 0)
+    _registered.extend((infer_shape, create, compute, delete, register_kernel))
+
+
+class _Settings:
+    """What a kernel computes with, and the table of it for the compiled function."""
+
+    def __init__(self, dtype: str, p: float, start: int, tfc: _Library, rest: Any) -> None:
+        from . import compiled
+
+        self.dtype, self.p, self.start = dtype, p, start
+        self.table = np.zeros(compiled.WORDS, np.int64)
+        self.address = self.table.ctypes.data
+        words, numbers = self.table.view(np.uint64), self.table.view(np.float64)
+        words[compiled.LOOP] = kernel.drop_entry(dtype).address
+        words[compiled.KIND] = {"float32": compiled.FLOAT, "float64": compiled.DOUBLE}.get(dtype, compiled.BITS)
+        words[compiled.THRESHOLD], words[compiled.START] = masks.threshold(p), start
+        numbers[compiled.SCALE], numbers[compiled.FLOOR] = masks.scale(p, dtype), -np.inf
+        words[compiled.LIMIT] = 2 * kernel.GRAIN
+        words[compiled.REST], words[compiled.NUMBER] = cast(rest, c_void_p).value, self.address
+        words[9:] = [tfc.address(name) for name in compiled.FUNCTIONS]
+
+
+@cache
+def _compiled_kernel() -> None:
+    """Has TensorFlow prefer the compiled function from here on: not on import, which is to leave Numba alone."""
+    from . import compiled
+
+    *_, register_kernel = _registered
+    register_kernel(_COMPUTE(compiled.compute.address), 1)
 
 
 with suppress(AttributeError, OSError, StopIteration):  # of a TensorFlow that keeps its interface elsewhere

@@ -203,14 +203,15 @@ def next_position(stream: tf.Variable | keras.Variable) -> tf.Tensor:
 
 
 def draw_position() -> Key | tf.Tensor:
-    """A key whose seed `tf.random` draws; in a trace a position, drawn anew in each run.
+    """A key whose seed `tf.random` draws; in a trace a position, all of which it draws, anew in each run.
 
     Raises:
         RuntimeError: in the backward pass of `tf.recompute_grad`.
     """
     refuse_recomputation()
-    seed = tf.random.uniform((1,), tf.int64.min, tf.int64.max, tf.int64)
-    return Key(int(seed[0]) % 2**64) if tf.executing_eagerly() else tf.pad(seed, [[2, 0]])
+    eager = tf.executing_eagerly()
+    words = tf.random.uniform((1 if eager else 3,), tf.int64.min, tf.int64.max, tf.int64)
+    return Key(int(words[0]) % 2**64) if eager else words
 
 
 def refuse_recomputation() -> None:

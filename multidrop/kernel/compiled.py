@@ -45,7 +45,7 @@ _PLANE1 = np.uint64(1 << 63)  # plane 1 is bit 31 of the counter's second word: 
 _for_python = partial(njit, nogil=True)
 
 
-def _compiled(function: Callable[..., Any], compiler: Callable[..., Any] = _for_python) -> Any:
+def compiled(function: Callable[..., Any], compiler: Callable[..., Any] = _for_python) -> Any:
     """`function`, compiled, which then runs without the GIL. The machine code is kept on disk where there is a place
     for it."""
     try:
@@ -58,7 +58,7 @@ _inlined = njit(inline="always")  # into a loop, which is vectorised only where 
 
 
 @intrinsic
-def _pointer(context, address, like):
+def pointer(context, address, like):
     """An address as a pointer to values of the type of `like`."""
 
     def code(context, builder, signature, arguments):
@@ -67,11 +67,11 @@ def _pointer(context, address, like):
     return types.CPointer(like)(address, like), code
 
 
-def _scratch(size):
+def scratch(size):
     """A loop's room of its own for so many bytes, on the stack: its address, a multiple of that of a cache line."""
 
     @intrinsic
-    def scratch(context):
+    def room(context):
         def code(context, builder, signature, arguments):
             room = cgutils.alloca_once(builder, ir.ArrayType(ir.IntType(8), size))
             room.align = LINE
@@ -79,10 +79,10 @@ def _scratch(size):
 
         return types.int64(), code
 
-    return scratch
+    return room
 
 
-_room_for_words, _room_for_values = _scratch(2 * 8 * BLOCKS), _scratch(8 * TILE + LINE)
+_room_for_words, _room_for_values = scratch(2 * 8 * BLOCKS), scratch(8 * TILE + LINE)
 
 
 def _prefetch(write):
@@ -92,13 +92,13 @@ def _prefetch(write):
     def prefetch(context, address):
         def code(context, builder, signature, arguments):
             number = ir.IntType(32)
-            pointer = ir.IntType(8).as_pointer()
+            place = ir.IntType(8).as_pointer()
             function = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(ir.VoidType(), [pointer, number, number, number]), "llvm.prefetch.p0"
+                builder.module, ir.FunctionType(ir.VoidType(), [place, number, number, number]), "llvm.prefetch.p0"
             )
             # To be written or not; to stay in all caches; data.
             hints = [ir.Constant(number, hint) for hint in (write, 3, 1)]
-            builder.call(function, [builder.inttoptr(arguments[0], pointer), *hints])
+            builder.call(function, [builder.inttoptr(arguments[0], place), *hints])
             return context.get_dummy_value()
 
         return types.void(types.int64), code
@@ -141,7 +141,7 @@ def drop_for(like, scale):
     signature = types.void(
         address, address, address, typeof(like), number, number, word, word, word, word, types.boolean
     )
-    return _compiled(drop, partial(cfunc, signature))
+    return compiled(drop, partial(cfunc, signature))
 
 
 def drop(source, target, size, like, scale, floor, start, call, seed, threshold, streamed):
@@ -157,10 +157,10 @@ def drop(source, target, size, like, scale, floor, start, call, seed, threshold,
         start, call, seed, threshold: uint64.
         streamed: whether the result goes past the caches; not where target is source.
     """
-    x, y = carray(_pointer(source, like), (size,)), carray(_pointer(target, like), (size,))
+    x, y = carray(pointer(source, like), (size,)), carray(pointer(target, like), (size,))
     drawn, tile = _room_for_words(), _room_for_values()
-    lanes = carray(_pointer(drawn, np.uint16(0)), (TILE,))
-    room, held, to = carray(_pointer(tile, like), (TILE + LINE,)), 0, target
+    lanes = carray(pointer(drawn, np.uint16(0)), (TILE,))
+    room, held, to = carray(pointer(tile, like), (TILE + LINE,)), 0, target
     skipped = np.int64(start % np.uint64(8))
     for base in range(-skipped, size, TILE):
         first, last = max(base, 0), min(base + TILE, size)
@@ -172,7 +172,7 @@ def drop(source, target, size, like, scale, floor, start, call, seed, threshold,
                     _prefetch_to_read(source + line)
                     if not streamed:
                         _prefetch_to_write(target + line)
-            words = carray(_pointer(drawn + 16 * chunk, np.uint64(0)), (2 * CHUNK,))
+            words = carray(pointer(drawn + 16 * chunk, np.uint64(0)), (2 * CHUNK,))
             for j in range(CHUNK):
                 w0, w1, w2, w3 = _block_words(block + np.uint64(chunk + j), call, seed)
                 words[2 * j] = (w0 & _LOW) | (w1 << _HALF)
@@ -198,14 +198,14 @@ def drop(source, target, size, like, scale, floor, start, call, seed, threshold,
         _fence()
 
 
-@_compiled
+@compiled
 def _stream(tile, size, target, like):
     """Copies values past the caches, as many as fill lines; those before the first line go through them.
 
     Returns:
         How many.
     """
-    values, y = carray(_pointer(tile, like), (size,)), carray(_pointer(target, like), (size,))
+    values, y = carray(pointer(tile, like), (size,)), carray(pointer(target, like), (size,))
     width = y.itemsize
     head = min(-target % LINE // width, size)
     for i in range(head):
@@ -216,23 +216,23 @@ def _stream(tile, size, target, like):
     return end // width
 
 
-@_compiled
+@compiled
 def select(source, target, size, like, scale, floor, dropped):
     """`drop` with a mask that is there already: `dropped` is the address of bytes that are 0 where an element is kept
     and 1 where it is not."""
-    x, y = carray(_pointer(source, like), (size,)), carray(_pointer(target, like), (size,))
-    _select(x, y, scale, floor, carray(_pointer(dropped, np.uint8(0)), (size,)), np.uint8(1))
+    x, y = carray(pointer(source, like), (size,)), carray(pointer(target, like), (size,))
+    _select(x, y, scale, floor, carray(pointer(dropped, np.uint8(0)), (size,)), np.uint8(1))
 
 
-@_compiled
+@compiled
 def select_rows(source, target, inner, like, scale, floor, dropped, offsets, shared):
     """`select` for rows of `inner` values, one after the other, whose masks lie apart: `offsets`, int64, is where in
     `dropped` each row's begins. Where they are `shared`, a row has but that one byte."""
     size = inner * offsets.size
-    x, y = carray(_pointer(source, like), (size,)), carray(_pointer(target, like), (size,))
+    x, y = carray(pointer(source, like), (size,)), carray(pointer(target, like), (size,))
     room, kept = np.empty(TILE, x.dtype), np.zeros(TILE, np.uint8)
     for row in range(offsets.size):
-        mask = carray(_pointer(dropped + offsets[row], np.uint8(0)), (1 if shared else inner,))
+        mask = carray(pointer(dropped + offsets[row], np.uint8(0)), (1 if shared else inner,))
         for start in range(0, inner, TILE):
             first, count = row * inner + start, min(TILE, inner - start)
             if shared and mask[0]:
@@ -247,12 +247,12 @@ def select_rows(source, target, inner, like, scale, floor, dropped, offsets, sha
             _select(values, y[first : first + count], scale, floor, lanes, np.uint8(1))
 
 
-@_compiled
+@compiled
 def gate(source, target, size, like, scale, floor, output, bits):
     """Writes x·scale where an output is not 0, else +0: `output` is the address of values of the same width as x, and
     `bits` a scalar of the unsigned type of that width."""
-    x, y = carray(_pointer(source, like), (size,)), carray(_pointer(target, like), (size,))
-    outputs = carray(_pointer(output, bits), (size,))
+    x, y = carray(pointer(source, like), (size,)), carray(pointer(target, like), (size,))
+    outputs = carray(pointer(output, bits), (size,))
     dropped = np.empty(TILE, np.uint8)
     for first in range(0, size, TILE):
         last = min(first + TILE, size)
@@ -261,7 +261,7 @@ def gate(source, target, size, like, scale, floor, output, bits):
         _select(x[first:last], y[first:last], scale, floor, dropped, np.uint8(1))
 
 
-@_compiled
+@compiled
 def _settle(lanes, block, call, seed, threshold):
     """Settles the ties among the lanes of consecutive blocks from `block` on.
 
@@ -296,7 +296,7 @@ def _block_words(block, call, seed):
     return x0, x1, x2, x3
 
 
-@_compiled
+@compiled
 def _settle_ties(lanes, limit, low, block, call, seed):
     """Puts 0 in place of a lane that ties and is kept, and the highest one in place of one that is dropped."""
     for i in range(lanes.size):
