@@ -4,6 +4,7 @@ what programs do that hold the operator."""
 from __future__ import annotations
 
 import gc
+import resource
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -162,6 +163,22 @@ def test_an_eager_gradient_keeps_no_tensor() -> None:
         gc.collect()
         assert len(memory._free) == 1
     assert np.array_equal(tape.gradient(Z, X).numpy(), -2.0 * md.keep_mask(X.shape[0], 0.5, 1))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell what a process occupies")
+def test_the_operator_lets_go_of_its_tensors() -> None:
+    import tensorflow as tf
+
+    def occupied() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    dropout, X = traced(lambda X: md.dropout_layer(X, 0.5, 1)), tf.ones(2**18)
+    for _ in range(10):
+        dropout(X)
+    before = occupied()
+    for _ in range(300):
+        dropout(X)
+    assert occupied() - before < 50 * 2**20  # of 300 outputs of 1 MB each
 
 
 @pytest.mark.parametrize("shape", [(256, 1024), (1024, 1024)], ids=["without Python", "in several threads"])
