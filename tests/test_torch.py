@@ -324,3 +324,59 @@ def test_relu_dropout_on_any_layout() -> None:
     dY = torch.randn(6, 5, 4).transpose(0, 2)
     expected = torch.where(X > 0, md.dropout_layer(dY, 0.5, 1), 0.0)
     assert torch.equal(torch.autograd.grad(Y, X, dY)[0], expected)
+
+
+@pytest.mark.parametrize("seed", [3, None])
+def test_layers_in_functional_transforms(seed: int | None) -> None:
+    """A stream is no input of the function that is transformed; each call takes its next mask all the same."""
+    module, X, w = layer(seed), torch.ones(3, 16), torch.ones(16)
+    gradient = torch.func.grad(lambda X: (2.0 * module(X)).sum())(X)
+    assert np.array_equal(gradient.numpy() / 4.0, md.last_mask(module).keep())
+    loss = lambda w, X: (module(w * X)).sum()  # noqa: E731  # as one writes it in such a call
+    for randomness in ("same", "different"):
+        gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0), randomness=randomness)(w, X)
+        assert set(gradients.unique().tolist()) == {0.0, 2.0}
+        assert torch.equal(gradients[0], gradients[1]) == (randomness == "same")
+    if seed is not None:
+        assert module.stream.tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("call", [lambda module, X: module(X), lambda _, X: md.dropout_layer(X, 0.5)])
+def test_vmap_of_masks_that_the_generator_names(call: Callable[[Any, Any], Any]) -> None:
+    X = torch.ones(4, 64)
+    module = layer(None)
+    different = torch.func.vmap(lambda x: call(module, x), randomness="different")(X)
+    assert len({tuple(row) for row in different.tolist()}) == 4
+    with pytest.raises(RuntimeError, match="randomness='different' or 'same'"):
+        torch.func.vmap(lambda x: call(module, x))(X)
+
+
+def test_an_ensemble_of_stacked_modules() -> None:
+    def outputs(seed: int | None) -> Any:
+        modules = [torch.nn.Sequential(torch.nn.Linear(8, 8), layer(seed)) for _ in range(2)]
+        state = torch.func.stack_module_state(modules)
+        run = lambda *state: torch.func.functional_call(modules[0], state, (torch.ones(5, 8),))  # noqa: E731
+        return torch.func.vmap(run, randomness="different")(*state)
+
+    assert outputs(None).shape == (2, 5, 8)
+    with pytest.raises(RuntimeError, match="stream: expected the position of one layer; got those of 2"):
+        outputs(3)
+
+
+def test_traced_by_torch_jit() -> None:
+    """Two runs of a trace take two masks, and move the position that the module has."""
+    module, X = layer(), torch.ones(4, 32)
+    program = torch.jit.trace(module, X, check_trace=False)
+    start = module.stream[1].item()
+    for call in (start, start + 1):
+        assert np.array_equal(program(X).numpy(), masks.dropout(X.numpy(), 0.5, md.Key(3, call)))
+
+
+@pytest.mark.parametrize("seed", [3, None])
+def test_tensors_without_memory(seed: int | None) -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    module = layer(seed)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert module(torch.ones(3, 4)).shape == (3, 4)
+        assert md.dropout_layer(torch.ones(3, 4), 0.5, 1).shape == (3, 4)

@@ -225,7 +225,7 @@ def masked(X: Tensor, mask: Mask, *, relu: bool = False) -> Tensor:
     """X, or max(X, 0), through a mask: `dropout_layer` after its checks."""
     if mask.p == 0.0:
         return torch.relu(X) if relu else X
-    if torch.compiler.is_compiling():
+    if _in_trace():
         return _in_program(X, mask._replace(key=ops.position_of(mask.key)), relu)
     return _differentiable(X, mask, False, relu=relu)
 
@@ -243,17 +243,23 @@ def masked_next(
 ) -> Tensor:
     """X, or max(X, 0), through the next mask of a stream, or where that is not keyed, one that torch's generator
     names."""
-    if torch.compiler.is_compiling():
+    if _in_trace():
         Y = _in_program(X, Mask(p, ops.take(stream, keyed), start, axes), relu)
         return X.copy_(Y) if inplace else Y
-    key = ops.next_key(stream) if keyed else ops.drawn_key(stream)
+    take = ops.next_key if keyed else ops.drawn_key
+    key = ops.below_transforms(take, stream) if torch._C._are_functorch_transforms_active() else take(stream)
     if p == 0.0:
         return torch.relu(X) if relu else X
     return _differentiable(X, Mask(p, key, start, axes), True, inplace, relu)
 
 
+def _in_trace() -> bool:
+    """Whether what runs is written down, or looked at by a dispatch mode, whose tensors may have no memory."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
+
+
 def _in_program(X: Tensor, mask: Mask, relu: bool) -> Tensor:
-    """By the operator, in a program that is compiled; the mask has a position for its key."""
+    """By the operator, in a program that is traced; the mask has a position for its key."""
     X = torch.relu(X) if relu else X
     return X if mask.p == 0.0 else ops.dropout(X, mask.key, mask.p, mask.start, mask.axes)
 

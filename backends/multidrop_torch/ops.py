@@ -123,6 +123,25 @@ def next_key(stream: Tensor) -> Key:
     return key
 
 
+def below_transforms(take: Callable[[Tensor], Key], stream: Tensor) -> Key:
+    """`take(stream)` for a call within `torch.func`, which would wrap the stream, whose memory is then out of reach,
+    and have `vmap` draw a number for each example, where one names the mask of all.
+
+    Raises:
+        RuntimeError: for keyed streams that were stacked, each to name masks of its own.
+    """
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(stream):
+        stream = functorch.get_unwrapped(stream)
+    if stream.ndim > 1 and take is next_key:
+        raise RuntimeError(
+            f"stream: expected the position of one layer; got those of {len(stream)}: build layers that "
+            "torch.func.stack_module_state stacks unseeded, to follow torch's generator"
+        )
+    with torch._C._DisableFuncTorch():
+        return take(stream)
+
+
 _backward_pass = torch._C._current_graph_task_id  # its number; -1 outside of one
 _saved_tensors_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 
