@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 FLOATING = ("float16", "bfloat16", "float32", "float64")
@@ -69,11 +69,13 @@ def shape(value: int | Sequence[int]) -> tuple[int, ...]:
     """A shape as a tuple; an integer is that of a row.
 
     Raises:
-        ValueError: for a negative dimension.
+        ValueError: where a dimension is no integer of at least 0.
     """
-    sizes = (value,) if isinstance(value, int) else tuple(value)
-    if any(size < 0 for size in sizes):
-        raise ValueError(f"shape: expected dimensions of at least 0; got {sizes}")
+    single = _integer(value)
+    dimensions = [single] if single is not None else [*map(_integer, value)] if isinstance(value, Iterable) else [None]
+    sizes = tuple(size for size in dimensions if size is not None and size >= 0)
+    if len(sizes) < len(dimensions):
+        raise ValueError(f"shape: expected integers of at least 0; got {shown(value)}")
     return sizes
 
 

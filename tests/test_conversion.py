@@ -193,6 +193,36 @@ class TestKeras:
         assert type(drop) is keras.layers.Dropout
         model.fit(x, y, verbose=0)
 
+    LAYERS = (
+        ("Dropout", 1),
+        ("AlphaDropout", 1),
+        ("GaussianDropout", 1),
+        ("GaussianNoise", 1),
+        ("SpatialDropout1D", 2),
+        ("SpatialDropout2D", 3),
+        ("SpatialDropout3D", 4),
+    )
+
+    @pytest.mark.parametrize(("name", "ndim"), LAYERS)
+    def test_every_layer(self, name: str, ndim: int) -> None:
+        """Does what one that is built with its key does; is configured and restored as it was."""
+        import keras
+        import multidrop_tensorflow
+
+        theirs = getattr(keras.layers, name)(0.25)
+        config = theirs.get_config()
+        x = values(2, *range(4, 4 + ndim))
+        key = md.Key(5).fold_in(theirs.name)
+        md.convert(model := keras.Sequential([theirs]), seed=5)
+        ours = getattr(multidrop_tensorflow, name)(0.25, seed=key)
+        expected = ours(x, training=True).numpy()
+        again = type(ours).from_config(theirs.get_config())
+        assert np.array_equal(model(x, training=True), expected)
+        assert np.array_equal(again(x, training=True), expected)
+        assert md.restore(model) == 1
+        assert theirs.get_config() == config
+        model(x, training=True)
+
     def test_a_subclassed_model(self) -> None:
         import keras
 
@@ -268,6 +298,7 @@ class TestGluon:
         net.initialize()
         if hybridized:
             net.hybridize()
+        net[2]._axes = 1  # as Gluon takes them too
         X = mx.nd.ones((16, 8))
         with mx.autograd.record():
             net(X)
@@ -324,7 +355,7 @@ def test_the_same_architecture_draws_the_same_masks(need: Any) -> None:
 
 
 def test_what_is_no_model(backend: Any) -> None:
-    for bad in ("model", [1.0], np.ones(3), None):
+    for bad in ("model", [1.0], np.ones(3), None, backend.tensor(np.ones(3))):
         for function in (md.convert, md.restore):
             with pytest.raises(TypeError, match="expected a"):
                 function(bad)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import multidrop as md
+from multidrop import masks
 
 NOT_PROBABILITIES = [-0.1, 1.1, float("nan"), float("inf"), None, "0.5", True, [0.5], 1 + 0j]
 
@@ -24,6 +25,28 @@ def test_probabilities(backend: Any, bad: Any) -> None:
         md.Net(dropout1=bad)
     with pytest.raises(ValueError, match="dropout2: " + expected):
         md.concise_net(dropout2=bad)
+
+
+@pytest.mark.parametrize("bad", [-0.5, 1.5, float("nan"), None], ids=repr)
+def test_a_rate_that_is_changed(backend: Any, bad: Any) -> None:
+    """Is checked by the next forward, which takes no mask."""
+    layer, X = md.Dropout(0.5, seed=1), np.ones(64, np.float32)
+    expected = masks.dropout(X, 0.5, 1)
+
+    def forward() -> Any:
+        if backend.name == "mxnet":
+            import mxnet as mx
+
+            with mx.autograd.record():
+                return layer(backend.tensor(X))
+        return layer(backend.tensor(X), training=True) if backend.name == "tensorflow" else layer(backend.tensor(X))
+
+    name = "rate" if hasattr(layer, "rate") else "p"
+    setattr(layer, name, bad)
+    with pytest.raises(ValueError, match=name + r": expected a probability, a number in \[0, 1\]; got "):
+        forward()
+    setattr(layer, name, 0.5)
+    assert np.array_equal(backend.to_numpy(forward()), expected)
 
 
 @pytest.mark.parametrize("good", [0, 1, 0.25, np.float32(0.25), np.float64(0.25), np.int64(1)], ids=repr)
@@ -49,11 +72,19 @@ def test_keys(backend: Any) -> None:
         md.dropout_layer(X, 0.5, 0, start=-1)
 
 
-@pytest.mark.parametrize("bad", [2, -3, (0, 0), (0, -2), (0.5,), "0", None, (True,)], ids=repr)
+@pytest.mark.parametrize("bad", [2, -3, (0, 0), (0, -2), (0.5,), "0", None, (True,), np.zeros(2, int)], ids=repr)
 def test_axes(backend: Any, bad: Any) -> None:
     X = backend.tensor(np.ones((2, 3), np.float32))
     with pytest.raises(ValueError, match=r"axes: expected integers in \[-2, 2\), each axis once; got "):
         md.dropout_layer(X, 0.5, 0, axes=bad)
+    md.dropout_layer(X, 0.5, 0, axes=np.int64(1))
+
+
+@pytest.mark.parametrize("bad", [2.5, (2, 3.0), (2, None), "23", None, True, -1, (2, -1)], ids=repr)
+def test_shapes(bad: Any) -> None:
+    with pytest.raises(ValueError, match="shape: expected integers of at least 0; got "):
+        md.keep_mask(bad, 0.5, 0)
+    assert md.keep_mask(np.int64(3), 0.5, 0).shape == (3,)
 
 
 @pytest.mark.parametrize("name", ["num_inputs", "num_outputs", "num_hiddens1", "num_hiddens2"])

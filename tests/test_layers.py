@@ -187,6 +187,41 @@ class TestTorch:
         for other in others:
             assert all(torch.equal(other(X), Y) for Y in expected)
 
+    @pytest.mark.parametrize("name", LAYERS)
+    def test_a_rate_of_0_or_1(self, name: str) -> None:
+        """Takes a call as any other does; at 0 all is as it was, and at 1 all is 0, with its gradient."""
+        import multidrop_torch
+        import torch
+
+        X = torch.full((2, 3, 4) if name == "Dropout1d" else (2, 3, 4, 5), torch.nan).requires_grad_()
+        for p in (0.0, 1.0):
+            layer = getattr(multidrop_torch, name)(p, seed=1)
+            Y = layer(X)
+            assert layer.stream.tolist() == [1, 1]
+            assert Y is X if p == 0.0 else torch.equal(Y, torch.zeros_like(X))
+            (gradient,) = torch.autograd.grad(Y.sum(), X)
+            assert torch.equal(gradient, torch.full_like(X, 1.0 - p))
+
+    def test_autograd_knows_what_was_written_over(self) -> None:
+        """As after any operation in place, a gradient that needs what was there is an error."""
+        import multidrop_torch
+        import torch
+
+        X, w = torch.ones(8), torch.ones(8, requires_grad=True)
+        Y = w * X
+        multidrop_torch.Dropout(0.5, inplace=True, seed=1)(X)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            Y.sum().backward()
+        with torch.inference_mode():
+            multidrop_torch.Dropout(0.5, inplace=True, seed=1)(torch.ones(8))
+
+    def test_printed_without_memory(self) -> None:
+        import multidrop_torch
+        import torch
+
+        with torch.device("meta"):
+            assert repr(multidrop_torch.Dropout(0.5, seed=1)) == "Dropout(p=0.5, inplace=False)"
+
     def test_channels_last(self) -> None:
         import multidrop_torch
         import torch
@@ -215,7 +250,7 @@ class TestKeras:
         need("tensorflow")
 
     def test_arguments(self) -> None:
-        """Each that Keras' layers have; those after `seed` by keyword."""
+        """Each that Keras' layers have, in their order, and no other one."""
         import keras
         import multidrop_tensorflow
 
@@ -226,6 +261,8 @@ class TestKeras:
             ours.bind(**dict.fromkeys(theirs.parameters))
             shared = [parameter for parameter in ours.parameters if parameter != "kwargs"]
             assert shared == [parameter for parameter in theirs.parameters if parameter in shared]
+        with pytest.raises(TypeError, match="data_format"):
+            multidrop_tensorflow.SpatialDropout1D(0.5, data_format="channels_first")
 
     CASES = (
         ("Dropout", {"noise_shape": (None, 1, 1, 6)}, (4, 5, 5, 6), (1, 2)),

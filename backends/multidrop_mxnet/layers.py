@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import mxnet as mx
@@ -38,10 +39,10 @@ class Dropout(gluon.HybridBlock):
     stream: StreamParameter | None = None
 
     def __init__(
-        self, rate: float = 0.5, axes: tuple[int, ...] = (), *, seed: int | Key | None = None, **kwargs: Any
+        self, rate: float = 0.5, axes: int | Sequence[int] = (), *, seed: int | Key | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.rate, self.axes = checks.probability("rate", rate), tuple(axes)
+        self.rate, self.axes = checks.probability("rate", rate), axes_of(axes)
         self._key_by(layer_key(NAME, seed))
 
     def _key_by(self, key: Key | None) -> None:
@@ -58,7 +59,8 @@ class Dropout(gluon.HybridBlock):
 
     def forward(self, X: Array | mx.sym.Symbol) -> Array | mx.sym.Symbol:
         if isinstance(X, mx.sym.Symbol):
-            return ops.symbol(X, self.rate, None if self.stream is None else self.stream.var(), self.axes)
+            rate = checks.probability("rate", self.rate)
+            return ops.symbol(X, rate, None if self.stream is None else self.stream.var(), self.axes)
         check_floating(X)
         return masked(X, self._next_mask(X)) if mx.autograd.is_training() else X
 
@@ -68,13 +70,19 @@ class Dropout(gluon.HybridBlock):
         return masked(X, self._next_mask(X), relu=True) if mx.autograd.is_training() else rectified(X)
 
     def _next_mask(self, X: Array) -> Mask:
+        rate, axes = checks.probability("rate", self.rate), checks.axes(self.axes, X.ndim)
         key = draw_key() if self.stream is None else self.stream.next(X.ctx)
         self.last = key, X.shape
-        return Mask(self.rate, key, 0, checks.axes(self.axes, X.ndim))
+        return Mask(rate, key, 0, axes)
 
     def __repr__(self) -> str:
         seed = "" if self.stream is None else f", seed={self.stream.key.seed}"
         return f"Dropout(p = {self.rate}, axes={self.axes}{seed})"
+
+
+def axes_of(axes: int | Sequence[int]) -> tuple[int, ...]:
+    """A block's axes as a tuple; like Gluon's, it takes a single one for itself."""
+    return (axes,) if isinstance(axes, int) else tuple(axes)
 
 
 def drawing(layer: gluon.Block, shape: tuple[int, ...] | None = None) -> Drawing:

@@ -157,6 +157,7 @@ class Dropout(_Random):
         return self._Y
 
     def _forward(self, X: Array, relu: bool) -> Array:
+        checks.probability("p", self.p)  # which may have been changed
         key = self._next_key(X)
         if key is None:
             return np.maximum(X, 0) if relu else X

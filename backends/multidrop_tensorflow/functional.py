@@ -101,7 +101,7 @@ def _dropout(
 
 def axes_of(X: tf.Tensor, axes: int | Sequence[int]) -> tuple[int, ...]:
     """Axes of X, each counted from the first."""
-    if axes != () and X.shape.rank is None:
+    if X.shape.rank is None and not (isinstance(axes, tuple) and not axes):
         raise ValueError(
             f"axes: expected a tensor whose number of dimensions is known; got axes {axes} of one that is not"
         )

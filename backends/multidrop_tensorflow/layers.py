@@ -115,10 +115,11 @@ class _Dropout(_Random):
         return masked(inputs, self._next_mask(inputs))
 
     def _next_mask(self, inputs: tf.Tensor) -> Mask:
+        rate = checks.probability("rate", self.rate)  # which may have been changed
         axes, position = axes_of(inputs, self._axes(inputs)), self._next_position()
         # For `multidrop.last_mask`; past Keras, which looks at each attribute that is set.
         self.__dict__["_last"] = position if tf.executing_eagerly() else None, inputs.shape
-        return Mask(self.rate, position, 0, axes)
+        return Mask(rate, position, 0, axes)
 
     def _axes(self, inputs: tf.Tensor) -> tuple[int, ...]:
         """Along which one decision holds for all elements."""
@@ -287,6 +288,7 @@ class _SpatialDropout(_Dropout):
 @keras.saving.register_keras_serializable(package="multidrop")
 class SpatialDropout1D(_SpatialDropout):
     __doc__, spatial = _SpatialDropout.__doc__, 1
+    data_format = "channels_last"  # Keras' has none, and so one that is converted
 
     def __init__(
         self,
@@ -296,8 +298,10 @@ class SpatialDropout1D(_SpatialDropout):
         dtype: Any = None,
         **kwargs: Any,
     ) -> None:
-        kwargs.pop("data_format", None)  # Keras' has none: the channels come last
-        super().__init__(rate, "channels_last", seed, name, dtype, **kwargs)
+        super().__init__(rate, self.data_format, seed, name, dtype, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        return {name: value for name, value in super().get_config().items() if name != "data_format"}
 
 
 @keras.saving.register_keras_serializable(package="multidrop")

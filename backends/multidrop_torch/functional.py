@@ -74,8 +74,8 @@ def _dropout(
     X = tensor(X)
     check_floating(X)
     p, count = checks.probability("dropout", dropout), X.numel()
-    if axes != ():
-        axes = checks.axes(axes, X.ndim)
+    axes = checks.axes(axes, X.ndim)
+    if axes:
         count = math.prod(masks.drawn_shape(X.shape, axes))
     start = checks.span(start, count)
     if key is None:
@@ -185,12 +185,13 @@ def _alpha_dropout(
     """a·x + a·α·p where kept and a·α·(p − 1) where dropped: a dropout of x + α, scaled and moved."""
     check_floating(X)
     p = checks.probability("p", p)
-    if not training or p == 0.0:
+    if not training:
         return X
-    if p == 1.0:
-        return X.mul_(0.0) if inplace else X * 0.0
+    drop = drop or _drop_by(p)
+    if p == 0.0:
+        return drop(X, axes, inplace)  # which takes a call, and is X
     scale, shift = masks.alpha_affine(p)
-    Y = (drop or _drop_by(p))(X + masks.ALPHA, axes, False) * scale + shift
+    Y = drop(X + masks.ALPHA, axes, False) * scale + shift
     return X.copy_(Y) if inplace else Y
 
 

@@ -49,8 +49,9 @@ class _DropoutNd(nn.modules.dropout._DropoutNd):
 
     def _drop(self, X: Tensor, axes: tuple[int, ...] = (), inplace: bool = False) -> Tensor:
         """X through the next mask."""
+        p = checks.probability("p", self.p)
         self._note(X)
-        return masked_next(X, self.p, self.stream, self.keyed, 0, axes, inplace=inplace)
+        return masked_next(X, p, self.stream, self.keyed, 0, axes, inplace=inplace)
 
     def _note(self, X: Tensor) -> None:
         """Keeps an input's shape, for `multidrop.last_mask`; past `nn.Module`, whose attributes take a microsecond."""
@@ -85,7 +86,9 @@ class _DropoutNd(nn.modules.dropout._DropoutNd):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
-        return super().extra_repr() + (f", seed={key_at(self.stream).seed}" if self.keyed else "")
+        return super().extra_repr() + (
+            f", seed={key_at(self.stream).seed}" if self.keyed and not self.stream.is_meta else ""
+        )
 
 
 class Dropout(_DropoutNd, nn.Dropout):
@@ -101,8 +104,9 @@ class Dropout(_DropoutNd, nn.Dropout):
         check_floating(X)
         if not self.training:
             return torch.relu(X)
+        p = checks.probability("p", self.p)
         self._note(X)
-        return masked_next(X, self.p, self.stream, self.keyed, relu=True)
+        return masked_next(X, p, self.stream, self.keyed, relu=True)
 
 
 class _FeatureDropout(_DropoutNd):

@@ -53,6 +53,8 @@ def drop_(X: Tensor, mask: Mask) -> Tensor:
     if X.device.type != "cpu" or not X.is_contiguous() or X.is_neg() or mask.axes:
         return X.copy_(drop(X, mask))
     kernel.drop(X.data_ptr(), X.data_ptr(), X.numel(), NAMES[X.dtype], mask.p, mask.key, mask.start)
+    if not X.is_inference():
+        torch.autograd.graph.increment_version(X)  # which autograd looks at, and the kernel does not move
     return X
 
 
