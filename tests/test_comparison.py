@@ -114,6 +114,9 @@ class TestFaults:
     def test_other_weights(self) -> None:
         first = self.first({}, {}, same_weights=False)
         assert (first.what, first.layers[0]) == ("output", "0")
+        on = md.compare(torch_net(), keras_net(), image_batches(), same_weights=False, rtol=float("inf"))
+        assert on.equal
+        assert on.steps == len(image_batches())
 
     def test_other_masks(self) -> None:
         first = self.first({}, {}, seed=None)
@@ -308,6 +311,11 @@ def test_pairs(need: Any) -> None:
     assert md.compare(Branches("ab"), Branches("ba"), batches, pairs={"a": "a", "b": "b"}).equal
     with pytest.raises(ValueError, match="pairs: expected paths of layers with weights or of dropouts in both models"):
         md.compare(Branches("ab"), Branches("ba"), batches, pairs={"a": "c"})
+    with pytest.raises(ValueError, match="pairs: expected another layer of the second model for each of the first"):
+        md.compare(Branches("ab"), Branches("ba"), batches, pairs={"a": "a", "b": "a"})
+    models = [nn.Sequential(nn.Linear(4, 4), nn.Dropout()) for _ in range(2)]
+    with pytest.raises(ValueError, match=r"pairs: expected paths of layers with weights or of dropouts .* got '0': '1'"):
+        md.compare(*models, batches, pairs={"0": "1"})
 
 
 class TestErrors:
@@ -339,6 +347,7 @@ class TestErrors:
             ({"data_format": "NCHW"}, "data_format: expected one of 'channels_first', 'channels_last'"),
             ({"seed": -1}, "seed: expected an integer in"),
             ({"rtol": -1}, "rtol: expected a finite number of at least 0"),
+            ({"rtol": float("nan")}, "rtol: expected a finite number of at least 0"),
         ):
             with pytest.raises(ValueError, match=message):
                 md.compare(*nets, batches, **settings)
@@ -346,5 +355,9 @@ class TestErrors:
             md.compare(*nets, [])
         with pytest.raises(ValueError, match="expected a label for each of"):
             md.compare(*nets, [(np.ones((2, 4)), np.arange(3))])
+        with pytest.raises(ValueError, match=r"labels, or a floating y of the output's shape \(2, 4\)"):
+            md.compare(*nets, [(np.ones((2, 4)), np.zeros(2))])
+        with pytest.raises(ValueError, match="model_b: expected another model; got model_a"):
+            md.compare(nets[0], nets[0], batches)
         with pytest.raises(TypeError, match="model: expected a model of a framework's"):
             md.compare(nets[0], np.ones(3), batches)

@@ -71,7 +71,8 @@ def compare(
         same_weights: whether the second model gets the weights of the first.
         pairs: layers of the first model with that of the second, by path, where the order does not tell.
         data_format: of the batches' images, "channels_first" (n, c, h, w) or "channels_last" (n, h, w, c).
-        rtol: the tolerance; by default one for the rounding of few steps in the coarser type of both.
+        rtol: the tolerance; by default one for the rounding of few steps in the coarser type of both. With infinity
+            the run goes on whatever it finds, but for other masks.
 
     Returns:
         All differences, and the first beyond the tolerance, with which the run ends.
@@ -81,8 +82,10 @@ def compare(
         TypeError: for what is no model of a known framework.
     """
     checks.at_least_zero("lr", lr)
-    if rtol is not None:
+    if rtol not in (None, math.inf):
         checks.at_least_zero("rtol", rtol)
+    if model_a is model_b:
+        raise ValueError("model_b: expected another model; got model_a")
     checks.choice("data_format", data_format, ("channels_first", "channels_last"))
     taken = islice(batches, None if steps is None else checks.positive("steps", steps))
     found: list[Difference] = []
@@ -204,6 +207,11 @@ def default_loss(output: Array, y: Array) -> tuple[float, Array]:
     """The mean softmax cross-entropy of logits (…, classes) for integer y of shape (…,), or the mean squared error for
     floating y; and its gradient with respect to the output."""
     if y.dtype.kind == "f":
+        if y.size != output.size:
+            raise ValueError(
+                f"batches: expected integer labels, or a floating y of the output's shape {output.shape}; got y of "
+                f"type {y.dtype} and shape {y.shape}"
+            )
         error = output - y.reshape(output.shape).astype(output.dtype)
         return float(np.mean(error**2)), error * output.dtype.type(2 / error.size)
     logits, labels = output.reshape(-1, output.shape[-1]), y.reshape(-1)

@@ -28,11 +28,13 @@ def pair(a: Side, b: Side, pairs: Mapping[str, str]) -> list[Pair]:
     Raises:
         ValueError: where they have other layers, other weights or other shapes.
     """
-    unknown = [f"{x!r}: {y!r}" for x, y in pairs.items() if not _has(a, x) or not _has(b, y)]
+    unknown = [f"{x!r}: {y!r}" for x, y in pairs.items() if not _alike(a, x, b, y)]
     if unknown:
         raise ValueError(
             f"pairs: expected paths of layers with weights or of dropouts in both models; got {unknown[0]}"
         )
+    if len(set(pairs.values())) < len(pairs):
+        raise ValueError(f"pairs: expected another layer of the second model for each of the first; got {pairs}")
     found = []
     for path_a, path_b in _matched("layers with weights", (a, a.parts), (b, b.parts), pairs):
         part_a, part_b = a.parts[path_a], b.parts[path_b]
@@ -47,8 +49,8 @@ def pair(a: Side, b: Side, pairs: Mapping[str, str]) -> list[Pair]:
     return found
 
 
-def _has(side: Side, path: str) -> bool:
-    return path in side.parts or path in side.dropouts
+def _alike(a: Side, x: str, b: Side, y: str) -> bool:
+    return (x in a.parts and y in b.parts) or (x in a.dropouts and y in b.dropouts)
 
 
 def _matched(
