@@ -314,7 +314,9 @@ def test_pairs(need: Any) -> None:
     with pytest.raises(ValueError, match="pairs: expected another layer of the second model for each of the first"):
         md.compare(Branches("ab"), Branches("ba"), batches, pairs={"a": "a", "b": "a"})
     models = [nn.Sequential(nn.Linear(4, 4), nn.Dropout()) for _ in range(2)]
-    with pytest.raises(ValueError, match=r"pairs: expected paths of layers with weights or of dropouts .* got '0': '1'"):
+    with pytest.raises(
+        ValueError, match=r"pairs: expected paths of layers with weights or of dropouts .* got '0': '1'"
+    ):
         md.compare(*models, batches, pairs={"0": "1"})
 
 

@@ -201,6 +201,11 @@ def test_vmap_of_a_stream_goes_by_its_randomness() -> None:
     assert np.array_equal(different.numpy(), masks.dropout(X.numpy(), 0.5, md.Key(3)))
     same = torch.func.vmap(layer(), randomness="same")(X)
     assert np.array_equal(same.numpy(), np.stack([masks.dropout(x, 0.5, md.Key(3)) for x in X.numpy()]))
+    for randomness in ("same", "different"):
+        assert torch.func.vmap(layer(), randomness=randomness)(torch.ones(0, 3)).shape == (0, 3)
+    nested = torch.func.vmap(torch.func.vmap(layer(), randomness="different"), in_dims=1, randomness="different")
+    X = torch.ones(3, 4, 5, 6).to(memory_format=torch.channels_last)
+    assert np.array_equal(nested(X).numpy(), masks.dropout(np.ones((4, 3, 5, 6), np.float32), 0.5, md.Key(3)))
 
 
 @pytest.mark.parametrize("layout", [lambda X: X, lambda X: X.T, lambda X: X[::2]], ids=["rows", "columns", "strided"])
@@ -380,3 +385,37 @@ def test_tensors_without_memory(seed: int | None) -> None:
     with FakeTensorMode(allow_non_fake_inputs=True):
         assert module(torch.ones(3, 4)).shape == (3, 4)
         assert md.dropout_layer(torch.ones(3, 4), 0.5, 1).shape == (3, 4)
+
+
+@pytest.mark.parametrize("seed", [3, None])
+def test_gradients_of_a_mask_go_by_it(seed: int | None) -> None:
+    """Also where the gradients of the examples are batched and what was dropped is not, or `vmap` has no other part in
+    it than to take several gradients at once."""
+    module, w, X = layer(seed), torch.ones(32, dtype=torch.float64), torch.ones(3, 32, dtype=torch.float64)
+
+    def loss(w: Any, X: Any) -> Any:
+        dropped = module(w)
+        return (dropped * X).sum(), dropped
+
+    for randomness in ("same", "different"):
+        run = torch.func.vmap(torch.func.grad(loss, has_aux=True), in_dims=(None, 0), randomness=randomness)
+        gradients, dropped = run(w, X)
+        assert torch.equal(gradients, dropped)
+        Y, pullback = torch.func.vjp(module, w)
+        (pulled,) = torch.func.vmap(pullback, randomness=randomness)(X)
+        assert torch.equal(pulled, Y.expand(3, 32))
+    jacobian = torch.func.jacrev(lambda w: module(w) ** 2)(w)
+    assert torch.equal(jacobian, jacobian.diag().diag())
+    assert set(jacobian.diag().tolist()) == {0.0, 8.0}
+
+
+@pytest.mark.parametrize("call", [lambda X: function(X), lambda X: md.relu_dropout(X, 0.5, KEY)])
+def test_several_gradients_at_once(call: Callable[[Any], Any]) -> None:
+    X = torch.randn(16, dtype=torch.float64, requires_grad=True)
+    Y, many = call(X), torch.randn(4, 16, dtype=torch.float64)
+    expected = torch.stack([torch.autograd.grad(Y, X, one, retain_graph=True)[0] for one in many])
+    for run in (
+        lambda: torch.autograd.grad(Y, X, many, retain_graph=True, is_grads_batched=True)[0],
+        lambda: torch.vmap(lambda one: torch.autograd.grad(Y, X, one, retain_graph=True)[0])(many),
+    ):
+        assert torch.equal(run(), expected)

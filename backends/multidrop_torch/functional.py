@@ -228,7 +228,7 @@ def masked(X: Tensor, mask: Mask, *, relu: bool = False) -> Tensor:
         return torch.relu(X) if relu else X
     if _in_trace():
         return _in_program(X, mask._replace(key=ops.position_of(mask.key)), relu)
-    return _differentiable(X, mask, False, relu=relu)
+    return _differentiable(X, mask, relu=relu)
 
 
 def masked_next(
@@ -265,16 +265,16 @@ def _in_program(X: Tensor, mask: Mask, relu: bool) -> Tensor:
     return X if mask.p == 0.0 else ops.dropout(X, mask.key, mask.p, mask.start, mask.axes)
 
 
-def _differentiable(X: Tensor, mask: Mask, random: bool, inplace: bool = False, relu: bool = False) -> Tensor:
+def _differentiable(X: Tensor, mask: Mask, random: bool = False, inplace: bool = False, relu: bool = False) -> Tensor:
     """X through a mask, by what costs least where it is called: torch's own functions for transforms take five times as
     long as those for a plain backward pass, and these as long as a small dropout itself."""
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        Y = _Transformed.apply(torch.relu(X) if relu else X, mask, random)
+        Y = _Transformed.apply(torch.relu(X) if relu else X, _Offsets.apply(X.detach(), mask, random), mask)
         return X.copy_(Y) if inplace else Y
     if X.requires_grad and torch.is_grad_enabled():
         if relu:
             return _Rectified.apply(X, mask)
-        return (_MaskedInPlace if inplace else _Masked).apply(X, mask, random)
+        return (_MaskedInPlace if inplace else _Masked).apply(X, mask)
     return ops.drop_(X, mask) if inplace else ops.drop(X, mask, relu)
 
 
@@ -283,22 +283,22 @@ class _Masked(torch.autograd.Function):
     and nothing else, and can be differentiated again."""
 
     @staticmethod
-    def forward(ctx: Any, X: Tensor, mask: Mask, random: bool) -> Tensor:
-        ctx.mask, ctx.random = mask, random
+    def forward(ctx: Any, X: Tensor, mask: Mask) -> Tensor:
+        ctx.mask = mask
         return ops.drop(X, mask)
 
     @staticmethod
-    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor, None, None]:
-        return _differentiable(dY, ctx.mask, ctx.random), None, None
+    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor, None]:
+        return (ops.drop_by_operators if ops.is_batched(dY) else _differentiable)(dY, ctx.mask), None
 
 
 class _MaskedInPlace(_Masked):
     """The same, over its input."""
 
     @staticmethod
-    def forward(ctx: Any, X: Tensor, mask: Mask, random: bool) -> Tensor:
+    def forward(ctx: Any, X: Tensor, mask: Mask) -> Tensor:
         ctx.mark_dirty(X)
-        ctx.mask, ctx.random = mask, random
+        ctx.mask = mask
         return ops.drop_(X, mask)
 
 
@@ -340,35 +340,85 @@ class _Gated(torch.autograd.Function):
         return _gated(ddX, Y, ctx.p), None, None
 
 
-class _Transformed(_Masked):
-    """The same for `torch.func`, `torch.vmap` and forward-mode differentiation."""
+class _Offsets(torch.autograd.Function):
+    """Where in a mask X begins: at 0, or in `vmap` with randomness="different", where the examples that come before it
+    end. It is a tensor, so that a backward pass, where other tensors are batched than were in the forward, goes by what
+    held there."""
 
     @staticmethod
-    def forward(X: Tensor, mask: Mask, random: bool) -> Tensor:  # type: ignore[override]  # torch has two forms, of which transforms take the one without ctx
-        return ops.drop(X, mask)
+    def forward(X: Tensor, mask: Mask, random: bool) -> Tensor:
+        return torch.zeros((), dtype=torch.int64)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, ctx.mask, ctx.random = inputs
+        ctx.mark_non_differentiable(output)
 
     @staticmethod
-    def jvp(ctx: Any, dX: Tensor, *_: None) -> Tensor:
-        return _differentiable(dX, ctx.mask, ctx.random)
+    def backward(ctx: Any, *_: Tensor) -> tuple[None, None, None]:
+        return None, None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int, ...], X: Tensor, mask: Mask, random: bool) -> tuple[Tensor, int]:
+    def jvp(ctx: Any, *_: Any) -> None:
+        return None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int, ...], X: Tensor, mask: Mask, random: bool) -> tuple[Tensor, int | None]:
         """A key that is given names one mask, which each example of the batch gets. One that is taken from a stream is
-        random to `vmap`, whose `randomness` decides."""
+        random to `vmap`, whose `randomness` decides: one mask for each, or one over the whole batch."""
         if random and info.randomness == "error":
             raise RuntimeError(
                 "vmap: expected randomness='different' or 'same' for a dropout that takes the next mask; got 'error', "
                 "the default: pass vmap one of them, or dropout_layer a key"
             )
         X = X.movedim(in_dims[0], 0)
-        if random and info.randomness == "different":
-            batched = mask._replace(axes=tuple(axis + 1 for axis in mask.axes))
-            return _Transformed.apply(X, batched, random), 0  # one mask over the whole batch
-        return torch.stack([_Transformed.apply(x, mask, random) for x in X]), 0
+        if not random or info.randomness == "same":
+            example = X[:0].sum(0)  # whose values do not matter; a batch may be empty
+            return _Offsets.apply(example, mask, random), None
+        batched = mask._replace(axes=tuple(axis + 1 for axis in mask.axes))
+        count = math.prod(masks.drawn_shape(tuple(X.shape[1:]), mask.axes))
+        return _Offsets.apply(X, batched, random) + count * torch.arange(len(X)), 0
+
+
+class _Transformed(torch.autograd.Function):
+    """`_Masked` for `torch.func`, `torch.vmap` and forward-mode differentiation. `offsets` has the dimensions of X that
+    are batched, which come first; the mask is that of an example."""
+
+    @staticmethod
+    def forward(X: Tensor, offsets: Tensor, mask: Mask) -> Tensor:
+        if offsets.ndim == 0:
+            return ops.drop(X, mask._replace(start=mask.start + int(offsets)))
+        if X.numel() == 0:
+            return torch.empty_like(X)
+        examples = X.flatten(0, offsets.ndim - 1)
+        starts = [mask.start + offset for offset in offsets.flatten().tolist()]
+        count = math.prod(masks.drawn_shape(tuple(examples.shape[1:]), mask.axes))
+        if starts == [starts[0] + count * number for number in range(len(starts))]:
+            axes = tuple(axis + 1 for axis in mask.axes)
+            return ops.drop(examples, mask._replace(start=starts[0], axes=axes)).reshape(X.shape)
+        dropped = [ops.drop(x, mask._replace(start=start)) for x, start in zip(examples, starts, strict=True)]
+        return torch.stack(dropped).reshape(X.shape)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, offsets, ctx.mask = inputs
+        ctx.save_for_backward(offsets)
+        ctx.save_for_forward(offsets)
+
+    @staticmethod
+    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor, None, None]:
+        return _Transformed.apply(dY, *ctx.saved_tensors, ctx.mask), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, dX: Tensor, *_: None) -> Tensor:
+        return _Transformed.apply(dX, *ctx.saved_tensors, ctx.mask)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], X: Tensor, offsets: Tensor, mask: Mask) -> tuple[Tensor, int]:
+        X, offsets = (
+            x.expand(info.batch_size, *x.shape) if axis is None else x.movedim(axis, 0)
+            for x, axis in zip((X, offsets), in_dims, strict=False)
+        )
+        return _Transformed.apply(X, offsets, mask), 0
 
 
 class _Calls:

@@ -33,7 +33,7 @@ def drop(X: Tensor, mask: Mask, relu: bool = False) -> Tensor:
     dense."""
     if X.device.type == "cpu":
         return _drop_on_host(X, mask, relu)
-    return _drop_on_device(torch.relu(X) if relu else X, mask)
+    return drop_by_operators(torch.relu(X) if relu else X, mask)
 
 
 def _drop_on_host(X: Tensor, mask: Mask, relu: bool) -> Tensor:
@@ -60,7 +60,7 @@ def drop_(X: Tensor, mask: Mask) -> Tensor:
 
 def relu_gradient(dY: Tensor, Y: Tensor, p: float) -> Tensor:
     """The gradient of a `drop` with ReLU whose output is Y, from dY, the one with respect to Y."""
-    if dY.device.type != "cpu":
+    if dY.device.type != "cpu" or is_batched(dY):
         return torch.where(Y == 0, torch.zeros((), dtype=dY.dtype, device=dY.device), _scaled(dY, p))
     dY, Y = dY.resolve_neg().contiguous(), Y.contiguous()
     dX = _empty_like(dY)
@@ -68,11 +68,18 @@ def relu_gradient(dY: Tensor, Y: Tensor, p: float) -> Tensor:
     return dX
 
 
-def _drop_on_device(X: Tensor, mask: Mask) -> Tensor:
+def drop_by_operators(X: Tensor, mask: Mask) -> Tensor:
     """By the host's mask, brought to the tensor's device."""
     drawn = masks.drawn_shape(tuple(X.shape), mask.axes)
     keep = torch.from_numpy(kernel.keep_mask(drawn, mask.p, mask.key, mask.start)).to(X.device)
     return torch.where(keep, _scaled(X, mask.p), torch.zeros((), dtype=X.dtype, device=X.device))
+
+
+def is_batched(dY: Tensor) -> bool:
+    """Whether a gradient stands for several, without memory of its own: torch takes them at once where `vmap` is around
+    the backward pass alone, and for `is_grads_batched`."""
+    functorch = torch._C._functorch
+    return functorch.is_functorch_wrapped_tensor(dY) or functorch.is_legacy_batchedtensor(dY)
 
 
 def _scaled(X: Tensor, p: float) -> Tensor:
