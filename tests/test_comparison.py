@@ -320,6 +320,16 @@ def test_pairs(need: Any) -> None:
         md.compare(*models, batches, pairs={"0": "1"})
 
 
+@pytest.mark.parametrize("name", ["torch", "tensorflow", "mxnet"])
+def test_models_without_trained_weights(need: Any, name: str) -> None:
+    """Have an output and a loss, and no gradients."""
+    backend = need(name)
+    batches = [(np.ones((4, 3), np.float32), np.arange(4) % 3)]
+    result = md.compare(backend.Dropout(0.5), backend.Dropout(0.5), batches)
+    assert result.equal
+    assert [difference.what for difference in result.differences[-2:]] == ["output", "loss"]
+
+
 class TestErrors:
     @pytest.fixture(autouse=True)
     def torch(self, need: Any) -> None:

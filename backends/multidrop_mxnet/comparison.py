@@ -100,6 +100,8 @@ class Probe:
     def backward(self, dY: npt.NDArray[Any]) -> dict[tuple[str, str], npt.NDArray[Any]]:
         """The gradients of the weights, by path and name, for that of the last output."""
         trained = {name: array for name, array in self._arrays().items() if array.grad is not None}
+        if not trained:  # of which MXNet makes an error
+            return {}
         before = {name: array.grad.copy() for name, array in trained.items()}
         for array in trained.values():
             array.grad[:] = 0

@@ -95,6 +95,8 @@ class Probe:
     def backward(self, dY: npt.NDArray[Any]) -> dict[tuple[str, str], npt.NDArray[Any]]:
         """The gradients of the weights, by path and name, for that of the last output."""
         weights = {name: tensor for name, tensor in self._tensors.items() if tensor.requires_grad}
+        if not weights:  # of which torch makes an error
+            return {}
         gradients = torch.autograd.grad(
             self._Y, list(weights.values()), torch.from_numpy(dY).to(self._Y), allow_unused=True
         )
