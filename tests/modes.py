@@ -139,20 +139,24 @@ def _tensorflow() -> list[Mode]:
     def traced(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         return lambda function: tf.function(function, autograph=False, **options)
 
-    def by_operators(function: Callable[..., Any]) -> Callable[..., Any]:
-        """Traced as on a machine where the kernel is no operator of TensorFlow's."""
+    def by_operators(**options: Any) -> Callable[..., Callable[..., Any]]:
+        """Traced as on a machine where the kernel is no operator of TensorFlow's, nor a call of XLA's."""
 
-        def run(*tensors: Any) -> Any:
-            with patch.object(backend.functional.native, "available", lambda: False):
-                return traced()(function)(*tensors)
+        def trace(function: Callable[..., Any]) -> Callable[..., Any]:
+            def run(*tensors: Any) -> Any:
+                with patch.object(backend.functional.native, "available", lambda: False):
+                    return traced(**options)(function)(*tensors)
 
-        return run
+            return run
+
+        return trace
 
     return [
         modes("tensorflow-eager", lambda function: function),
         modes("tensorflow-function", traced()),
-        modes("tensorflow-operators", by_operators),
+        modes("tensorflow-operators", by_operators()),
         modes("tensorflow-xla", traced(jit_compile=True)),
+        modes("tensorflow-xla-operators", by_operators(jit_compile=True)),
     ]
 
 
@@ -203,7 +207,10 @@ def _mxnet() -> list[Mode]:
 MODES = {
     "numpy": ("numpy",),
     "torch": ("torch-eager",),
-    "tensorflow": ("tensorflow-eager", "tensorflow-function", "tensorflow-operators", "tensorflow-xla"),
+    "tensorflow": (
+        *("tensorflow-eager", "tensorflow-function", "tensorflow-operators"),
+        *("tensorflow-xla", "tensorflow-xla-operators"),
+    ),
     "mxnet": ("mxnet-np", "mxnet-nd"),
 }
 _MAKERS = {"numpy": _numpy, "torch": _torch, "tensorflow": _tensorflow, "mxnet": _mxnet}

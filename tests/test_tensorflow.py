@@ -4,7 +4,6 @@ what programs do that hold the operator."""
 from __future__ import annotations
 
 import gc
-import resource
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -48,13 +47,74 @@ def test_a_stream_goes_on_where_a_word_of_its_position_is_full(first: int, jit_c
     assert md.last_mask(layer, shape=(64,)).key == key
 
 
-def test_the_kernel_is_an_operator_of_graphs_but_not_of_xla() -> None:
+def test_what_programs_hold() -> None:
+    """The kernel as an operator, or for XLA as its custom call, where the shape is known; else what XLA compiles."""
     import tensorflow as tf
 
-    X = tf.ones((4, 5))
-    dropout = lambda X: md.dropout_layer(X, 0.5, 1)  # noqa: E731
-    assert "MultidropDropout" in operators(traced(dropout), X)
-    assert "MultidropDropout" not in operators(traced(dropout, jit_compile=True), X)
+    dropout = lambda X: md.dropout_layer(X, 0.5, 1)  # noqa: E731  # as the program that is traced
+    known, unknown = tf.TensorSpec((4, 5)), tf.TensorSpec((None, 5))
+    for spec in (known, unknown):
+        held = operators(traced(dropout), spec)
+        assert "MultidropDropout" in held
+        assert "XlaCustomCallV2" not in held
+    assert "XlaCustomCallV2" in operators(traced(dropout, jit_compile=True), known)
+    held = operators(traced(dropout, jit_compile=True), unknown)
+    assert not held & {"XlaCustomCallV2", "MultidropDropout"}
+
+
+def test_a_shape_that_xla_learns_when_it_compiles() -> None:
+    import tensorflow as tf
+
+    dropout = traced(lambda X: md.dropout_layer(X, 0.5, 1), jit_compile=True, input_signature=[tf.TensorSpec((None,))])
+    for size in (5, 64, 1000):
+        assert np.array_equal(dropout(tf.ones(size)).numpy(), 2.0 * md.keep_mask(size, 0.5, 1))
+
+
+def test_a_gradient_under_xla() -> None:
+    import tensorflow as tf
+    from multidrop_tensorflow import Dropout
+
+    layer = Dropout(0.5, seed=3)
+
+    @tf.function(jit_compile=True)
+    def gradient(X: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(X)
+            Y = layer(X, training=True)
+        return Y, tape.gradient(Y, X)
+
+    for call in range(3):
+        Y, dX = gradient(tf.ones(100))
+        assert np.array_equal(Y.numpy(), dX.numpy())
+        assert np.array_equal(Y.numpy(), 2.0 * md.keep_mask(100, 0.5, md.Key(3, call)))
+
+
+def test_a_function_that_was_traced_for_xla_runs_without() -> None:
+    import tensorflow as tf
+
+    inner = tf.function(lambda X: md.dropout_layer(X, 0.5, 1))
+    outer = tf.function(lambda X: inner(X), jit_compile=True)
+    for size in (7, 2**20):
+        expected = 2.0 * md.keep_mask(size, 0.5, 1)
+        for function in (outer, inner):
+            assert np.array_equal(function(tf.ones(size)).numpy(), expected)
+
+
+def test_a_call_of_someone_elses_is_still_an_error_without_xla() -> None:
+    import tensorflow as tf
+    from multidrop_tensorflow import xla
+
+    name = xla._NAME
+    xla._NAME = "another_"
+    try:
+        function = tf.function(lambda X: md.dropout_layer(X, 0.5, 1))
+        tf.function(lambda X: function(X), jit_compile=True).get_concrete_function(tf.TensorSpec((3,)))
+    finally:
+        xla._NAME = name
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"a call of multidrop_dropout_\*, or .* got 'another_float32'"
+    ):
+        function(tf.ones(3))
 
 
 def test_the_operator_tells_its_shape() -> None:
@@ -167,6 +227,8 @@ def test_an_eager_gradient_keeps_no_tensor() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell what a process occupies")
 def test_the_operator_lets_go_of_its_tensors() -> None:
+    import resource  # which not every system has
+
     import tensorflow as tf
 
     def occupied() -> int:

@@ -20,7 +20,7 @@ from multidrop import checks, masks
 from multidrop.keys import Key, Stream, as_key, on_manual_seed
 from multidrop.masks import Mask
 
-from . import native, ops
+from . import native, ops, xla
 
 try:
     # What `tf.custom_gradient` is made of, and takes 70 µs more for, and a tensor that it keeps.
@@ -136,8 +136,11 @@ def masked(X: tf.Tensor, mask: Mask) -> tf.Tensor:
     if mask.p == 0.0:
         return X
     drop: Callable[..., tf.Tensor] = ops.drop
-    if not (tf.executing_eagerly() or mask.axes or ops.under_xla()) and native.available():
-        drop = native.dropout
+    if not (tf.executing_eagerly() or mask.axes):
+        if ops.under_xla():
+            drop = xla.dropout if xla.available(X) else drop
+        elif native.available():
+            drop = native.dropout
         if isinstance(mask.key, Key):
             mask = mask._replace(key=ops.position_of(mask.key))
     return _with_gradient(X, lambda X: drop(X, mask), lambda dY: masked(dY, mask))

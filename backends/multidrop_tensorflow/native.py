@@ -8,11 +8,8 @@ the operator runs where this module has been imported.
 
 from __future__ import annotations
 
-import ctypes
-import os
-from collections.abc import Callable
 from contextlib import suppress
-from ctypes import CFUNCTYPE, POINTER, byref, c_char_p, c_int, c_int64, c_void_p, cast
+from ctypes import byref, c_int, c_int64, c_void_p, cast
 from functools import cache
 from typing import Any
 
@@ -22,7 +19,7 @@ import tensorflow as tf
 from multidrop import kernel, masks
 from multidrop.masks import Mask
 
-from .ops import key_of
+from .c_interface import COMPUTE, CREATE, DELETE, INFER, Interface
 
 OP = "MultidropDropout"
 
@@ -63,161 +60,10 @@ def _gradient(node: tf.Operation, dY: tf.Tensor) -> list[tf.Tensor | None]:
     return [dropout(dY, Mask(float(p), node.inputs[1], int(start))), None]
 
 
-# Below: TensorFlow's C interface (tensorflow/c/ops.h, kernels.h). Handles are pointers to what it does not tell.
-
-_CREATE = CFUNCTYPE(c_void_p, c_void_p)
-_COMPUTE = CFUNCTYPE(None, c_void_p, c_void_p)
-_DELETE = CFUNCTYPE(None, c_void_p)
-_INFER = CFUNCTYPE(None, c_void_p, c_void_p)
-_INVALID_ARGUMENT = 3
-
-
-class _Library:
-    """The functions that are used, each with its types."""
-
-    def __init__(self) -> None:
-        name = next(flag[3:] for flag in tf.sysconfig.get_link_flags() if flag.startswith("-l:"))
-        library = self._library = ctypes.CDLL(os.path.join(tf.sysconfig.get_lib(), name))
-
-        def function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
-            found = getattr(library, "TF_" + name)
-            found.restype, found.argtypes = result, arguments
-            return found
-
-        pointer, out = c_void_p, POINTER(c_void_p)
-        self.new_status = function("NewStatus", pointer)
-        self.code = function("GetCode", c_int, pointer)
-        self.message = function("Message", c_char_p, pointer)
-        self.set_status = function("SetStatus", None, pointer, c_int, c_char_p)
-        self.delete_status = function("DeleteStatus", None, pointer)
-        self.new_op = function("NewOpDefinitionBuilder", pointer, c_char_p)
-        self.add_attr = function("OpDefinitionBuilderAddAttr", None, pointer, c_char_p)
-        self.add_input = function("OpDefinitionBuilderAddInput", None, pointer, c_char_p)
-        self.add_output = function("OpDefinitionBuilderAddOutput", None, pointer, c_char_p)
-        self.set_shape_function = function("OpDefinitionBuilderSetShapeInferenceFunction", None, pointer, _INFER)
-        self.register_op = function("RegisterOpDefinition", None, pointer, pointer)
-        self.new_shape = function("NewShapeHandle", pointer)
-        self.delete_shape = function("DeleteShapeHandle", None, pointer)
-        self.input_shape = function("ShapeInferenceContextGetInput", None, pointer, c_int, pointer, pointer)
-        self.set_output_shape = function("ShapeInferenceContextSetOutput", None, pointer, c_int, pointer, pointer)
-        self.new_kernel = function("NewKernelBuilder", pointer, c_char_p, c_char_p, _CREATE, _COMPUTE, _DELETE)
-        self.register_kernel = function("RegisterKernelBuilder", None, c_char_p, pointer, pointer)
-        self.attr_int = function(
-            "OpKernelConstruction_GetAttrInt64", None, pointer, c_char_p, POINTER(c_int64), pointer
-        )
-        self.attr_type = function("OpKernelConstruction_GetAttrType", None, pointer, c_char_p, POINTER(c_int), pointer)
-        self.input = function("GetInput", None, pointer, c_int, out, pointer)
-        self.output = function(
-            "ForwardInputOrAllocateOutput",
-            *(pointer, pointer, POINTER(c_int), c_int, c_int, POINTER(c_int64), c_int, POINTER(c_int), pointer),
-        )
-        self.data = function("TensorData", pointer, pointer)
-        self.count = function("TensorElementCount", c_int64, pointer)
-        self.num_dims = function("NumDims", c_int, pointer)
-        self.dim = function("Dim", c_int64, pointer, c_int)
-        self.delete_tensor = function("DeleteTensor", None, pointer)
-        self.priority = function("KernelBuilder_Priority", None, pointer, c_int)
-        self.fail = function("OpKernelContext_Failure", None, pointer, pointer)
-
-    def address(self, name: str) -> int:
-        """Where a function is."""
-        return cast(getattr(self._library, "TF_" + name), c_void_p).value or 0
-
-    def check(self, status: int) -> None:
-        """ValueError with what a call said, where it failed."""
-        if self.code(status):
-            raise ValueError(self.message(status).decode())
-
-
-_registered: list[Any] = []  # what C holds on to, and Python must not let go of
-
-
-def _register() -> None:
-    """The operator, and its kernel in Python."""
-    tfc = _Library()
-    settings: dict[int, _Settings] = {}  # of each kernel, by its name for TensorFlow
-
-    @_INFER
-    def infer_shape(context: int, status: int) -> None:
-        shape = tfc.new_shape()
-        tfc.input_shape(context, 0, shape, status)
-        tfc.set_output_shape(context, 0, shape, status)
-        tfc.delete_shape(shape)
-
-    @_CREATE
-    def create(construction: int) -> int:
-        status = tfc.new_status()
-        p, start, kind = c_int64(), c_int64(), c_int()
-        tfc.attr_int(construction, b"p", byref(p), status)
-        tfc.attr_int(construction, b"start", byref(start), status)
-        tfc.attr_type(construction, b"T", byref(kind), status)
-        tfc.delete_status(status)
-        dtype, probability = tf.as_dtype(kind.value).name, float(np.int64(p.value).view(np.float64))
-        made = _Settings(dtype, probability, start.value % 2**64, tfc, compute)
-        settings[made.address] = made
-        return made.address
-
-    @_COMPUTE
-    def compute(number: int, context: int) -> None:
-        status, tensors = tfc.new_status(), []
-        try:
-            for index in range(2):
-                tensor = c_void_p()
-                tfc.input(context, index, byref(tensor), status)
-                tfc.check(status)
-                tensors.append(tensor)
-            X, position = tensors
-            if tfc.count(position) != 3:
-                raise ValueError(f"position: expected int64 of shape (3,); got {tfc.count(position)} elements")
-            rank = tfc.num_dims(X)
-            shape = (c_int64 * max(rank, 1))(*(tfc.dim(X, axis) for axis in range(rank)))
-            # Over X, where nothing else reads it.
-            tensors.append(tfc.output(context, (c_int * 1)(0), 1, 0, shape, rank, byref(c_int()), status))
-            tfc.check(status)
-            if size := tfc.count(X):
-                of = settings[number]
-                key = key_of(np.ctypeslib.as_array((c_int64 * 3).from_address(tfc.data(position))))
-                kernel.drop(tfc.data(X), tfc.data(tensors[2]), size, of.dtype, of.p, key, of.start)
-        except Exception as error:  # C cannot hear it; TensorFlow raises it where the program was run
-            tfc.set_status(status, _INVALID_ARGUMENT, f"{type(error).__name__}: {error}".encode())
-            tfc.fail(context, status)
-        finally:
-            for tensor in tensors:
-                tfc.delete_tensor(tensor)
-            tfc.delete_status(status)
-
-    @_DELETE
-    def delete(number: int) -> None:
-        settings.pop(number, None)
-
-    def register_kernel(compute: Any, priority: int) -> None:
-        status = tfc.new_status()
-        builder = tfc.new_kernel(OP.encode(), b"CPU", create, compute, delete)
-        tfc.priority(builder, priority)
-        tfc.register_kernel(OP.encode(), builder, status)
-        tfc.check(status)
-        tfc.delete_status(status)
-
-    status = tfc.new_status()
-    op = tfc.new_op(OP.encode())
-    tfc.add_attr(op, b"T: {half, bfloat16, float, double}")
-    tfc.add_attr(op, b"p: int")  # the bits of a float64, which attributes are not
-    tfc.add_attr(op, b"start: int")
-    tfc.add_input(op, b"x: T")
-    tfc.add_input(op, b"position: int64")
-    tfc.add_output(op, b"y: T")
-    tfc.set_shape_function(op, infer_shape)
-    tfc.register_op(op, status)
-    tfc.check(status)
-    tfc.delete_status(status)
-    register_kernel(compute, 0)
-    _registered.extend((infer_shape, create, compute, delete, register_kernel))
-
-
 class _Settings:
     """What a kernel computes with, and the table of it for the compiled function."""
 
-    def __init__(self, dtype: str, p: float, start: int, tfc: _Library, rest: Any) -> None:
+    def __init__(self, dtype: str, p: float, start: int, tfc: Interface, rest: Any) -> None:
         from . import compiled
 
         self.dtype, self.p, self.start = dtype, p, start
@@ -233,13 +79,66 @@ class _Settings:
         words[9:] = [tfc.address(name) for name in compiled.FUNCTIONS]
 
 
+_registered: list[Any] = []  # what C holds on to, and Python must not let go of
+
+
+def _register() -> None:
+    """The operator, and its kernel in Python."""
+    tfc = Interface()
+    settings: dict[int, _Settings] = {}  # of each kernel, by its number for TensorFlow
+
+    @INFER
+    def infer_shape(context: int, status: int) -> None:
+        shape = tfc.new_shape()
+        tfc.input_shape(context, 0, shape, status)
+        tfc.set_output_shape(context, 0, shape, status)
+        tfc.delete_shape(shape)
+
+    @CREATE
+    def create(construction: int) -> int:
+        status = tfc.new_status()
+        p, start, kind = c_int64(), c_int64(), c_int()
+        tfc.attr_int(construction, b"p", byref(p), status)
+        tfc.attr_int(construction, b"start", byref(start), status)
+        tfc.attr_type(construction, b"T", byref(kind), status)
+        tfc.delete_status(status)
+        dtype, probability = tf.as_dtype(kind.value).name, float(np.int64(p.value).view(np.float64))
+        made = _Settings(dtype, probability, start.value % 2**64, tfc, compute)
+        settings[made.address] = made
+        return made.address
+
+    def settings_of(number: int, _: Any) -> tuple[str, float, int]:
+        found = settings[number]
+        return found.dtype, found.p, found.start
+
+    @DELETE
+    def delete(number: int) -> None:
+        settings.pop(number, None)
+
+    compute = tfc.dropout(2, settings_of)
+    status = tfc.new_status()
+    op = tfc.new_op(OP.encode())
+    tfc.add_attr(op, b"T: {half, bfloat16, float, double}")
+    tfc.add_attr(op, b"p: int")  # the bits of a float64, which attributes are not
+    tfc.add_attr(op, b"start: int")
+    tfc.add_input(op, b"x: T")
+    tfc.add_input(op, b"position: int64")
+    tfc.add_output(op, b"y: T")
+    tfc.set_shape_function(op, infer_shape)
+    tfc.register_op(op, status)
+    tfc.check(status)
+    tfc.delete_status(status)
+    tfc.register(OP, create, compute, delete)
+    _registered.extend((infer_shape, compute, tfc, create, delete))
+
+
 @cache
 def _compiled_kernel() -> None:
     """Has TensorFlow prefer the compiled function from here on: not on import, which is to leave Numba alone."""
     from . import compiled
 
-    *_, register_kernel = _registered
-    register_kernel(_COMPUTE(compiled.compute.address), 1)
+    *_, tfc, create, delete = _registered
+    tfc.register(OP, create, COMPUTE(compiled.compute.address), delete, priority=1)
 
 
 with suppress(AttributeError, OSError, StopIteration):  # of a TensorFlow that keeps its interface elsewhere

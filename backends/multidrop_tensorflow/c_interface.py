@@ -1,0 +1,145 @@
+"""TensorFlow's C interface (tensorflow/c/ops.h, kernels.h), as much of it as operators and their kernels take.
+
+Handles are pointers to what it does not tell. What it is given to call must be kept: it does not count references.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from ctypes import CFUNCTYPE, POINTER, byref, c_char_p, c_int, c_int64, c_size_t, c_void_p, cast
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from multidrop import kernel
+
+from .ops import key_of
+
+CREATE = CFUNCTYPE(c_void_p, c_void_p)
+COMPUTE = CFUNCTYPE(None, c_void_p, c_void_p)
+DELETE = CFUNCTYPE(None, c_void_p)
+INFER = CFUNCTYPE(None, c_void_p, c_void_p)
+INVALID_ARGUMENT = 3
+
+
+class Interface:
+    """The functions that are used, each with its types.
+
+    Raises:
+        AttributeError, OSError, StopIteration: where this TensorFlow keeps them elsewhere.
+    """
+
+    def __init__(self) -> None:
+        name = next(flag[3:] for flag in tf.sysconfig.get_link_flags() if flag.startswith("-l:"))
+        library = self._library = ctypes.CDLL(os.path.join(tf.sysconfig.get_lib(), name))
+
+        def function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+            found = getattr(library, "TF_" + name)
+            found.restype, found.argtypes = result, arguments
+            return found
+
+        pointer, out = c_void_p, POINTER(c_void_p)
+        self.new_status = function("NewStatus", pointer)
+        self.code = function("GetCode", c_int, pointer)
+        self.message = function("Message", c_char_p, pointer)
+        self.set_status = function("SetStatus", None, pointer, c_int, c_char_p)
+        self.delete_status = function("DeleteStatus", None, pointer)
+        self.new_op = function("NewOpDefinitionBuilder", pointer, c_char_p)
+        self.add_attr = function("OpDefinitionBuilderAddAttr", None, pointer, c_char_p)
+        self.add_input = function("OpDefinitionBuilderAddInput", None, pointer, c_char_p)
+        self.add_output = function("OpDefinitionBuilderAddOutput", None, pointer, c_char_p)
+        self.set_shape_function = function("OpDefinitionBuilderSetShapeInferenceFunction", None, pointer, INFER)
+        self.register_op = function("RegisterOpDefinition", None, pointer, pointer)
+        self.new_shape = function("NewShapeHandle", pointer)
+        self.delete_shape = function("DeleteShapeHandle", None, pointer)
+        self.input_shape = function("ShapeInferenceContextGetInput", None, pointer, c_int, pointer, pointer)
+        self.set_output_shape = function("ShapeInferenceContextSetOutput", None, pointer, c_int, pointer, pointer)
+        self.new_kernel = function("NewKernelBuilder", pointer, c_char_p, c_char_p, CREATE, COMPUTE, DELETE)
+        self.register_kernel = function("RegisterKernelBuilder", None, c_char_p, pointer, pointer)
+        self.attr_int = function(
+            "OpKernelConstruction_GetAttrInt64", None, pointer, c_char_p, POINTER(c_int64), pointer
+        )
+        self.attr_type = function("OpKernelConstruction_GetAttrType", None, pointer, c_char_p, POINTER(c_int), pointer)
+        self.attr_string = function(
+            "OpKernelConstruction_GetAttrString", None, pointer, c_char_p, c_char_p, c_size_t, pointer
+        )
+        self.fail_to_create = function("OpKernelConstruction_Failure", None, pointer, pointer)
+        self.input = function("GetInput", None, pointer, c_int, out, pointer)
+        self.output = function(
+            "ForwardInputOrAllocateOutput",
+            *(pointer, pointer, POINTER(c_int), c_int, c_int, POINTER(c_int64), c_int, POINTER(c_int), pointer),
+        )
+        self.data = function("TensorData", pointer, pointer)
+        self.count = function("TensorElementCount", c_int64, pointer)
+        self.num_dims = function("NumDims", c_int, pointer)
+        self.dim = function("Dim", c_int64, pointer, c_int)
+        self.delete_tensor = function("DeleteTensor", None, pointer)
+        self.priority = function("KernelBuilder_Priority", None, pointer, c_int)
+        self.fail = function("OpKernelContext_Failure", None, pointer, pointer)
+
+    def address(self, name: str) -> int:
+        """Where a function is."""
+        return cast(getattr(self._library, "TF_" + name), c_void_p).value or 0
+
+    def check(self, status: int) -> None:
+        """ValueError with what a call said, where it failed."""
+        if self.code(status):
+            raise ValueError(self.message(status).decode())
+
+    def register(self, op: str, create: Any, compute: Any, delete: Any, priority: int = 0) -> None:
+        """Makes a kernel for hosts known, which goes before those of a lower priority."""
+        status = self.new_status()
+        builder = self.new_kernel(op.encode(), b"CPU", create, compute, delete)
+        self.priority(builder, priority)
+        self.register_kernel(op.encode(), builder, status)
+        self.check(status)
+        self.delete_status(status)
+
+    def dropout(self, inputs: int, settings_of: Callable[[int, list[c_void_p]], tuple[str, float, int]]) -> Any:
+        """The computation of a kernel, in Python: its first input through the mask at the position that its second one
+        holds.
+
+        Args:
+            inputs: how many it has.
+            settings_of: gives the type's name, p and the index of the first element, for the kernel's number and its
+                inputs.
+        """
+
+        @COMPUTE
+        def compute(number: int, context: int) -> None:
+            status, tensors = self.new_status(), []
+            try:
+                for index in range(inputs):
+                    tensor = c_void_p()
+                    self.input(context, index, byref(tensor), status)
+                    self.check(status)
+                    tensors.append(tensor)
+                X, position = tensors[:2]
+                if self.count(position) != 3:
+                    raise ValueError(f"position: expected int64 of shape (3,); got {self.count(position)} elements")
+                rank = self.num_dims(X)
+                shape = (c_int64 * max(rank, 1))(*(self.dim(X, axis) for axis in range(rank)))
+                # Over X, where nothing else reads it.
+                Y = self.output(context, (c_int * 1)(0), 1, 0, shape, rank, byref(c_int()), status)
+                self.check(status)
+                tensors.append(Y)
+                if size := self.count(X):
+                    dtype, p, start = settings_of(number, tensors)
+                    kernel.drop(self.data(X), self.data(Y), size, dtype, p, key_of(words(self.data(position))), start)
+            except Exception as error:  # C cannot hear it; TensorFlow raises it where the program was run
+                self.set_status(status, INVALID_ARGUMENT, f"{type(error).__name__}: {error}".encode())
+                self.fail(context, status)
+            finally:
+                for tensor in tensors:
+                    self.delete_tensor(tensor)
+                self.delete_status(status)
+
+        return compute
+
+
+def words(address: int) -> Any:
+    """The three words of 64 bits at an address, as an array."""
+    return np.ctypeslib.as_array((c_int64 * 3).from_address(address))
