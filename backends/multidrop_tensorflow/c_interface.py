@@ -8,10 +8,11 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
-from ctypes import CFUNCTYPE, POINTER, byref, c_char_p, c_int, c_int64, c_size_t, c_void_p, cast
+from ctypes import CFUNCTYPE, POINTER, byref, c_char_p, c_int, c_int64, c_void_p, cast
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from multidrop import kernel
@@ -63,10 +64,6 @@ class Interface:
             "OpKernelConstruction_GetAttrInt64", None, pointer, c_char_p, POINTER(c_int64), pointer
         )
         self.attr_type = function("OpKernelConstruction_GetAttrType", None, pointer, c_char_p, POINTER(c_int), pointer)
-        self.attr_string = function(
-            "OpKernelConstruction_GetAttrString", None, pointer, c_char_p, c_char_p, c_size_t, pointer
-        )
-        self.fail_to_create = function("OpKernelConstruction_Failure", None, pointer, pointer)
         self.input = function("GetInput", None, pointer, c_int, out, pointer)
         self.output = function(
             "ForwardInputOrAllocateOutput",
@@ -128,7 +125,9 @@ class Interface:
                 tensors.append(Y)
                 if size := self.count(X):
                     dtype, p, start = settings_of(number, tensors)
-                    kernel.drop(self.data(X), self.data(Y), size, dtype, p, key_of(words(self.data(position))), start)
+                    kernel.drop(
+                        self.data(X), self.data(Y), size, dtype, p, key_of(words(self.data(position), 3)), start
+                    )
             except Exception as error:  # C cannot hear it; TensorFlow raises it where the program was run
                 self.set_status(status, INVALID_ARGUMENT, f"{type(error).__name__}: {error}".encode())
                 self.fail(context, status)
@@ -140,6 +139,6 @@ class Interface:
         return compute
 
 
-def words(address: int) -> Any:
-    """The three words of 64 bits at an address, as an array."""
-    return np.ctypeslib.as_array((c_int64 * 3).from_address(address))
+def words(address: int, count: int) -> npt.NDArray[np.int64]:
+    """The words of 64 bits at an address, as an array."""
+    return np.ctypeslib.as_array((c_int64 * count).from_address(address))

@@ -1,133 +1,178 @@
 """The fused kernel in programs that XLA compiles for the host, as one of XLA's custom calls.
 
-XLA finds what it is to call in a registry, by name, which its C++ interface fills: it is called from Python by the
-names that its compiler gave it. A TensorFlow that keeps it elsewhere does without, and draws masks by operators.
+XLA takes functions to call by its foreign function interface (xla/ffi/api/c_api.h), and so from Python. A TensorFlow
+that keeps that elsewhere does without, and draws masks by operators. A node of the program holds the call as a module
+of StableHLO, for that goes without the sizes that XLA learns when it compiles.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
-from collections.abc import Callable
 from contextlib import suppress
-from ctypes import CFUNCTYPE, POINTER, c_char_p, c_size_t, c_void_p
-from functools import partial
+from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_size_t, c_uint32, c_void_p
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from multidrop import checks, kernel
-from multidrop.kernel import pool
+from multidrop import kernel
 from multidrop.masks import Mask
 
 from . import native
-from .c_interface import CREATE, DELETE, INVALID_ARGUMENT, Interface, words
+from .c_interface import words
 from .ops import key_of
 
-OP = "XlaCustomCallV2"
-_NAME = "multidrop_dropout_"
+OP = "XlaCallModule"
+_VERSION = 5  # of the calling convention: the oldest that TensorFlow takes
+_TARGET = "multidrop_dropout"
+_TYPES = {"float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64"}
+_TYPE_CODES = {10: "float16", 16: "bfloat16", 11: "float32", 12: "float64"}
 
 
 def available(X: tf.Tensor) -> bool:
-    """Whether a program for XLA may hold the call: it is registered, all devices are hosts, and X has the known shape
-    that XLA's custom calls want."""
-    return bool(_registered) and native.available() and X.shape.is_fully_defined()
+    """Whether a program for XLA may hold the call: it is registered, all devices are hosts, and X has dimensions."""
+    return _registered and native.available() and bool(X.shape.rank)
 
 
 def dropout(X: tf.Tensor, mask: Mask) -> tf.Tensor:
     """A call in the program that is being traced.
 
     Args:
-        X: float16, bfloat16, float32 or float64, of a known shape.
+        X: float16, bfloat16, float32 or float64, of a known number of dimensions above 0.
         mask: its mask, with a position for its key, and not shared along axes.
     """
-    pool.num_threads()  # an error of which is to show here, where there is somebody to see it
-    settings = np.array(
-        [np.float64(mask.p).view(np.int64), np.uint64(mask.start).view(np.int64), X.shape.num_elements()]
-    )
     value = tf.compat.v1.AttrValue
-    types = {"operand": [X.dtype, tf.int64, tf.int64], "result": [X.dtype]}
     node = tf.compat.v1.get_default_graph().create_op(
         OP,
-        [X, mask.key, tf.constant(settings)],
+        [X, mask.key],
         [X.dtype],
         attrs={
-            "call_target_name": value(s=(_NAME + X.dtype.name).encode()),
-            "backend_config": value(s=b""),
-            "has_side_effect": value(b=False),
-            "result_shapes": value(list=value.ListValue(shape=[X.shape.as_proto()])),
-            **{
-                f"{name}_dtypes": value(list=value.ListValue(type=[dtype.as_datatype_enum for dtype in dtypes]))
-                for name, dtypes in types.items()
-            },
+            "version": value(i=_VERSION),
+            "module": value(s=_module(X.shape.as_list(), X.dtype.name, mask).encode()),
+            "Sout": value(list=value.ListValue(shape=[X.shape.as_proto()])),
+            "Tout": value(list=value.ListValue(type=[X.dtype.as_datatype_enum])),
+            "Tin": value(list=value.ListValue(type=[X.dtype.as_datatype_enum, tf.int64.as_datatype_enum])),
+            "platforms": value(list=value.ListValue(s=[b"CPU"])),
         },
     )
     return node.outputs[0]
 
 
-_CALL = CFUNCTYPE(None, c_void_p, POINTER(c_void_p), c_void_p, c_size_t, c_void_p)
-_registered: list[Any] = []  # what XLA holds on to, and Python must not let go of
+def _module(sizes: list[int | None], dtype: str, mask: Mask) -> str:
+    """The call for a tensor of those sizes, None where one is not known yet. Its operands are X, the position, the
+    bits of p with the index of the first element, and what XLA learns the result's shape by: the sizes."""
+    X = "tensor<" + "".join(f"{'?' if size is None else size}x" for size in sizes) + _TYPES[dtype] + ">"
+    lines = []
+    for axis, size in enumerate(sizes):
+        if size is None:
+            lines += [
+                f"%d{axis} = stablehlo.get_dimension_size %X, dim = {axis} : ({X}) -> tensor<i32>",
+                f"%w{axis} = stablehlo.convert %d{axis} : (tensor<i32>) -> tensor<i64>",
+                f"%s{axis} = stablehlo.reshape %w{axis} : (tensor<i64>) -> tensor<1xi64>",
+            ]
+        else:
+            lines.append(f"%s{axis} = stablehlo.constant dense<{size}> : tensor<1xi64>")
+    rank, newline = len(sizes), "\n    "
+    shape, ones = f"tensor<{rank}xi64>", ", ".join(["tensor<1xi64>"] * rank)
+    p, start = np.float64(mask.p).view(np.int64), np.uint64(mask.start).view(np.int64)
+    return f"""
+module @multidrop {{
+  func.func public @main(%X: {X}, %position: tensor<3xi64>) -> {X} {{
+    {newline.join(lines)}
+    %shape = stablehlo.concatenate {", ".join(f"%s{axis}" for axis in range(rank))}, dim = 0 : ({ones}) -> {shape}
+    %settings = stablehlo.constant dense<[{p}, {start}]> : tensor<2xi64>
+    %Y = stablehlo.custom_call @{_TARGET}(%X, %position, %settings, %shape) {{
+      api_version = 4 : i32, has_side_effect = false, indices_of_shape_operands = dense<3> : tensor<1xi64>
+    }} : ({X}, tensor<3xi64>, tensor<2xi64>, {shape}) -> {X}
+    return %Y : {X}
+  }}
+}}
+"""
 
 
-def _call(dtype: str, target: int, sources: Any, *_: Any) -> None:
-    """XLA's call for a run: the result's address and those of the operands."""
-    p, start, size = _settings_at(sources[2])
-    kernel.drop(sources[0], target, size, dtype, p, key_of(words(sources[1])), start)
+# Below: XLA's interface. Its structures begin with their size and with what later versions add to them.
 
 
-def _settings_at(address: int) -> tuple[float, int, int]:
-    settings = words(address)
-    return float(settings.view(np.float64)[0]), int(settings.view(np.uint64)[1]), int(settings[2])
+def _structure(name: str, *fields: tuple[str, Any], head: tuple[tuple[str, Any], ...] | None = None) -> Any:
+    head = (("struct_size", c_size_t), ("extension", c_void_p)) if head is None else head
+    return type(name, (ctypes.Structure,), {"_fields_": [*head, *fields]})
 
 
-class _String(ctypes.Structure):
-    """A `std::string` as GCC's library lays it out."""
+_VERSION_OF_API = _structure("_Version", ("major", c_int), ("minor", c_int))
+_METADATA = _structure("_Metadata", ("version", _VERSION_OF_API), head=(("struct_size", c_size_t),))
+_EXTENSION = _structure(
+    "_Extension",
+    *(("kind", c_int), ("following", c_void_p), ("metadata", POINTER(_METADATA))),
+    head=(("struct_size", c_size_t),),
+)
+_BUFFER = _structure("_Buffer", ("dtype", c_int), ("data", c_void_p), ("rank", c_int64), ("sizes", POINTER(c_int64)))
+_BUFFERS = _structure("_Buffers", ("count", c_int64), ("kinds", c_void_p), ("items", POINTER(POINTER(_BUFFER))))
+_ERROR = _structure("_Error", ("message", c_char_p), ("code", c_int))
+_TEXT = _structure("_Text", ("text", c_char_p), ("size", c_size_t), head=())
+_REGISTRATION = _structure(
+    "_Registration",
+    *(("name", _TEXT), ("platform", _TEXT)),
+    *((stage, c_void_p) for stage in ("instantiate", "prepare", "initialize", "execute")),
+    ("traits", c_uint32),
+)
+_API = _structure(
+    "_Api",
+    *(("version", _VERSION_OF_API), ("internal", c_void_p)),
+    ("create_error", CFUNCTYPE(c_void_p, POINTER(_ERROR))),
+    *(("message_of_error", c_void_p), ("destroy_error", c_void_p)),
+    ("register", CFUNCTYPE(c_void_p, POINTER(_REGISTRATION))),
+)
+_CALL = _structure(
+    "_Call",
+    *(("api", POINTER(_API)), ("context", c_void_p), ("stage", c_int)),
+    *(("arguments", _BUFFERS), ("results", _BUFFERS)),
+)
+_METADATA_IS_WANTED, _INTERNAL = 1, 13
 
-    _fields_ = [("data", c_char_p), ("size", c_size_t), ("room", c_size_t * 2)]
+
+def _sized(structure: Any, **values: Any) -> Any:
+    return structure(struct_size=ctypes.sizeof(structure), **values)
+
+
+@CFUNCTYPE(c_void_p, POINTER(_CALL))
+def _handler(given: Any) -> int | None:
+    """XLA's call, for a run or to learn the interface's version; returns an error, or nothing."""
+    call = given.contents
+    api = call.api.contents
+    try:
+        if call.extension:
+            extension = _EXTENSION.from_address(call.extension)
+            if extension.kind == _METADATA_IS_WANTED:
+                version = extension.metadata.contents.version
+                version.major, version.minor = api.version.major, api.version.minor
+                return None
+        X, position, settings, _ = (call.arguments.items[number].contents for number in range(4))
+        p, start = words(settings.data, 2)
+        size, target = math.prod(X.sizes[: X.rank]), call.results.items[0].contents.data
+        key, dtype = key_of(words(position.data, 3)), _TYPE_CODES[X.dtype]
+        kernel.drop(X.data, target, size, dtype, float(p.view(np.float64)), key, int(start.view(np.uint64)))
+    except Exception as error:  # C cannot hear it; XLA raises it where the program was run
+        message = f"{type(error).__name__}: {error}".encode()
+        return api.create_error(_sized(_ERROR, message=message, code=_INTERNAL))
+    return None
+
+
+_registered = False
 
 
 def _register() -> None:
+    global _registered
     library = ctypes.CDLL(os.path.join(tf.sysconfig.get_lib(), "libtensorflow_cc.so.2"))
-    registry, string = "_ZN3xla24CustomCallTargetRegistry", "NSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE"
-    registry_of_all: Callable[[], int] = library[f"{registry}6GlobalEv"]
-    registry_of_all.restype, registry_of_all.argtypes = c_void_p, ()  # type: ignore[attr-defined]  # ctypes' own
-    register = library[f"{registry}8RegisterERK{string}PvS8_"]
-    register.restype, register.argtypes = None, (c_void_p, POINTER(_String), c_void_p, POINTER(_String))
-    for dtype in checks.FLOATING:
-        call = _CALL(partial(_call, dtype))
-        name, platform = (_String(text, len(text)) for text in ((_NAME + dtype).encode(), b"Host"))
-        register(registry_of_all(), name, ctypes.cast(call, c_void_p), platform)
-        _registered.append(call)
+    api_of_xla = library["_ZN3xla3ffi12GetXlaFfiApiEv"]  # xla::ffi::GetXlaFfiApi()
+    api_of_xla.restype, api_of_xla.argtypes = POINTER(_API), ()
+    name, platform = (_TEXT(text, len(text)) for text in (_TARGET.encode(), b"Host"))
+    handler = ctypes.cast(_handler, c_void_p)
+    _registered = not api_of_xla().contents.register(
+        _sized(_REGISTRATION, name=name, platform=platform, execute=handler)
+    )
 
 
-def _register_for_hosts() -> None:
-    """A kernel of the operator for programs that XLA does not compile, as TensorFlow has none: a function that was
-    traced within a program for XLA may be called outside of it, and is not traced again."""
-    tfc = Interface()
-
-    @CREATE
-    def create(construction: int) -> int:
-        status, name = tfc.new_status(), ctypes.create_string_buffer(len(_NAME) + 16)
-        tfc.attr_string(construction, b"call_target_name", name, len(name) - 1, status)
-        dtype = name.value.decode().removeprefix(_NAME)
-        number = checks.FLOATING.index(dtype) + 1 if dtype in checks.FLOATING else 0
-        if not number:
-            message = f"{OP}: expected a call of {_NAME}*, or a program that XLA compiles; got {name.value.decode()!r}"
-            tfc.set_status(status, INVALID_ARGUMENT, message.encode())
-            tfc.fail_to_create(construction, status)
-        tfc.delete_status(status)
-        return number
-
-    def settings_of(number: int, tensors: list[c_void_p]) -> tuple[str, float, int]:
-        p, start, _ = _settings_at(tfc.data(tensors[2]))
-        return checks.FLOATING[number - 1], p, start
-
-    compute, delete = tfc.dropout(3, settings_of), DELETE(lambda number: None)
-    tfc.register(OP, create, compute, delete)
-    _registered.extend((create, compute, delete))
-
-
-with suppress(AttributeError, OSError, StopIteration):
+with suppress(AttributeError, OSError):
     _register()
-    _register_for_hosts()
