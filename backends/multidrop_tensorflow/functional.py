@@ -1,7 +1,7 @@
 """Functions on TensorFlow tensors.
 
-Eager tensors of the host, and traced programs that run there, go through the fused kernel. On other devices, and under
-XLA where a shape is not known when it is traced, the mask is drawn by TensorFlow's own integer Philox.
+Eager tensors of the host, and programs that run there, traced or compiled by XLA, go through the fused kernel. On other
+devices the mask is drawn by TensorFlow's own integer Philox.
 """
 
 from __future__ import annotations
