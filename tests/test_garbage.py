@@ -45,7 +45,7 @@ def test_garbage_is_found_afterwards() -> None:
         node.itself = node  # type: ignore[attr-defined]  # a cycle, which needs a search
         del node
     gc.collect()
-    assert not any(isinstance(thing, Node) for thing in gc.get_objects())
+    assert not any(type(thing) is Node for thing in gc.get_objects())
 
 
 def test_what_a_program_set_stays() -> None:

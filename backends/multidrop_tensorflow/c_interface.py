@@ -8,16 +8,12 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
-from ctypes import CFUNCTYPE, POINTER, byref, c_char_p, c_int, c_int64, c_void_p, cast
+from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_void_p, cast
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-
-from multidrop import kernel
-
-from .ops import key_of
 
 CREATE = CFUNCTYPE(c_void_p, c_void_p)
 COMPUTE = CFUNCTYPE(None, c_void_p, c_void_p)
@@ -94,49 +90,6 @@ class Interface:
         self.register_kernel(op.encode(), builder, status)
         self.check(status)
         self.delete_status(status)
-
-    def dropout(self, inputs: int, settings_of: Callable[[int, list[c_void_p]], tuple[str, float, int]]) -> Any:
-        """The computation of a kernel, in Python: its first input through the mask at the position that its second one
-        holds.
-
-        Args:
-            inputs: how many it has.
-            settings_of: gives the type's name, p and the index of the first element, for the kernel's number and its
-                inputs.
-        """
-
-        @COMPUTE
-        def compute(number: int, context: int) -> None:
-            status, tensors = self.new_status(), []
-            try:
-                for index in range(inputs):
-                    tensor = c_void_p()
-                    self.input(context, index, byref(tensor), status)
-                    self.check(status)
-                    tensors.append(tensor)
-                X, position = tensors[:2]
-                if self.count(position) != 3:
-                    raise ValueError(f"position: expected int64 of shape (3,); got {self.count(position)} elements")
-                rank = self.num_dims(X)
-                shape = (c_int64 * max(rank, 1))(*(self.dim(X, axis) for axis in range(rank)))
-                # Over X, where nothing else reads it.
-                Y = self.output(context, (c_int * 1)(0), 1, 0, shape, rank, byref(c_int()), status)
-                self.check(status)
-                tensors.append(Y)
-                if size := self.count(X):
-                    dtype, p, start = settings_of(number, tensors)
-                    kernel.drop(
-                        self.data(X), self.data(Y), size, dtype, p, key_of(words(self.data(position), 3)), start
-                    )
-            except Exception as error:  # C cannot hear it; TensorFlow raises it where the program was run
-                self.set_status(status, INVALID_ARGUMENT, f"{type(error).__name__}: {error}".encode())
-                self.fail(context, status)
-            finally:
-                for tensor in tensors:
-                    self.delete_tensor(tensor)
-                self.delete_status(status)
-
-        return compute
 
 
 def words(address: int, count: int) -> npt.NDArray[np.int64]:

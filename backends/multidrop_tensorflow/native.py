@@ -19,7 +19,8 @@ import tensorflow as tf
 from multidrop import kernel, masks
 from multidrop.masks import Mask
 
-from .c_interface import COMPUTE, CREATE, DELETE, INFER, Interface
+from .c_interface import COMPUTE, CREATE, DELETE, INFER, INVALID_ARGUMENT, Interface, words
+from .ops import key_of
 
 OP = "MultidropDropout"
 
@@ -107,15 +108,39 @@ def _register() -> None:
         settings[made.address] = made
         return made.address
 
-    def settings_of(number: int, _: Any) -> tuple[str, float, int]:
-        found = settings[number]
-        return found.dtype, found.p, found.start
+    @COMPUTE
+    def compute(number: int, context: int) -> None:
+        status, tensors = tfc.new_status(), []
+        try:
+            for index in range(2):
+                tensor = c_void_p()
+                tfc.input(context, index, byref(tensor), status)
+                tfc.check(status)
+                tensors.append(tensor)
+            X, position = tensors
+            if tfc.count(position) != 3:
+                raise ValueError(f"position: expected int64 of shape (3,); got {tfc.count(position)} elements")
+            rank = tfc.num_dims(X)
+            shape = (c_int64 * max(rank, 1))(*(tfc.dim(X, axis) for axis in range(rank)))
+            # Over X, where nothing else reads it.
+            Y = tfc.output(context, (c_int * 1)(0), 1, 0, shape, rank, byref(c_int()), status)
+            tfc.check(status)
+            tensors.append(Y)
+            if size := tfc.count(X):
+                of, key = settings[number], key_of(words(tfc.data(position), 3))
+                kernel.drop(tfc.data(X), tfc.data(Y), size, of.dtype, of.p, key, of.start)
+        except Exception as error:  # C cannot hear it; TensorFlow raises it where the program was run
+            tfc.set_status(status, INVALID_ARGUMENT, f"{type(error).__name__}: {error}".encode())
+            tfc.fail(context, status)
+        finally:
+            for tensor in tensors:
+                tfc.delete_tensor(tensor)
+            tfc.delete_status(status)
 
     @DELETE
     def delete(number: int) -> None:
         settings.pop(number, None)
 
-    compute = tfc.dropout(2, settings_of)
     status = tfc.new_status()
     op = tfc.new_op(OP.encode())
     tfc.add_attr(op, b"T: {half, bfloat16, float, double}")
