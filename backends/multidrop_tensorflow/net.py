@@ -149,8 +149,9 @@ def _streams(net: keras.Model) -> dict[str, keras.Variable]:
 def get_state(net: keras.Model) -> State:
     """A net's weights and mask streams, copied to the host; see `multidrop.protocol.State`. A dropout layer that
     follows `tf.random` has no stream, and is left out."""
+    streams = {name: ops.key_at(stream) for name, stream in _streams(net).items()}
     state = {name: np.array(weight.numpy()) for name, weight in _weights(net).items()}
-    return state | {name: stream.numpy().astype(np.uint64) for name, stream in _streams(net).items()}
+    return state | {name: np.array([key.seed, key.call], np.uint64) for name, key in streams.items()}
 
 
 def set_state(net: keras.Model, state: Mapping[str, npt.NDArray[Any]]) -> None:
