@@ -163,6 +163,26 @@ def test_a_hybridized_net_is_the_imperative_one(seed: int | None, arrays: Any) -
     assert not np.array_equal(runs[1][0][0], runs[1][-1][0])
 
 
+def test_mxnet_reads_no_memory_past_the_storage_types(arrays: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it looks for a stream's in the backward pass: what lay there was now and then taken for one."""
+    import sys
+
+    from multidrop_mxnet import ops
+
+    infer, calls = ops._DropoutProp.infer_storage_type_backward, []
+
+    def with_litter_behind(self: Any, *storage_types: list[str]) -> Any:
+        caller = sys._getframe(1).f_locals
+        types, number = caller["tensor_stypes"], caller["num_tensor"]
+        types[number] = 153596448
+        calls.append(number)
+        return infer(self, *storage_types)
+
+    monkeypatch.setattr(ops._DropoutProp, "infer_storage_type_backward", with_litter_behind)
+    _step(_net(3, True), _input())
+    assert calls
+
+
 def test_a_hybridized_net_used_twice_before_its_gradient(arrays: Any) -> None:
     import mxnet as mx
 

@@ -233,6 +233,13 @@ class _DropoutProp(mx.operator.CustomOpProp):
         types = [in_type[0], np.int64]
         return (types[:1], types, types[1:]) if self.keyed else (types, types, [])
 
+    def infer_storage_type_backward(self, *storage_types: list[str]) -> tuple[list[str], ...]:
+        """Beside what it is asked for, the type of the state once more: MXNet looks for it as far behind the gradients
+        as there are outputs, though there are as many gradients as inputs, and so takes what the memory there holds."""
+        *others, states = super().infer_storage_type_backward(*storage_types)
+        states.extend(states * (len(self.list_outputs()) - len(self.list_arguments())))
+        return *others, states
+
     def declare_backward_dependency(self, out_grad: list[int], in_data: list[int], out_data: list[int]) -> list[int]:
         return [out_grad[0], out_data[1]]
 
