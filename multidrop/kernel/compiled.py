@@ -1,6 +1,6 @@
 """The loops that Numba compiles: a mask drawn tile by tile, and what it does to values of each type.
 
-A tile of 512 elements is drawn at a time, so that its Philox words stay in the first-level cache, and each loop does
+A tile of 1,024 elements is drawn at a time, so that its Philox words stay in the first-level cache, and each loop does
 one thing over whole vectors. The lanes drawn are those of plane 0. Where one equals the high half of the threshold,
 once in 65,536 elements, plane 1 decides, in a loop of its own, which writes a lane that needs no plane 1.
 
@@ -28,9 +28,9 @@ from numba.extending import intrinsic, overload
 
 from ..philox import MULTIPLIERS, ROUNDS, WEYL
 
-BLOCKS = 64
+BLOCKS = 128
 TILE = 8 * BLOCKS
-CHUNK = 16  # blocks, between which memory is asked for
+CHUNK = 8  # blocks, between which memory is asked for
 FAR = 1 << 17  # elements: fewer are likely to lie in a cache
 AHEAD = 1 << 13  # bytes
 LINE = 64  # bytes that come from memory together
