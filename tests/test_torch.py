@@ -149,6 +149,34 @@ def test_the_whole_net_compiled() -> None:
         torch.testing.assert_close(b.grad, a.grad, rtol=1e-12, atol=1e-14)
 
 
+def test_compiled_without_gradients_and_then_trained() -> None:
+    module, expected = layer(), layer()
+    run, X = compiled(module), torch.rand(64) + 1.0
+    with torch.no_grad():
+        assert torch.equal(run(X), expected(X))
+    leaf = X.clone().requires_grad_()
+    Y = run(leaf)
+    assert torch.equal(Y, expected(X))
+    assert torch.equal(torch.autograd.grad(Y.sum(), leaf)[0] * X, Y)
+
+
+def test_exported_without_gradients_and_then_trained() -> None:
+    X = torch.rand(64) + 1.0
+    with torch.no_grad():
+        run = torch.export.export(layer(), (X,)).module()
+    leaf = X.clone().requires_grad_()
+    Y = run(leaf)
+    assert torch.equal(Y, layer()(X))
+    assert torch.equal(torch.autograd.grad(Y.sum(), leaf)[0] * X, Y)
+
+
+def test_a_functional_gradient_is_not_compiled() -> None:
+    """torch.func within `torch.compile` is an error and never a gradient of 0: the operator has no rule for it."""
+    module, X = layer(), torch.rand(64)
+    with pytest.raises(RuntimeError, match="setup_context"), torch.no_grad():
+        torch.compile(torch.func.grad(lambda X: module(X).sum()), fullgraph=True)(X)
+
+
 def test_exported() -> None:
     module = layer()
     program = torch.export.export(module, (torch.ones(8, 8),))
@@ -165,6 +193,7 @@ def test_operators_are_what_torch_expects() -> None:
 
     X = torch.randn(6, 5, dtype=torch.float64, requires_grad=True)
     torch.library.opcheck(ops.dropout, (X, ops.position_of(KEY), 0.3, 5, [0]))
+    torch.library.opcheck(ops.drop_values, (X.detach(), ops.position_of(KEY), 0.3, 5, [0]))
     torch.library.opcheck(ops.take, (ops.position_of(KEY), True))
 
 

@@ -262,7 +262,19 @@ def _in_trace() -> bool:
 def _in_program(X: Tensor, mask: Mask, relu: bool) -> Tensor:
     """By the operator, in a program that is traced; the mask has a position for its key."""
     X = torch.relu(X) if relu else X
-    return X if mask.p == 0.0 else ops.dropout(X, mask.key, mask.p, mask.start, mask.axes)
+    if mask.p == 0.0:
+        return X
+    return _operator(X)(X, mask.key, mask.p, mask.start, mask.axes)
+
+
+def _operator(X: Tensor) -> Callable[..., Tensor]:
+    """With a gradient, unless none is wanted of what `torch.compile` compiles, which it compiles anew where one is. A
+    program that is exported may be trained later, and within `torch.func` a tensor does not tell."""
+    wanted = X.requires_grad and torch.is_grad_enabled()
+    compiled = torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
+    if wanted or not compiled or torch._C._are_functorch_transforms_active():
+        return ops.dropout
+    return ops.drop_values
 
 
 def _differentiable(X: Tensor, mask: Mask, random: bool = False, inplace: bool = False, relu: bool = False) -> Tensor:

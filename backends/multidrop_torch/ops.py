@@ -31,7 +31,7 @@ NAMES = {getattr(torch, name): name for name in checks.FLOATING}
 def drop(X: Tensor, mask: Mask, relu: bool = False) -> Tensor:
     """X, or max(X, 0), through a mask, without a gradient: a new tensor, in X's layout where that is
     dense."""
-    if X.device.type == "cpu":
+    if X.is_cpu:
         return _drop_on_host(X, mask, relu)
     return drop_by_operators(torch.relu(X) if relu else X, mask)
 
@@ -50,7 +50,7 @@ def _drop_on_host(X: Tensor, mask: Mask, relu: bool) -> Tensor:
 
 def drop_(X: Tensor, mask: Mask) -> Tensor:
     """`drop` in place."""
-    if X.device.type != "cpu" or not X.is_contiguous() or X.is_neg() or mask.axes:
+    if not X.is_cpu or not X.is_contiguous() or X.is_neg() or mask.axes:
         return X.copy_(drop(X, mask))
     kernel.drop(X.data_ptr(), X.data_ptr(), X.numel(), NAMES[X.dtype], mask.p, mask.key, mask.start)
     if not X.is_inference():
@@ -60,7 +60,7 @@ def drop_(X: Tensor, mask: Mask) -> Tensor:
 
 def relu_gradient(dY: Tensor, Y: Tensor, p: float) -> Tensor:
     """The gradient of a `drop` with ReLU whose output is Y, from dY, the one with respect to Y."""
-    if dY.device.type != "cpu" or is_batched(dY):
+    if not dY.is_cpu or is_batched(dY):
         return torch.where(Y == 0, torch.zeros((), dtype=dY.dtype, device=dY.device), _scaled(dY, p))
     dY, Y = dY.resolve_neg().contiguous(), Y.contiguous()
     dX = _empty_like(dY)
@@ -90,7 +90,7 @@ def _scaled(X: Tensor, p: float) -> Tensor:
 def _empty_like(X: Tensor) -> Tensor:
     size = X.numel() * X.element_size()
     if size < memory.LARGE:
-        return torch.empty_like(X, memory_format=torch.contiguous_format)
+        return torch.empty_like(X)
     return torch.from_numpy(memory.empty((size,), np.uint8)).view(X.dtype).view(X.shape)
 
 
@@ -101,13 +101,22 @@ def position_of(key: Key) -> Tensor:
 
 def key_at(position: Tensor) -> Key:
     """The key that a position holds."""
-    seed, call = position.tolist()
+    return _key_of(position.tolist())
+
+
+def _key_of(words: list[int]) -> Key:
+    seed, call = words
     return Key.of_words(seed % 2**64, call % 2**64)
 
 
 def next_key(stream: Tensor) -> Key:
-    """The key at the position that `stream` holds, and moves it on by one call. What activation checkpointing
-    recomputes gets the key of the first time, and moves nothing.
+    """The key of `next_words`."""
+    return _key_of(next_words(stream))
+
+
+def next_words(stream: Tensor) -> list[int]:
+    """The words of the position that `stream` holds, which it moves on by one call. What activation checkpointing
+    recomputes gets those of the first time, and moves nothing.
 
     Raises:
         RuntimeError: in a backward pass, where there is nothing to tell which call is recomputed.
@@ -115,21 +124,20 @@ def next_key(stream: Tensor) -> Key:
     if _backward_pass() != -1:
         return _recomputed()
     with keys.lock:
-        if stream.device.type != "cpu":
-            key = key_at(stream)
-            stream[1] += 1  # wraps from 2^63 − 1 to −2^63, as two's complement is to
-        else:
+        if stream.is_cpu:
             # Through NumPy, in a fifth of the time of the same by tensors, which is that of a small dropout itself.
-            words = stream.numpy()
-            seed, call = words.tolist()
-            words[1] = call + 1 if call < 2**63 - 1 else -(2**63)
-            key = Key.of_words(seed % 2**64, call % 2**64)
+            held = stream.numpy()
+            words = held.tolist()
+            held[1] = words[1] + 1 if words[1] < 2**63 - 1 else -(2**63)
+        else:
+            words = stream.tolist()
+            stream[1] += 1  # wraps from 2^63 − 1 to −2^63, as two's complement is to
     # What torch.utils.checkpoint runs for the first time runs without gradients, or with its hooks on saved tensors.
     if (_saved_tensors_hooks(True) is not None or not torch.is_grad_enabled()) and _in_checkpoint():
-        _checkpointed[draw_key()] = key
+        _checkpointed[draw_key()] = words
         while len(_checkpointed) > REMEMBERED:
             _checkpointed.popitem(last=False)
-    return key
+    return words
 
 
 def below_transforms(take: Callable[[Tensor], Key], stream: Tensor) -> Key:
@@ -156,36 +164,37 @@ _saved_tensors_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 
 # Activation checkpointing runs a part of the forward again in the backward, with torch's generator set back to where it
 # was. So a number that the generator draws there names the call: it is drawn again when the call is recomputed.
-_checkpointed: OrderedDict[Key, Key] = OrderedDict()
+_checkpointed: OrderedDict[Key, list[int]] = OrderedDict()
 REMEMBERED = 1 << 16  # calls
 
 
 def _in_checkpoint() -> bool:
     """Whether `torch.utils.checkpoint` calls this. Only then is the generator drawn from."""
     frame: FrameType | None = sys._getframe()
+    filename = checkpoint.__file__
     while frame is not None:
-        if frame.f_code.co_filename == checkpoint.__file__:
+        if frame.f_code.co_filename == filename:
             return True
         frame = frame.f_back
     return False
 
 
-def _recomputed() -> Key:
-    key = _checkpointed.get(draw_key()) if _in_checkpoint() else None
-    if key is None:
+def _recomputed() -> list[int]:
+    words = _checkpointed.get(draw_key()) if _in_checkpoint() else None
+    if words is None:
         raise RuntimeError(
             "expected a forward pass, or one that torch.utils.checkpoint recomputes with preserve_rng_state=True, its "
             "default; got a keyed dropout in a backward pass, where it would draw another mask than the first time: "
             "give dropout_layer a key, or build the layer unseeded, to follow torch's generator"
         )
-    return key
+    return words
 
 
 def drawn_key(stream: Tensor) -> Key:
     """A key that torch's generator draws; `stream`, which is not keyed, is left at the call after it, for
     `multidrop.last_mask` to look at."""
     key = draw_key()
-    if stream.device.type == "cpu" and _backward_pass() == -1:
+    if stream.is_cpu and _backward_pass() == -1:
         stream.numpy().view(np.uint64)[:] = key.seed, 1
     return key
 
@@ -198,12 +207,14 @@ def draw_key() -> Key:
 _library = torch.library.Library("multidrop", "DEF")
 
 
-def _operator(schema: str) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
-    """Registers a function as an operator for the tensors of every device, below autograd."""
+def _operator(schema: str, *, composed: bool = False) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    """Registers a function as an operator for the tensors of every device: below autograd, or where it is composed of
+    operators and has a gradient by them, above."""
     _library.define(schema, tags=torch.Tag.pt2_compliant_tag)
 
     def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        _library.impl(schema.partition("(")[0], function, "CompositeExplicitAutograd")
+        kind = "CompositeImplicitAutograd" if composed else "CompositeExplicitAutograd"
+        _library.impl(schema.partition("(")[0], function, kind)
         return function
 
     return register
@@ -216,8 +227,10 @@ def _operator(schema: str) -> Callable[[Callable[..., Tensor]], Callable[..., Te
 def _take(stream: Tensor, keyed: bool) -> Tensor:
     """The position of a keyed stream, which moves on; of one that is not keyed, a position whose seed torch's generator
     draws."""
-    position = position_of(next_key(stream) if keyed else drawn_key(stream))
-    return position if stream.device.type == "cpu" else position.to(stream.device)
+    if not keyed:
+        return position_of(drawn_key(stream)).to(stream.device)
+    position = torch.from_numpy(np.array(next_words(stream)))  # in a third of the time of `torch.tensor`
+    return position if stream.is_cpu else position.to(stream.device)
 
 
 @torch.library.register_fake("multidrop::take")
@@ -225,49 +238,41 @@ def _(stream: Tensor, keyed: bool) -> Tensor:
     return stream.new_empty(2)
 
 
-@_operator("dropout(Tensor X, Tensor position, float p, SymInt start, int[] axes) -> Tensor")
-def _dropout(X: Tensor, position: Tensor, p: float, start: int, axes: Sequence[int]) -> Tensor:
+@_operator("drop(Tensor X, Tensor position, float p, SymInt start, int[] axes) -> Tensor")
+def _drop(X: Tensor, position: Tensor, p: float, start: int, axes: Sequence[int]) -> Tensor:
     """X through the mask at a position."""
     return drop(X, Mask(p, key_at(position), start, tuple(axes)))
 
 
-@torch.library.register_fake("multidrop::dropout")
+@torch.library.register_fake("multidrop::drop")
 def _(X: Tensor, position: Tensor, p: float, start: int, axes: Sequence[int]) -> Tensor:
     return torch.empty_like(X)
 
 
-take, dropout = torch.ops.multidrop.take.default, torch.ops.multidrop.dropout.default
+take, drop_values = torch.ops.multidrop.take.default, torch.ops.multidrop.drop.default
 
 
 class _Dropout(torch.autograd.Function):
     """The operator, whose gradient keeps the position, 16 bytes."""
 
     @staticmethod
-    def forward(ctx: Any, X: Tensor, position: Tensor, keys_below: Any, *rest: Any) -> Tensor:
+    def forward(ctx: Any, X: Tensor, position: Tensor, *rest: Any) -> Tensor:
         ctx.save_for_backward(position)
         ctx.rest = rest
-        return _below_autograd(keys_below, X, position, *rest)
+        return drop_values(X, position, *rest)
 
     @staticmethod
     def backward(ctx: Any, dY: Tensor) -> tuple[Tensor | None, ...]:
         (position,) = ctx.saved_tensors
-        return dropout(dY, position, *ctx.rest), None, None, None, None, None
+        return dropout(dY, position, *ctx.rest), None, None, None, None
 
 
-def _below_autograd(keys_below: Any, *arguments: Any) -> Tensor:
-    """What the dispatcher would call next. For a tensor of the host, where nothing else is in force, that is known."""
-    if keys_below.highestPriorityTypeId() == torch._C.DispatchKey.CPU:
-        return _dropout(*arguments)
-    with torch._C._AutoDispatchBelowAutograd():
-        return dropout.redispatch(keys_below, *arguments)
-
-
-def _with_gradient(keyset: Any, X: Tensor, position: Tensor, *rest: Any) -> Tensor:
-    keys_below = keyset & torch._C._after_autograd_keyset
+@_operator("dropout(Tensor X, Tensor position, float p, SymInt start, int[] axes) -> Tensor", composed=True)
+def _dropout(X: Tensor, *arguments: Any) -> Tensor:
+    """`drop` with a gradient."""
     if X.requires_grad and torch.is_grad_enabled():
-        return _Dropout.apply(X, position, keys_below, *rest)
-    return _below_autograd(keys_below, X, position, *rest)
+        return _Dropout.apply(X, *arguments)
+    return drop_values(X, *arguments)
 
 
-# And not by `torch.library.register_autograd`, which takes half as long as a small dropout where no gradient is wanted.
-_library.impl("dropout", _with_gradient, "Autograd", with_keyset=True)
+dropout = torch.ops.multidrop.dropout.default

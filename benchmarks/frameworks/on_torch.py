@@ -75,7 +75,7 @@ class Measured:
     def _compiled(self, p: float) -> dict[str, Drop]:
         eager = self._eager(p)
         layer = multidrop_torch.Dropout(p, seed=0).to(self.device)  # a program that is compiled is made of layers
-        drops: dict[str, Drop] = {**eager, OURS: layer}
+        drops: dict[str, Drop] = {**eager, OURS: layer, OWN: torch.nn.Dropout(p)}
         return {who: torch.compile(drop) for who, drop in drops.items()}
 
     def ways(self, case: Case) -> dict[str, Callable[[], Any]]:
