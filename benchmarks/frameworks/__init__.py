@@ -155,6 +155,8 @@ def check(framework: Framework, who: str, candidate: Candidate, case: Case) -> N
         np.testing.assert_allclose(result[kept], whole[kept] / (1 - case.p), rtol=rtol, err_msg=who)
         deviation = (case.p * (1 - case.p) / case.size) ** 0.5
         share = 1 - kept.mean()
-        assert abs(share - case.p) < 6 * deviation, f"{who}: expected a share of {case.p} dropped; got {share}"
+        # A framework that compares p with numbers of the tensor's type drops a share that those can tell.
+        step = 0.0 if who == OURS else {"bfloat16": 2**-8, "float16": 2**-11}.get(case.dtype, 0.0)
+        assert abs(share - case.p) < 6 * deviation + step, f"{who}: expected a share of {case.p} dropped; got {share}"
     assert ((Y != 0) == (dX != 0)).all(), f"{who}: expected the output's mask in the gradient; got another"
     assert case.size < 1024 or ((first != 0) != (Y != 0)).any(), f"{who}: expected a new mask in each call"

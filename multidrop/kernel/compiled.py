@@ -252,12 +252,12 @@ def gate(source, target, size, like, scale, floor, output, bits):
     """Writes x·scale where an output is not 0, else +0: `output` is the address of values of the same width as x, and
     `bits` a scalar of the unsigned type of that width."""
     x, y = carray(pointer(source, like), (size,)), carray(pointer(target, like), (size,))
-    outputs = carray(pointer(output, bits), (size,))
-    dropped = np.empty(TILE, np.uint8)
+    outputs, room = carray(pointer(output, bits), (size,)), np.empty(TILE, np.uint8)
     for first in range(0, size, TILE):
         last = min(first + TILE, size)
-        for i in range(first, last):
-            dropped[i - first] = outputs[i] == 0
+        tile, dropped = outputs[first:last], room[: last - first]
+        for i in range(tile.size):
+            dropped[i] = tile[i] == 0
         _select(x[first:last], y[first:last], scale, floor, dropped, np.uint8(1))
 
 
