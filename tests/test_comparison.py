@@ -139,6 +139,15 @@ def test_inputs_alone(need: Any) -> None:
     assert {d.what for d in result.differences} == {"input", "mask", "output"}
 
 
+def test_inputs_alone_in_a_tuple(two: tuple[str, str]) -> None:
+    """As a loader of a set without labels gives them, in a list or a tuple of one."""
+    for kind in (list, tuple):
+        result = md.compare(*(net_of(name, "concise_net") for name in two), [kind([X]) for X, _ in flat_batches()])
+        assert result.equal
+        assert result.steps == 3
+        assert result.largest("loss") is None
+
+
 def test_channels_last_batches(need: Any) -> None:
     need("torch")
     need("tensorflow")
@@ -206,6 +215,49 @@ def test_depthwise_and_transposed_convolutions(need: Any) -> None:
     ]
     batches = [(X, np.zeros((16, 12, 12, 3))) for X, _ in image_batches()]
     assert md.compare(of_torch, keras.Sequential(layers), batches).equal
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")  # torch's, of any lazy module
+def test_lazy_modules(need: Any) -> None:
+    """The first run makes their weights, and the statistics of their norms: which are then left at the start."""
+    need("torch")
+    import torch
+    from torch import nn
+
+    lazy = nn.Sequential(nn.LazyConv2d(5, 3), nn.LazyBatchNorm2d(), nn.Dropout2d(0.5), nn.Flatten(), nn.LazyLinear(10))
+    eager = nn.Sequential(nn.Conv2d(2, 5, 3), nn.BatchNorm2d(5), nn.Dropout2d(0.5), nn.Flatten(), nn.Linear(180, 10))
+    batches = [(X.astype(np.float32), y) for X, y in image_batches()]
+    result = md.compare(lazy, eager, batches)
+    assert result.equal, result
+    assert result.largest("gradient", ("4", "4")) is not None
+    assert torch.equal(lazy[1].running_mean, torch.zeros(5))
+    assert torch.equal(lazy[1].running_var, torch.ones(5))
+
+
+def test_a_block_without_inputs(need: Any) -> None:
+    """As one that holds a table of positions: it is run, and has no input to tell of."""
+    need("mxnet")
+    import mxnet as mx
+    from mxnet import gluon
+
+    class Table(gluon.nn.Block):
+        def forward(self) -> Any:
+            return mx.nd.ones((1, 4))
+
+    class Positions(gluon.nn.Block):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.dense = Table(), gluon.nn.Dense(3, in_units=4)
+
+        def forward(self, X: Any) -> Any:
+            return self.dense(X + self.table())
+
+    blocks = Positions(), Positions()
+    for block in blocks:
+        block.initialize()
+    result = md.compare(*blocks, [np.ones((2, 4), np.float32)])
+    assert result.equal
+    assert list(result.layers) == [("dense", "dense")]
 
 
 @pytest.mark.parametrize("build", ["Net", "concise_net"])
@@ -365,6 +417,8 @@ class TestErrors:
                 md.compare(*nets, batches, **settings)
         with pytest.raises(ValueError, match="batches: expected at least one; it gave none"):
             md.compare(*nets, [])
+        with pytest.raises(ValueError, match=r"batches: expected \(X, y\), \(X,\) or X; got a tuple of 3"):
+            md.compare(*nets, [(*batches[0], batches[0][1])])
         with pytest.raises(ValueError, match="expected a label for each of"):
             md.compare(*nets, [(np.ones((2, 4)), np.arange(3))])
         with pytest.raises(ValueError, match=r"labels, or a floating y of the output's shape \(2, 4\)"):

@@ -80,7 +80,7 @@ class Probe:
         kind, last = parts.DROPOUT if isinstance(block, Dropout) else _kind(block), _channels_last(block)
 
         def record(block: gluon.Block, inputs: tuple[Any, ...], output: Any) -> None:
-            if isinstance(inputs[0], mx.nd.NDArray) and isinstance(output, mx.nd.NDArray):
+            if inputs and isinstance(inputs[0], mx.nd.NDArray) and isinstance(output, mx.nd.NDArray):
                 given = to_numpy(inputs[0])
                 if isinstance(block, nn.Dense) and block._flatten:
                     given = given.reshape(len(given), -1)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from multidrop.comparison import parts
@@ -61,7 +62,9 @@ class Probe:
     def __enter__(self) -> Probe:
         self._handles = [self._watch(path, layer) for path, layer in self._layers.items()]
         self._modes = {layer: layer.training for layer in self._layers.values()}
-        self._buffers = copy.deepcopy(dict(self.model.named_buffers()))
+        # Those of a lazy norm have no values yet; what the first run gives them, `read` and `write` keep.
+        buffers = {name: buffer for name, buffer in self.model.named_buffers() if not is_lazy(buffer)}
+        self._buffers = copy.deepcopy(buffers)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -69,8 +72,9 @@ class Probe:
             handle.remove()
         for layer, mode in self._modes.items():
             layer.training = mode
-        for name, buffer in self.model.named_buffers():
-            buffer.copy_(self._buffers[name])
+        buffers = dict(self.model.named_buffers())
+        for name, values in self._buffers.items():
+            buffers[name].copy_(values)
 
     def _watch(self, path: str, layer: nn.Module) -> RemovableHandle:
         kind = parts.DROPOUT if isinstance(layer, _DropoutNd) else _kind(layer)

@@ -60,8 +60,8 @@ def compare(
     Args:
         model_a: a `torch.nn.Module`, a Keras model, an initialized Gluon block, a NumPy `Layer` or an `md.Net`.
         model_b: another one.
-        batches: gives (X, y), or X alone for a run without loss; NumPy arrays or any framework's tensors. X has shape
-            (n, …), and is cast to the models' type where it is floating.
+        batches: gives (X, y), or X or (X,) for a run without loss; NumPy arrays or any framework's tensors. X has
+            shape (n, …), and is cast to the models' type where it is floating.
         steps: how many batches to run at most.
         lr: the learning rate; 0 leaves the weights as they are.
         training: whether the models run in training mode. Otherwise nothing drops, and nothing is learned.
@@ -93,7 +93,7 @@ def compare(
     with ExitStack() as stack:
         a, b = sides = [Side(model, stack) for model in (model_a, model_b)]
         for number, batch in enumerate(taken):
-            X, y = (_host(part) for part in (batch if isinstance(batch, (tuple, list)) else (batch, None)))
+            X, y = _parts(batch)
             inputs = [side.oriented(X, data_format) for side in sides]
             if result is None:
                 for side, given in zip(sides, inputs, strict=True):
@@ -115,6 +115,14 @@ def compare(
     if result is None:
         raise ValueError("batches: expected at least one; it gave none (an iterator that is used up?)")
     return result
+
+
+def _parts(batch: Any) -> tuple[Array, Array | None]:
+    """A batch's X, and y where it has one, on the host."""
+    found = tuple(map(_host, batch)) if isinstance(batch, (tuple, list)) else (_host(batch),)
+    if len(found) not in (1, 2):
+        raise ValueError(f"batches: expected (X, y), (X,) or X; got a {type(batch).__name__} of {len(found)}")
+    return found[0], found[1] if len(found) == 2 else None
 
 
 def _host(values: Any) -> Any:
