@@ -134,7 +134,7 @@ def _source(function: Any) -> str | None:
 
 
 def _backend(model: Any) -> Backend:
-    backend = backend_of(model)
+    backend = backend_of(model, "model")
     if not (isinstance(model, tuple(backend.types)) and callable(model)):  # a framework's tensors are not called
         raise TypeError(f"model: expected a model of a framework's; got {shown(model)}")
     return backend

@@ -72,6 +72,10 @@ def install_hint(name: str) -> str:
     return f'pip install "{package}[{name}]"' if package == "multidrop" else f"pip install {package}"
 
 
+def _named(name: Any) -> str:
+    return checks.choice("backend", name, declared_backends())
+
+
 @cache
 @garbage.put_off()
 def load(name: str) -> Backend:
@@ -81,7 +85,7 @@ def load(name: str) -> Backend:
         ValueError: where no backend has that name.
         BackendError: where its framework is not installed or fails to import.
     """
-    entry = _declared()[checks.choice("backend", name, declared_backends())]
+    entry = _declared()[_named(name)]
     if not _installed(name):
         raise BackendError(f"backend {name!r} needs {name}, which is not installed: {install_hint(name)}")
     try:
@@ -119,7 +123,7 @@ def set_backend(name: str) -> None:
         BackendError: where its framework is not installed or fails to import; it says what to install.
     """
     global _set
-    load(name)
+    load(_named(name))
     if _used.get() is None:
         _set = name
     else:
@@ -139,7 +143,7 @@ def use_backend(name: str) -> Iterator[None]:
         ValueError: where no backend has that name.
         BackendError: where its framework is not installed or fails to import.
     """
-    load(name)
+    load(_named(name))
     before = _used.get()
     _used.set(name)
     try:
@@ -172,30 +176,30 @@ _HOST = (np.ndarray, np.generic, list, tuple, numbers.Number)
 _owners: dict[type, Backend | None] = {}
 
 
-def _owner(cls: type) -> Backend | None:
-    """The backend to which instances of a class belong; None for host data."""
+def _owner(cls: type, name: str) -> Backend | None:
+    """The backend to which instances of a class belong, which came as the argument `name`; None for host data."""
     if not issubclass(cls, _HOST) or (issubclass(cls, np.ndarray) and cls is not np.ndarray):
-        for name in _declared():
+        for framework in _declared():
             # A framework's object exists only where the framework is imported, so none is imported to look.
-            if name in sys.modules and issubclass(cls, tuple(load(name).types)):
-                return load(name)
+            if framework in sys.modules and issubclass(cls, tuple(load(framework).types)):
+                return load(framework)
     if issubclass(cls, _HOST):
         return None
     known = ", ".join(declared_backends())
     raise TypeError(
-        f"expected a tensor or a model of one of {known}, or a NumPy array, a list or a number; "
+        f"{name}: expected a tensor or a model of one of {known}, or a NumPy array, a list or a number; "
         f"got {cls.__module__}.{cls.__qualname__}"
     )
 
 
-def backend_of(value: Any) -> Backend:
-    """The backend that `value` belongs to: its framework's for a tensor or a model; for a NumPy array, a list or a
-    number, the one that is set.
+def backend_of(value: Any, name: str = "X") -> Backend:
+    """The backend that `value`, the argument of that name, belongs to: its framework's for a tensor or a model; for a
+    NumPy array, a list or a number, the one that is set.
 
     Raises:
         TypeError: where no backend knows its type.
     """
     cls = type(value)
     if cls not in _owners:
-        _owners[cls] = _owner(cls)
+        _owners[cls] = _owner(cls, name)
     return _owners[cls] or current()

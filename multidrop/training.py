@@ -64,7 +64,7 @@ def train(
             other settings. A checkpoint that was there is never lost by it.
     """
     checks.positive("num_epochs", num_epochs)
-    backend = backend_of(net)
+    backend = backend_of(net, "net")
     trainer = backend.Trainer(net, checks.at_least_zero("lr", lr), checks.at_least_zero("weight_decay", weight_decay))
     history = History(
         {
@@ -117,7 +117,7 @@ def _tensors(backend: Backend, *values: Any) -> tuple[Tensor, ...]:
     for value in values:
         if isinstance(value, np.ndarray):
             value = backend.tensor(value)
-        elif backend_of(value) is not backend:
+        elif backend_of(value, "batches") is not backend:
             raise TypeError(
                 f"batches: expected tensors of {backend.name}, as the net is, or NumPy arrays; got tensors of "
                 f"{backend_of(value).name}: load the data after set_backend({backend.name!r})"

@@ -98,7 +98,7 @@ def mask_at(layer: Any, call: int, shape: Sequence[int] | None = None) -> LayerM
 
 
 def _drawing(layer: Any, shape: Sequence[int] | None) -> Drawing:
-    return backend_of(layer).drawing(layer, None if shape is None else checks.shape(shape))
+    return backend_of(layer, "layer").drawing(layer, None if shape is None else checks.shape(shape))
 
 
 def _mask(layer: Any, drawing: Drawing, key: Key) -> LayerMask:

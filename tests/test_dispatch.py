@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +152,26 @@ def test_an_object_of_no_framework_is_named() -> None:
         md.dropout_layer({1.0}, 0.5)
 
 
-@pytest.mark.parametrize("bad", ["jax", "Torch", "", None, 3])
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("X", lambda: md.relu_dropout({1.0}, 0.5)),
+        ("model", lambda: md.convert({1.0})),
+        ("model", lambda: md.restore({1.0})),
+        ("model", lambda: md.compare({1.0}, {2.0}, [])),
+        ("batches", lambda: md.compare(md.Net(), md.Net(), [({1.0}, {2.0})])),
+        ("net", lambda: md.train({1.0}, [], [])),
+        ("batches", lambda: md.train(md.Net(), [({1.0}, {2.0})], [])),
+        ("layer", lambda: md.last_mask({1.0})),
+        ("layer", lambda: md.mask_at({1.0}, 0)),
+    ],
+)
+def test_and_so_is_the_argument_that_it_came_as(name: str, call: Callable[[], Any]) -> None:
+    with pytest.raises(TypeError, match=rf"^{name}: expected a tensor or a model of one of .*; got builtins\.set"):
+        call()
+
+
+@pytest.mark.parametrize("bad", ["jax", "Torch", "", None, 3, ["numpy"], {}])
 def test_an_unknown_backend_is_named(bad: Any) -> None:
     with pytest.raises(ValueError, match=r"backend: expected one of .*'numpy'.*; got "):
         md.set_backend(bad)

@@ -127,7 +127,7 @@ def _parts(batch: Any) -> tuple[Array, Array | None]:
 
 def _host(values: Any) -> Any:
     """A batch's X or y on the host."""
-    return values if values is None or isinstance(values, np.ndarray) else backend_of(values).to_numpy(values)
+    return values if isinstance(values, np.ndarray | None) else backend_of(values, "batches").to_numpy(values)
 
 
 def _step(
