@@ -142,4 +142,9 @@ def floating(dtype: str, remedy: str) -> None:
         TypeError: where it is not.
     """
     if dtype not in FLOATING:
-        raise TypeError(f"X: expected a tensor of type {', '.join(FLOATING)}; got {dtype}: convert it with {remedy}")
+        raise not_floating(dtype, remedy)
+
+
+def not_floating(came: str, remedy: str) -> TypeError:
+    """The error for X that is no floating tensor: `came` is its type's plain name, or what is `shown` of no tensor."""
+    return TypeError(f"X: expected a tensor of type {', '.join(FLOATING)}; got {came}: convert it with {remedy}")

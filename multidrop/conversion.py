@@ -90,8 +90,10 @@ def restore(model: Any, report: Report | None = None) -> int:
         How many layers there were.
 
     Raises:
-        TypeError: for what is no model of a known framework.
+        TypeError: for what is no model of a known framework, or no report.
     """
+    if not isinstance(report, Report | None):
+        raise TypeError(f"report: expected what convert gave; got {shown(report)}")
     paths: Collection[str] | None = None if report is None else {path for path, _ in report.replaced}
     return _backend(model).restore(model, paths)
 

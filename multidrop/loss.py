@@ -19,7 +19,14 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
 
     Returns:
         Losses of shape (n,), and gradients softmax(logits) − onehot(labels) of shape (n, classes).
+
+    Raises:
+        ValueError: for a label outside [0, classes).
     """
+    classes = logits.shape[1]
+    outside = labels[(labels < 0) | (labels >= classes)]
+    if outside.size:
+        raise ValueError(f"labels: expected integers in [0, {classes}); got {outside[0]}")
     shifted = logits - logits.max(axis=1, keepdims=True)  # the exponentials stay at most 1
     exponentials = np.exp(shifted)
     totals = exponentials.sum(axis=1, keepdims=True)

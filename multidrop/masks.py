@@ -193,8 +193,9 @@ def gaussian_stddev(name: str, p: float) -> float:
     """The standard deviation of Gaussian dropout's noise, sqrt(p/(1 − p)).
 
     Raises:
-        ValueError: at p = 1, where it is infinite.
+        ValueError: where it is no probability, and at p = 1, where it is infinite.
     """
+    p = checks.probability(name, p)
     if p == 1.0:
         raise ValueError(f"{name}: expected a probability below 1 in training, for noise of finite deviation; got {p}")
     return math.sqrt(p / (1.0 - p))

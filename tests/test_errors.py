@@ -63,6 +63,57 @@ def test_tensors_that_are_not_floating(backend: Any, dtype: str) -> None:
         md.dropout_layer(X, 0.5)
 
 
+@pytest.mark.parametrize("name", ["numpy", "torch", "mxnet"])
+@pytest.mark.parametrize("bad", [[[1.0, 2.0]], 3.0, None], ids=repr)
+def test_what_is_no_tensor(need: Any, name: str, bad: Any) -> None:
+    """Is an error of layers, and of the functions in the place of torch's. (Keras looks at a layer's input itself.)"""
+    backend = need(name)
+    layers = {
+        "numpy": ["Dropout", "AlphaDropout", "GaussianDropout", "GaussianNoise"],
+        "torch": ["Dropout", "AlphaDropout", "Dropout1d", "Dropout2d", "Dropout3d", "FeatureAlphaDropout"],
+        "mxnet": ["Dropout"],
+    }
+    functions = [getattr(backend, layer)(0.5) for layer in layers[name]] + [backend.Dropout(0.5).after_relu]
+    if name == "torch":
+        from multidrop_torch import functional
+
+        names = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
+        functions += [getattr(functional, function) for function in names]
+    for function in functions:
+        with pytest.raises(TypeError, match=r"X: expected a tensor of type float16, .*; got .*: convert it with "):
+            function(bad)
+
+
+@pytest.mark.parametrize("name", ["dropout", "dropout2d", "alpha_dropout"])
+def test_arrays_are_no_tensors_to_torch(need: Any, name: str) -> None:
+    need("torch")
+    from multidrop_torch import functional
+
+    with pytest.raises(TypeError, match=r"(?s)X: expected a tensor .*\(ndarray\): convert it with torch\.as_tensor"):
+        getattr(functional, name)(np.ones((2, 3, 4, 5), np.float32))
+
+
+def test_out_is_an_array(need: Any) -> None:
+    """What is none takes no mask."""
+    from multidrop_numpy import dropout_layer, relu_dropout
+
+    need("numpy")
+    X = np.ones(64, np.float32)
+    md.manual_seed(0)
+    first = dropout_layer(X, 0.5)
+    md.manual_seed(0)
+    for function in (dropout_layer, relu_dropout):
+        with pytest.raises(TypeError, match=r"out: expected a NumPy array; got \[0\.0, 0\.0, .* \(list\)"):
+            function(X, 0.5, out=[0.0] * 64)
+    assert np.array_equal(dropout_layer(X, 0.5), first)
+
+
+@pytest.mark.parametrize("bad", [5, [], ()], ids=repr)
+def test_reports(backend: Any, bad: Any) -> None:
+    with pytest.raises(TypeError, match="report: expected what convert gave; got "):
+        md.restore(md.Dropout(), bad)
+
+
 def test_keys(backend: Any) -> None:
     X = backend.tensor(np.ones(4, np.float32))
     for bad in (-1, 2**64, "0", 0.5):

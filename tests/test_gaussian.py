@@ -27,6 +27,7 @@ NORMAL = NormalDist()
 KEY = md.Key(7, 3)
 ULPS = 16
 SHAPE = (6, 35)  # no multiple of 8
+BAD_PROBABILITIES = (1.5, -0.1, float("nan"), None)
 
 # Of the specification: (key, start, the first numbers).
 VECTORS = [
@@ -438,8 +439,12 @@ class TestKeras:
         assert np.array_equal(layer(x, training=False), x)
         with pytest.raises(ValueError, match="rate: expected a probability below 1 in training"):
             layer(x, training=True)
+        for bad in BAD_PROBABILITIES:
+            layer.rate = bad
+            with pytest.raises(ValueError, match="rate: expected a probability"):
+                layer(x, training=True)
         layer.rate = 0.5
-        assert close(layer(x, training=True), masks.gaussian_dropout(x, 1.0, 1))  # the error took no key
+        assert close(layer(x, training=True), masks.gaussian_dropout(x, 1.0, 1))  # the errors took no key
 
     def test_integers(self, layer: Any) -> None:
         with pytest.raises(TypeError, match="X: expected a tensor of type"):
@@ -512,6 +517,18 @@ class TestNumPy:
             multidrop_numpy.GaussianNoise(bad)
         with pytest.raises(ValueError, match="p: expected a probability below 1 in training"):
             multidrop_numpy.GaussianDropout(1.0)(values())
+
+    def test_a_probability_that_is_changed(self) -> None:
+        """Is checked by the next forward, which takes no key."""
+        import multidrop_numpy
+
+        layer, x = multidrop_numpy.GaussianDropout(0.2, seed=7), values()
+        for bad in (1.0, *BAD_PROBABILITIES):
+            layer.p = bad
+            with pytest.raises(ValueError, match="p: expected a probability"):
+                layer(x)
+        layer.p = 0.5
+        assert np.array_equal(layer(x), masks.gaussian_dropout(x, 1.0, 7))
 
     def test_names(self) -> None:
         import multidrop_numpy

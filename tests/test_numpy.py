@@ -30,6 +30,9 @@ def test_softmax_cross_entropy() -> None:
         (softmax_cross_entropy(logits[:1] + h, np.array([2]))[0] - losses[:1])[0] / 1e-6 for h in 1e-6 * np.eye(3)
     ]
     assert gradients[0] == pytest.approx(numeric, abs=1e-5)
+    for bad in (-1, 3, -100):  # which NumPy would count from the end where it can
+        with pytest.raises(ValueError, match=rf"labels: expected integers in \[0, 3\); got {bad}$"):
+            softmax_cross_entropy(logits, np.array([2, bad]))
 
 
 @pytest.mark.parametrize("build", [md.Net, md.concise_net])

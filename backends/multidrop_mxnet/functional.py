@@ -79,8 +79,12 @@ def _dropout(
 
 
 def check_floating(X: Array) -> None:
-    """TypeError where X is not of a floating type, with MXNet's remedy."""
-    if X.dtype not in ops.NAMES:
+    """TypeError where X is no array of a floating type, with MXNet's remedy."""
+    try:
+        known = X.dtype in ops.NAMES
+    except AttributeError:  # as of a list; to ask first what it is would cost every call
+        raise checks.not_floating(checks.shown(X), "mx.np.array(X)") from None
+    if not known:
         checks.floating(np.dtype(X.dtype).name, 'X.astype("float32")')
 
 

@@ -56,9 +56,9 @@ def dropout_layer(
 
     Raises:
         ValueError: for a bad probability, key, start, axes or `out`.
-        TypeError: for an array that is not floating.
+        TypeError: for an array that is not floating, or an `out` that is none.
     """
-    X, p, key, start = _checked(X, dropout, key, start)
+    X, p, key, start = _checked(X, dropout, key, start, out)
     return kernel.dropout(X, p, key, start, out, axes=checks.axes(axes, X.ndim))
 
 
@@ -67,15 +67,28 @@ def relu_dropout(
 ) -> Array:
     """`multidrop.relu_dropout` for arrays; args, result and errors are those of `dropout_layer`. Its gradient is
     `multidrop.kernel.relu_gradient(dY, Y, dropout)`, where Y is the output and dY the gradient with respect to it."""
-    return kernel.dropout(*_checked(X, dropout, key, start), out, relu=True)
+    return kernel.dropout(*_checked(X, dropout, key, start, out), out, relu=True)
 
 
-def _checked(X: npt.ArrayLike, dropout: float, key: int | Key | None, start: int) -> tuple[Array, float, Key, int]:
+def _checked(
+    X: npt.ArrayLike, dropout: float, key: int | Key | None, start: int, out: Array | None
+) -> tuple[Array, float, Key, int]:
     X = tensor(X)
-    checks.floating(X.dtype.name, 'X.astype("float32")')
+    check_floating(X)
+    if out is not None and not isinstance(out, np.ndarray):
+        raise TypeError(f"out: expected a NumPy array; got {checks.shown(out)}")
     p = checks.probability("dropout", dropout)
     key = (call_key(NAME) or draw_key()) if key is None else as_key(key)
     return X, p, key, start
+
+
+def check_floating(X: Array) -> None:
+    """TypeError where X is no array of a floating type, with NumPy's remedy."""
+    try:
+        dtype = X.dtype.name
+    except AttributeError:
+        raise checks.not_floating(checks.shown(X), "np.asarray(X)") from None
+    checks.floating(dtype, 'X.astype("float32")')
 
 
 def relu(x: Array) -> Array:

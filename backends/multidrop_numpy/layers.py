@@ -11,7 +11,7 @@ from multidrop import checks, kernel, masks
 from multidrop.keys import Key, Stream, layer_key
 from multidrop.view import Drawing, not_a_layer
 
-from .functional import NAME, draw_key, relu
+from .functional import NAME, check_floating, draw_key, relu
 
 Array = npt.NDArray
 
@@ -120,7 +120,7 @@ class _Random(Layer):
 
     def _next_key(self, X: Array) -> Key | None:
         """The key for X; None in evaluation mode."""
-        checks.floating(X.dtype.name, 'X.astype("float32")')
+        check_floating(X)
         self._key = None
         if self.training:
             self._key = draw_key() if self.stream is None else self.stream.next()
@@ -219,8 +219,9 @@ class GaussianDropout(_Random):
         super().__init__(seed)
 
     def forward(self, X: Array) -> Array:
+        stddev = masks.gaussian_stddev("p", self.p) if self.training else 0.0  # before a key is taken
         key = self._next_key(X)
-        return X if key is None else masks.gaussian_dropout(X, masks.gaussian_stddev("p", self.p), key)
+        return X if key is None else masks.gaussian_dropout(X, stddev, key)
 
     def backward(self, dY: Array) -> Array:
         if self._key is None:

@@ -117,6 +117,7 @@ def dropout1d(
     Raises:
         RuntimeError: for another number of dimensions.
     """
+    check_floating(input)
     if input.ndim not in (2, 3):
         raise RuntimeError(
             f"dropout1d: Expected 2D or 3D input, but received a {input.ndim}D input; it takes (c, l) and (n, c, l)"
@@ -129,6 +130,7 @@ def dropout2d(
 ) -> Tensor:
     """In the place of `torch.nn.functional.dropout2d`: drops whole channels of (n, c, h, w). Args and result are those
     of `dropout`. It warns, as torch's does, of another number of dimensions; three are taken for (n, c, l)."""
+    check_floating(input)
     if input.ndim == 3:
         warnings.warn(
             "dropout2d: Received a 3-D input to dropout2d, assuming that channel-wise 1D dropout behavior is desired, "
@@ -145,6 +147,7 @@ def dropout3d(
 ) -> Tensor:
     """In the place of `torch.nn.functional.dropout3d`: drops whole channels of (n, c, d, h, w) or (c, d, h, w). Args
     and result are those of `dropout`. It warns, as torch's does, of another number of dimensions."""
+    check_floating(input)
     if input.ndim not in (4, 5):
         _warn_of("dropout3d", input.ndim, "4D or 5D")
     return _feature_dropout(input, p, training, inplace, drop, input.ndim != 4)
@@ -154,6 +157,7 @@ def alpha_dropout(
     input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False, *, drop: Drop | None = None
 ) -> Tensor:
     """In the place of `torch.nn.functional.alpha_dropout`. Args and result are those of `dropout`."""
+    check_floating(input)
     return _alpha_dropout(input, p, training, inplace, drop, ())
 
 
@@ -161,11 +165,11 @@ def feature_alpha_dropout(
     input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False, *, drop: Drop | None = None
 ) -> Tensor:
     """In the place of `torch.nn.functional.feature_alpha_dropout`: the same for whole channels, of (n, c, …)."""
+    check_floating(input)
     return _alpha_dropout(input, p, training, inplace, drop, _spatial(input))
 
 
 def _feature_dropout(X: Tensor, p: float, training: bool, inplace: bool, drop: Drop | None, batched: bool) -> Tensor:
-    check_floating(X)
     p = checks.probability("p", p)
     if not training:
         return X
@@ -183,7 +187,6 @@ def _alpha_dropout(
     X: Tensor, p: float, training: bool, inplace: bool, drop: Drop | None, axes: tuple[int, ...]
 ) -> Tensor:
     """a·x + a·α·p where kept and a·α·(p − 1) where dropped: a dropout of x + α, scaled and moved."""
-    check_floating(X)
     p = checks.probability("p", p)
     if not training:
         return X
@@ -210,8 +213,14 @@ def _warn_of(name: str, ndim: int, expected: str) -> None:
 
 
 def check_floating(X: Tensor) -> None:
-    """TypeError where X is not of a floating type, with torch's remedy."""
-    if X.dtype not in ops.NAMES:
+    """TypeError where X is no tensor of a floating type, with torch's remedy."""
+    try:
+        known = X.dtype in ops.NAMES
+    except AttributeError:  # as of a list; to ask first what it is would cost every call
+        known = False
+    if not known:
+        if not isinstance(X, Tensor):
+            raise checks.not_floating(checks.shown(X), "torch.as_tensor(X)")
         checks.floating(str(X.dtype).removeprefix("torch."), "X.float()")
 
 
