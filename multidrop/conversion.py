@@ -44,11 +44,16 @@ class Report:
 
     def __str__(self) -> str:
         found = [*self.replaced, *self.unreached]
-        width = max((len(path) for path, _ in found), default=0)
+        width = max((len(shown_path(path)) for path, _ in found), default=0)
         parts = []
         for title, lines in (("replaced", self.replaced), ("not reached", self.unreached)):
-            parts += [f"{title}: {len(lines)}", *(f"  {path:{width}}  {what}" for path, what in lines)]
+            parts += [f"{title}: {len(lines)}", *(f"  {shown_path(path):{width}}  {what}" for path, what in lines)]
         return "\n".join(parts)
+
+
+def shown_path(path: str) -> str:
+    """A layer's path; the model's own is empty."""
+    return path or "(itself)"
 
 
 def convert(model: Any, *, seed: int | Key | None = None) -> Report:

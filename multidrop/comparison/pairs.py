@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from ..conversion import shown_path
 from .parts import DROPOUT, Part
-from .result import shown_path
 from .side import Side
 
 

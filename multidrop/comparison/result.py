@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..conversion import shown_path
+
 INPUT, MASK, OUTPUT, GRADIENT, WEIGHT = "input", "mask", "output", "gradient", "weight"
 COLUMNS = (INPUT, MASK, OUTPUT, GRADIENT, WEIGHT)
 LOSS = "loss"
@@ -99,11 +101,6 @@ class Comparison:
         else:
             lines.append(f"First difference beyond {self.rtol:g}: {first}")
         return "\n".join(lines)
-
-
-def shown_path(path: str) -> str:
-    """A layer's path; the model's own is empty."""
-    return path or "(itself)"
 
 
 def _shown(layers: tuple[str, str] | None) -> str:

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from ..conversion import convert, restore
+from ..conversion import convert, restore, shown_path
 from ..dispatch import backend_of
 from ..keys import Key
 from ..protocol import Model
 from ..view import LayerMask, last_mask
 from .parts import DENSE, Array, Layout, Part, common, own
-from .result import INPUT, MASK, OUTPUT, shown_path
+from .result import INPUT, MASK, OUTPUT
 
 Weights: TypeAlias = dict[tuple[str, str], Array]
 """By path and name."""
