@@ -84,6 +84,21 @@ def test_channels(backend: Any) -> None:
     assert md.last_mask(layer).axes == (2, 3)
 
 
+def test_torch_warns_of_an_input_and_not_of_its_mask(need: Any) -> None:
+    need("torch")
+    import multidrop_torch
+    import torch
+
+    for kind, shape in ((multidrop_torch.Dropout2d, (4, 6, 5)), (multidrop_torch.Dropout3d, (4, 6, 5))):
+        layer = kind(0.5, seed=1)
+        with pytest.warns(UserWarning, match=f"dropout{kind.__name__[7:]}: Received a 3-D input"):
+            kept = layer(torch.ones(shape)).numpy() != 0
+        assert np.array_equal(md.last_mask(layer).keep(), kept)
+        assert np.array_equal(md.mask_at(layer, 0, shape).keep(), kept)
+    with pytest.raises(RuntimeError, match="dropout1d: Expected 2D or 3D input"):
+        md.mask_at(multidrop_torch.Dropout1d(0.5, seed=1), 0, (2, 3, 4, 5))
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:torch")  # at its first compilation
 @pytest.mark.parametrize("seed", [3, None])
 def test_a_compiled_torch_layer(need: Any, seed: int | None) -> None:

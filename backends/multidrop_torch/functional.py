@@ -118,11 +118,8 @@ def dropout1d(
         RuntimeError: for another number of dimensions.
     """
     check_floating(input)
-    if input.ndim not in (2, 3):
-        raise RuntimeError(
-            f"dropout1d: Expected 2D or 3D input, but received a {input.ndim}D input; it takes (c, l) and (n, c, l)"
-        )
-    return _feature_dropout(input, p, training, inplace, drop, input.ndim == 3)
+    axes1d(input.ndim)  # whose error torch's raises outside of training too
+    return _feature_dropout(input, p, training, inplace, drop, axes1d)
 
 
 def dropout2d(
@@ -139,7 +136,7 @@ def dropout2d(
         )
     elif input.ndim != 4:
         _warn_of("dropout2d", input.ndim, "3D or 4D")
-    return _feature_dropout(input, p, training, inplace, drop, True)
+    return _feature_dropout(input, p, training, inplace, drop, spatial_axes)
 
 
 def dropout3d(
@@ -150,7 +147,7 @@ def dropout3d(
     check_floating(input)
     if input.ndim not in (4, 5):
         _warn_of("dropout3d", input.ndim, "4D or 5D")
-    return _feature_dropout(input, p, training, inplace, drop, input.ndim != 4)
+    return _feature_dropout(input, p, training, inplace, drop, axes3d)
 
 
 def alpha_dropout(
@@ -166,21 +163,35 @@ def feature_alpha_dropout(
 ) -> Tensor:
     """In the place of `torch.nn.functional.feature_alpha_dropout`: the same for whole channels, of (n, c, …)."""
     check_floating(input)
-    return _alpha_dropout(input, p, training, inplace, drop, _spatial(input))
+    return _alpha_dropout(input, p, training, inplace, drop, spatial_axes(input.ndim))
 
 
-def _feature_dropout(X: Tensor, p: float, training: bool, inplace: bool, drop: Drop | None, batched: bool) -> Tensor:
-    p = checks.probability("p", p)
-    if not training:
-        return X
-    return (drop or _drop_by(p))(X, _spatial(X, 2 if batched else 1), inplace)
+def axes1d(ndim: int) -> tuple[int, ...]:
+    """Along which `dropout1d` shares decisions."""
+    if ndim not in (2, 3):
+        raise RuntimeError(
+            f"dropout1d: Expected 2D or 3D input, but received a {ndim}D input; it takes (c, l) and (n, c, l)"
+        )
+    return spatial_axes(ndim, 2 if ndim == 3 else 1)
 
 
-def _spatial(X: Tensor, first: int = 2) -> tuple[int, ...]:
+def axes3d(ndim: int) -> tuple[int, ...]:
+    """Along which `dropout3d` shares decisions."""
+    return spatial_axes(ndim, 1 if ndim == 4 else 2)
+
+
+def spatial_axes(ndim: int, first: int = 2) -> tuple[int, ...]:
     """The axes after those of the batch and the channels."""
-    if X.ndim < first:
-        raise RuntimeError(f"X: expected a batch and channels, at least {first} dimensions; got {X.ndim}")
-    return tuple(range(first, X.ndim))
+    if ndim < first:
+        raise RuntimeError(f"X: expected a batch and channels, at least {first} dimensions; got {ndim}")
+    return tuple(range(first, ndim))
+
+
+def _feature_dropout(
+    X: Tensor, p: float, training: bool, inplace: bool, drop: Drop | None, axes: Callable[[int], tuple[int, ...]]
+) -> Tensor:
+    p = checks.probability("p", p)
+    return (drop or _drop_by(p))(X, axes(X.ndim), inplace) if training else X
 
 
 def _alpha_dropout(

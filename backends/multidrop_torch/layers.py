@@ -58,8 +58,9 @@ class _DropoutNd(nn.modules.dropout._DropoutNd):
         if not torch.compiler.is_compiling():
             self.__dict__["last_shape"] = X.shape
 
-    def _axes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Along which one decision holds for all elements of an input."""
+    @staticmethod
+    def _axes(ndim: int) -> tuple[int, ...]:
+        """Along which one decision holds for all elements of an input of so many dimensions."""
         return ()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _DropoutNd:
@@ -117,21 +118,12 @@ class _FeatureDropout(_DropoutNd):
     def forward(self, input: Tensor) -> Tensor:
         return type(self)._dropout(input, self.p, self.training, self.inplace, drop=self._drop)
 
-    def _axes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        found: list[tuple[int, ...]] = [()]
-
-        def drop(X: Tensor, axes: tuple[int, ...], inplace: bool) -> Tensor:
-            found[0] = axes
-            return X
-
-        type(self)._dropout(torch.empty(shape, device="meta"), 0.5, True, False, drop=drop)
-        return found[0]
-
 
 class Dropout1d(_FeatureDropout, nn.Dropout1d):
     """Drops whole channels of (n, c, l), or of (c, l), with probability p in training mode."""
 
     _dropout = staticmethod(functional.dropout1d)
+    _axes = staticmethod(functional.axes1d)
 
 
 class Dropout2d(_FeatureDropout, nn.Dropout2d):
@@ -139,12 +131,14 @@ class Dropout2d(_FeatureDropout, nn.Dropout2d):
     for (n, c, l)."""
 
     _dropout = staticmethod(functional.dropout2d)
+    _axes = staticmethod(functional.spatial_axes)
 
 
 class Dropout3d(_FeatureDropout, nn.Dropout3d):
     """Drops whole channels of (n, c, d, h, w), or of (c, d, h, w), with probability p in training mode."""
 
     _dropout = staticmethod(functional.dropout3d)
+    _axes = staticmethod(functional.axes3d)
 
 
 class AlphaDropout(_FeatureDropout, nn.AlphaDropout):
@@ -159,6 +153,7 @@ class FeatureAlphaDropout(_FeatureDropout, nn.FeatureAlphaDropout):
     """`AlphaDropout` of whole channels."""
 
     _dropout = staticmethod(functional.feature_alpha_dropout)
+    _axes = staticmethod(functional.spatial_axes)
 
 
 def drawing(layer: nn.Module, shape: tuple[int, ...] | None = None) -> Drawing:
@@ -169,5 +164,5 @@ def drawing(layer: nn.Module, shape: tuple[int, ...] | None = None) -> Drawing:
     shape = None if shape is None else tuple(shape)
     key = key_at(layer.stream)
     return Drawing(
-        layer.p, before(key), key if layer.keyed else None, shape, () if shape is None else layer._axes(shape)
+        layer.p, before(key), key if layer.keyed else None, shape, () if shape is None else layer._axes(len(shape))
     )
