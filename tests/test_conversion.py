@@ -153,6 +153,32 @@ class TestTorch:
         assert md.restore(other) == 4
         assert md.restore(model) == 4
 
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:torch")  # at its first compilation
+    def test_wrappers_are_no_part_of_a_path(self, need: Any) -> None:
+        """The same architecture draws the same masks, compiled, averaged or spread over devices."""
+        need("torch")
+        import torch
+        from torch import nn
+        from torch.optim.swa_utils import AveragedModel
+
+        class Model(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.module = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))  # a name that wrappers use
+
+            def forward(self, X: Any) -> Any:
+                return self.module(X)
+
+        plain = Model()
+        report = md.convert(plain, seed=3)
+        assert [path for path, _ in report.replaced] == ["module.1"]
+        for wrap in (torch.compile, nn.DataParallel, AveragedModel, lambda net: nn.DataParallel(torch.compile(net))):
+            model = wrap(Model())
+            assert [path for path, _ in md.convert(model, seed=3).replaced] == ["module.1"]
+            (stream,) = (value for name, value in model.state_dict().items() if name.endswith("stream"))
+            assert torch.equal(stream, plain.module[1].stream)
+            assert md.restore(model, report) == 1
+
 
 class TestKeras:
     @pytest.fixture(autouse=True)

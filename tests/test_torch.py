@@ -254,6 +254,35 @@ def test_in_place(layout: Callable[[Any], Any]) -> None:
         assert np.array_equal(layout(leaf.grad).numpy(), scale)
 
 
+def test_in_place_on_a_leaf() -> None:
+    """An error before anything is written and a mask taken."""
+    from multidrop_torch import Dropout
+
+    module, leaf = Dropout(0.5, inplace=True, seed=3), torch.ones(64, requires_grad=True)
+    with pytest.raises(RuntimeError, match="a leaf Variable that requires grad is being used in an in-place operation"):
+        module(leaf)
+    assert torch.equal(leaf, torch.ones(64))
+    assert module.stream.tolist() == [3, 0]
+    with torch.no_grad():
+        assert module(leaf) is leaf
+
+
+@pytest.mark.parametrize("seed", [3, None])
+def test_a_stream_that_was_without_memory(seed: int | None) -> None:
+    """`to_empty` gives any memory; the stream goes on from where it was, or what is loaded into it."""
+    with torch.device("meta"):
+        built = layer(seed)
+    moved = layer(seed)
+    torch.manual_seed(5)
+    moved(torch.ones(8))
+    position = moved.stream.tolist()
+    for module, expected in ((built, [seed or 0, 0]), (moved.to("meta"), position)):
+        assert module.to_empty(device="cpu").stream.tolist() == expected
+    if seed is not None:
+        built.to("meta").load_state_dict({"stream": torch.tensor([7, 9])}, assign=True)
+        assert built.half().stream.tolist() == [7, 9]
+
+
 def test_memory_formats() -> None:
     X = torch.randn(2, 3, 5, 4).to(memory_format=torch.channels_last)
     Y = md.dropout_layer(X, 0.5, KEY)

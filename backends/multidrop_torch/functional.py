@@ -267,6 +267,11 @@ def masked_next(
     if _in_trace():
         Y = _in_program(X, Mask(p, ops.take(stream, keyed), start, axes), relu)
         return X.copy_(Y) if inplace else Y
+    if inplace and X.requires_grad and X.is_leaf and torch.is_grad_enabled():  # torch would say so when it is too late
+        raise RuntimeError(
+            "a leaf Variable that requires grad is being used in an in-place operation: expected inplace=False, or an "
+            "input that is computed; got a leaf, which is left as it was"
+        )
     take = ops.next_key if keyed else ops.drawn_key
     key = ops.below_transforms(take, stream) if torch._C._are_functorch_transforms_active() else take(stream)
     if p == 0.0:

@@ -34,6 +34,8 @@ class _DropoutNd(nn.modules.dropout._DropoutNd):
     """
 
     stream: Tensor
+    unplaced: Key  # the position of a stream on the meta device, which has no memory for it
+    converted: bool  # where `convert` made the layer
 
     def __init__(self, p: float = 0.5, inplace: bool = False, *, seed: int | Key | None = None) -> None:
         super().__init__(checks.probability("p", p), inplace)
@@ -41,11 +43,14 @@ class _DropoutNd(nn.modules.dropout._DropoutNd):
 
     def _key_by(self, key: Key | None) -> None:
         """Has the layer's stream go on from `key`; None: it is to follow torch's generator."""
+        position = position_of(key or Key(0))
         if key is not None and getattr(self, "keyed", False):
-            self.stream.copy_(position_of(key))
-            return
-        self.keyed = key is not None
-        self.register_buffer("stream", position_of(key or Key(0)), persistent=self.keyed)
+            self.stream.copy_(position)
+        else:
+            self.keyed = key is not None
+            self.register_buffer("stream", position, persistent=self.keyed)
+        if self.stream.is_meta:  # and holds nothing
+            self.unplaced = key or Key(0)
 
     def _drop(self, X: Tensor, axes: tuple[int, ...] = (), inplace: bool = False) -> Tensor:
         """X through the next mask."""
@@ -64,7 +69,12 @@ class _DropoutNd(nn.modules.dropout._DropoutNd):
         return ()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _DropoutNd:
+        before = self.stream
         super()._apply(fn, recurse)
+        if self.stream.is_meta and not before.is_meta:
+            self.unplaced = key_at(before)
+        elif before.is_meta and not self.stream.is_meta:  # by `to_empty`, whose memory holds anything
+            self.stream.copy_(position_of(self.unplaced))
         if self.stream.device.type == "cpu" and self.stream.is_shared():
             # `share_memory` is for weights: processes that move one counter repeat masks
             self.stream = self.stream.clone()
