@@ -73,6 +73,7 @@ def install_hint(name: str) -> str:
 
 
 def _named(name: Any) -> str:
+    """A backend's name, checked; where a user gives it, before `load`, whose cache hashes it first."""
     return checks.choice("backend", name, declared_backends())
 
 
