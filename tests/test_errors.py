@@ -162,6 +162,12 @@ def test_a_bad_call_takes_no_mask(backend: Any) -> None:
         md.dropout_layer(X, 2)
     with pytest.raises(TypeError):
         md.dropout_layer(backend.tensor(np.ones(4, "int32"), "int32"), 0.5)
+    for arguments in ({"axes": 1}, {"start": -1}, {"start": 2**64 - 63}):
+        with pytest.raises(ValueError, match="|".join(arguments)):
+            md.dropout_layer(X, 0.5, **arguments)
+    if backend.name == "numpy":
+        with pytest.raises(ValueError, match="out"):
+            backend.dropout_layer(X, 0.5, out=np.empty(3, np.float32))
     assert np.array_equal(backend.to_numpy(md.dropout_layer(X, 0.5)), first)
 
 

@@ -58,8 +58,9 @@ def dropout_layer(
         ValueError: for a bad probability, key, start, axes or `out`.
         TypeError: for an array that is not floating, or an `out` that is none.
     """
-    X, p, key, start = _checked(X, dropout, key, start, out)
-    return kernel.dropout(X, p, key, start, out, axes=checks.axes(axes, X.ndim))
+    X = tensor(X)
+    axes = checks.axes(axes, X.ndim)
+    return kernel.dropout(X, *_checked(X, dropout, key, start, out, axes), axes=axes)
 
 
 def relu_dropout(
@@ -67,19 +68,22 @@ def relu_dropout(
 ) -> Array:
     """`multidrop.relu_dropout` for arrays; args, result and errors are those of `dropout_layer`. Its gradient is
     `multidrop.kernel.relu_gradient(dY, Y, dropout)`, where Y is the output and dY the gradient with respect to it."""
-    return kernel.dropout(*_checked(X, dropout, key, start, out), out, relu=True)
+    X = tensor(X)
+    return kernel.dropout(X, *_checked(X, dropout, key, start, out), relu=True)
 
 
 def _checked(
-    X: npt.ArrayLike, dropout: float, key: int | Key | None, start: int, out: Array | None
-) -> tuple[Array, float, Key, int]:
-    X = tensor(X)
+    X: Array, dropout: float, key: int | Key | None, start: int, out: Array | None, axes: Sequence[int] = ()
+) -> tuple[float, Key, int, Array | None]:
+    """What `kernel.dropout` takes after X. A key is drawn last, so that a call that fails takes no mask."""
     check_floating(X)
     if out is not None and not isinstance(out, np.ndarray):
         raise TypeError(f"out: expected a NumPy array; got {checks.shown(out)}")
     p = checks.probability("dropout", dropout)
-    key = (call_key(NAME) or draw_key()) if key is None else as_key(key)
-    return X, p, key, start
+    if key is not None:
+        return p, as_key(key), start, out
+    start = kernel.check(X, start, out, axes)
+    return p, call_key(NAME) or draw_key(), start, out
 
 
 def check_floating(X: Array) -> None:

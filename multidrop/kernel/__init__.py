@@ -100,9 +100,7 @@ def dropout(
     Raises:
         ValueError: where `out` is not of x's shape and type, or an index would leave [0, 2^64).
     """
-    start = checks.span(start, math.prod(masks.drawn_shape(x.shape, axes)))
-    if out is not None and (out.shape, out.dtype) != (x.shape, x.dtype):
-        raise ValueError(f"out: expected shape {x.shape} and type {x.dtype}; got {out.shape} and {out.dtype}")
+    start = check(x, start, out, axes)
     if p == 0.0 and not relu:
         result = x
     elif _NATIVE and x.dtype.isnative:
@@ -113,6 +111,14 @@ def dropout(
         return result
     np.copyto(out, result)
     return out
+
+
+def check(x: Array, start: int, out: Array | None, axes: Sequence[int]) -> int:
+    """The index of the first element, where `dropout` can be called with these; ValueError where it cannot."""
+    start = checks.span(start, math.prod(masks.drawn_shape(x.shape, axes)))
+    if out is not None and (out.shape, out.dtype) != (x.shape, x.dtype):
+        raise ValueError(f"out: expected shape {x.shape} and type {x.dtype}; got {out.shape} and {out.dtype}")
+    return start
 
 
 _NATIVE = sys.byteorder == "little"  # the loops read a word as its halves, the low one first
