@@ -195,6 +195,7 @@ def test_operators_are_what_torch_expects() -> None:
     torch.library.opcheck(ops.dropout, (X, ops.position_of(KEY), 0.3, 5, [0]))
     torch.library.opcheck(ops.drop_values, (X.detach(), ops.position_of(KEY), 0.3, 5, [0]))
     torch.library.opcheck(ops.take, (ops.position_of(KEY), True))
+    torch.library.opcheck(ops.next_values, (X.detach(), ops.position_of(KEY), True, 0.3, 5, [0]))
 
 
 def function(X: Any) -> Any:

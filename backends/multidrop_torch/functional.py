@@ -247,7 +247,7 @@ def masked(X: Tensor, mask: Mask, *, relu: bool = False) -> Tensor:
     if mask.p == 0.0:
         return torch.relu(X) if relu else X
     if _in_trace():
-        return _in_program(X, mask._replace(key=ops.position_of(mask.key)), relu)
+        return _in_program(torch.relu(X) if relu else X, mask._replace(key=ops.position_of(mask.key)))
     return _differentiable(X, mask, relu=relu)
 
 
@@ -265,7 +265,11 @@ def masked_next(
     """X, or max(X, 0), through the next mask of a stream, or where that is not keyed, one that torch's generator
     names."""
     if _in_trace():
-        Y = _in_program(X, Mask(p, ops.take(stream, keyed), start, axes), relu)
+        Z = torch.relu(X) if relu else X
+        if p > 0.0 and _without_gradient(Z):
+            Y = ops.next_values(Z, stream, keyed, p, start, axes)
+        else:
+            Y = _in_program(Z, Mask(p, ops.take(stream, keyed), start, axes))
         return X.copy_(Y) if inplace else Y
     if inplace and X.requires_grad and X.is_leaf and torch.is_grad_enabled():  # torch would say so when it is too late
         raise RuntimeError(
@@ -284,22 +288,20 @@ def _in_trace() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
 
 
-def _in_program(X: Tensor, mask: Mask, relu: bool) -> Tensor:
+def _in_program(X: Tensor, mask: Mask) -> Tensor:
     """By the operator, in a program that is traced; the mask has a position for its key."""
-    X = torch.relu(X) if relu else X
     if mask.p == 0.0:
         return X
-    return _operator(X)(X, mask.key, mask.p, mask.start, mask.axes)
+    return (ops.drop_values if _without_gradient(X) else ops.dropout)(X, mask.key, mask.p, mask.start, mask.axes)
 
 
-def _operator(X: Tensor) -> Callable[..., Tensor]:
-    """With a gradient, unless none is wanted of what `torch.compile` compiles, which it compiles anew where one is. A
-    program that is exported may be trained later, and within `torch.func` a tensor does not tell."""
+def _without_gradient(X: Tensor) -> bool:
+    """Whether a program can do without the gradient of what X goes through: `torch.compile` compiles anew where one
+    comes to be wanted, a program that is exported may be trained later, and within `torch.func` a tensor does not
+    tell."""
     wanted = X.requires_grad and torch.is_grad_enabled()
     compiled = torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
-    if wanted or not compiled or torch._C._are_functorch_transforms_active():
-        return ops.dropout
-    return ops.drop_values
+    return compiled and not wanted and not torch._C._are_functorch_transforms_active()
 
 
 def _differentiable(X: Tensor, mask: Mask, random: bool = False, inplace: bool = False, relu: bool = False) -> Tensor:

@@ -3,8 +3,8 @@ for programs that torch traces (`torch.compile`, `torch.export`).
 
 A traced program holds a mask's name as a *position*, an int64 tensor (seed, call) in two's complement, which it takes
 from a stream in each run. To take one and to use it are two operators, for one that changes a tensor cannot have a
-gradient. And taking is opaque: a counter whose arithmetic the compiler sees is one that it may read again in the
-backward pass, when the counter has moved on.
+gradient; where none is wanted, they are one. And taking is opaque: a counter whose arithmetic the compiler sees is one
+that it may read again in the backward pass, when the counter has moved on.
 """
 
 from __future__ import annotations
@@ -249,7 +249,19 @@ def _(X: Tensor, position: Tensor, p: float, start: int, axes: Sequence[int]) ->
     return torch.empty_like(X)
 
 
-take, drop_values = torch.ops.multidrop.take.default, torch.ops.multidrop.drop.default
+@_operator("next(Tensor X, Tensor(a!) stream, bool keyed, float p, SymInt start, int[] axes) -> Tensor")
+def _next(X: Tensor, stream: Tensor, keyed: bool, p: float, start: int, axes: Sequence[int]) -> Tensor:
+    """`take` and `drop` in one, where no gradient needs the position."""
+    key = next_key(stream) if keyed else drawn_key(stream)
+    return drop(X, Mask(p, key, start, tuple(axes)))
+
+
+@torch.library.register_fake("multidrop::next")
+def _(X: Tensor, stream: Tensor, keyed: bool, p: float, start: int, axes: Sequence[int]) -> Tensor:
+    return torch.empty_like(X)
+
+
+take, drop_values, next_values = (getattr(torch.ops.multidrop, name).default for name in ("take", "drop", "next"))
 
 
 class _Dropout(torch.autograd.Function):
