@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -142,6 +143,28 @@ def test_masks_shared_along_long_axes(dtype: str, axes: tuple[int, ...]) -> None
     last = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
     assert same_bits(kernel.dropout(last, 0.3, KEY, 3, axes=axes), expected)
     assert same_bits(kernel.dropout(x, 0.3, KEY, 3, x, axes=axes), expected)
+
+
+@pytest.mark.parametrize("shape", [(3, 17, 5, 24), (2, 8, 1, 64), (1, 70, 9, 8)], ids=str)
+def test_every_order_of_axes_in_memory(shape: tuple[int, ...]) -> None:
+    """Matrices that lie transposed, in whole squares and with some left over, and what is no transposed matrix."""
+    x = normal(shape, "float32")
+    expected = masks.dropout(x, 0.3, KEY, 5)
+    for order in itertools.permutations(range(4)):
+        laid = np.array(x.transpose(order), order="C").transpose(np.argsort(order))
+        assert same_bits(kernel.dropout(laid, 0.3, KEY, 5), expected), order
+        kernel.dropout(laid, 0.3, KEY, 5, laid)
+        assert same_bits(laid, expected), order
+
+
+@dtypes
+def test_channels_last_by_several_threads(dtype: str) -> None:
+    x = normal((5, 67, 53, 51), dtype)
+    last = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    for p in (1e-10, 0.3, 1.0):
+        assert same_bits(kernel.dropout(last, p, KEY, 3), masks.dropout(x, p, KEY, 3))
+    matrix = np.asfortranarray(x.reshape(5 * 67, -1))
+    assert same_bits(kernel.dropout(matrix, 0.3, KEY, 3), masks.dropout(matrix, 0.3, KEY, 3))
 
 
 def test_the_result_lies_as_the_input() -> None:

@@ -140,13 +140,17 @@ def _fused(
     order = _memory_order(x)
     if order is None:
         return _fused(np.array(x, order="K"), p, key, start, None, axes, dtype, relu)
-    # The mask goes by the logical order of the elements: it is drawn in that, and then laid as the memory is.
-    drawn = ~keep_mask(masks.drawn_shape(x.shape, axes), p, key, start)
-    dropped = np.broadcast_to(drawn, x.shape).transpose(order)
     if out is not None and _takes(out, x, order):
         target = out
     else:
-        target = _empty(dropped.shape, x.dtype).transpose(tuple(np.argsort(order)))
+        target = _empty(tuple(x.shape[axis] for axis in order), x.dtype).transpose(tuple(np.argsort(order)))
+    # The mask goes by the logical order of the elements: it is drawn in that, and then laid as the memory is.
+    matrices = None if axes else _matrices(x.shape, order)
+    if matrices:
+        _drop_transposed(_address(x), _address(target), matrices, dtype, p, key, start, relu)
+        return target
+    drawn = ~keep_mask(masks.drawn_shape(x.shape, axes), p, key, start)
+    dropped = np.broadcast_to(drawn, x.shape).transpose(order)
     _select(_address(x), _address(target), x.size, dtype, p, dropped, relu)
     return target
 
@@ -206,6 +210,53 @@ def drop(
         loop(source + offset, target + offset, b - a, *arguments, start + a, call, seed, threshold, streamed)
 
     share(part, size, GRAIN)
+
+
+def _matrices(shape: tuple[int, ...], order: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """How many matrices of how many rows and columns a dense array is in the order of its elements, where in memory
+    they lie transposed one after the other, as the (channels, pixels) of images whose channels come last do; None where
+    it is not so."""
+    logical = [axis for axis, size in enumerate(shape) if size != 1]
+    lying = [axis for axis in order if shape[axis] != 1]
+    outer = 0
+    while outer < len(lying) and lying[outer] == logical[outer]:
+        outer += 1
+    turn = logical.index(lying[outer]) if outer < len(lying) else outer
+    parts = logical[:outer], logical[outer:turn], logical[turn:]
+    if lying != [*parts[0], *parts[2], *parts[1]]:
+        return None
+    count, rows, columns = (math.prod(shape[axis] for axis in part) for part in parts)
+    return count, rows, columns
+
+
+def _drop_transposed(
+    source: int,
+    target: int,
+    matrices: tuple[int, int, int],
+    dtype: str,
+    p: float,
+    key: Key,
+    start: int,
+    relu: bool,
+) -> None:
+    """`drop` for values that lie as the transposes of so many matrices of (rows, columns)."""
+    count, rows, columns = matrices
+    kind, scale, _ = _constants(p, dtype)
+    like, width, floor = kind.like, kind.like.itemsize, kind.zero if relu else kind.lowest
+    select, negated = _loops().select, _transposition().negated
+
+    def part(first: int, last: int) -> None:
+        size, offset = (last - first) * rows * columns, first * rows * columns
+        keep, dropped = np.empty((2, size), np.uint8)
+        drop(_address(keep), _address(keep), size, "mask", p, key, start + offset)
+        negated(_address(keep), _address(dropped), last - first, rows, columns)
+        at = width * offset
+        select(source + at, target + at, size, like, scale, floor, _address(dropped))
+
+    share(part, count, max(CACHED // (rows * columns), 1))
+
+
+CACHED = 1 << 16  # elements whose mask stays in a cache until it is used
 
 
 def _select(source: int, target: int, size: int, dtype: str, p: float, dropped: Array, relu: bool) -> None:
@@ -325,6 +376,13 @@ def _loops() -> ModuleType:
     from . import compiled
 
     return compiled
+
+
+@cache
+def _transposition() -> ModuleType:
+    from . import transposition
+
+    return transposition
 
 
 @lru_cache(1024)

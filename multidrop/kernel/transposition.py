@@ -1,0 +1,87 @@
+"""A mask laid as the memory of a tensor in another order, such as channels last: matrices of bytes transposed."""
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,call-arg,var-annotated"
+# The types of a compiled function's arguments are Numba's to infer, and an intrinsic is called without its context.
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, njit, types
+from numba.extending import intrinsic
+
+from .compiled import LINE, compiled, pointer
+
+SIDE = 8  # of the squares that are transposed at once, a row of them in a word
+_ONES = np.uint64(0x0101010101010101)
+
+
+@intrinsic
+def _load(context, address):
+    """The eight bytes at any address."""
+
+    def code(context, builder, signature, arguments):
+        return builder.load(builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()), align=1)
+
+    return types.uint64(types.int64), code
+
+
+@intrinsic
+def _store(context, address, word):
+    """Writes eight bytes to any address."""
+
+    def code(context, builder, signature, arguments):
+        builder.store(arguments[1], builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.uint64), code
+
+
+@njit(inline="always")
+def _exchange(first, second, bits, low):
+    """Two rows of which the upper half of each group of bytes in `first` has changed places with the lower half of
+    that in `second`."""
+    both = ((first >> bits) ^ second) & low
+    return first ^ (both << bits), second ^ both
+
+
+@compiled
+def negated(source, target, count, rows, columns):
+    """The negations of boolean matrices, transposed.
+
+    Args:
+        source: the address of `count` matrices of (rows, columns) bytes, each 0 or 1.
+        target: where their transposes go, of (columns, rows); apart from the source.
+    """
+    size, whole_rows, whole_columns = rows * columns, rows // SIDE * SIDE, columns // SIDE * SIDE
+    by1, by2, by4 = np.uint64(8), np.uint64(16), np.uint64(32)
+    low1, low2, low4 = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0000FFFF0000FFFF), np.uint64(0x00000000FFFFFFFF)
+    for number in range(count):
+        x, y = source + number * size, target + number * size
+        for first in range(0, whole_columns, LINE):  # as many columns as a cache line holds
+            for row in range(0, whole_rows, SIDE):
+                for column in range(first, min(first + LINE, whole_columns), SIDE):
+                    at = x + row * columns + column
+                    a, b, c, d = _load(at), _load(at + columns), _load(at + 2 * columns), _load(at + 3 * columns)
+                    at += 4 * columns
+                    e, f, g, h = _load(at), _load(at + columns), _load(at + 2 * columns), _load(at + 3 * columns)
+                    a, b = _exchange(a, b, by1, low1)
+                    c, d = _exchange(c, d, by1, low1)
+                    e, f = _exchange(e, f, by1, low1)
+                    g, h = _exchange(g, h, by1, low1)
+                    a, c = _exchange(a, c, by2, low2)
+                    b, d = _exchange(b, d, by2, low2)
+                    e, g = _exchange(e, g, by2, low2)
+                    f, h = _exchange(f, h, by2, low2)
+                    a, e = _exchange(a, e, by4, low4)
+                    b, f = _exchange(b, f, by4, low4)
+                    c, g = _exchange(c, g, by4, low4)
+                    d, h = _exchange(d, h, by4, low4)
+                    at = y + column * rows + row
+                    for word in (a, b, c, d, e, f, g, h):
+                        _store(at, word ^ _ONES)
+                        at += rows
+        matrix = carray(pointer(x, np.uint8(0)), (rows, columns))
+        turned = carray(pointer(y, np.uint8(0)), (columns, rows))
+        for row in range(rows):  # what fills no square
+            for column in range(whole_columns if row < whole_rows else 0, columns):
+                turned[column, row] = 1 - matrix[row, column]
