@@ -6,6 +6,7 @@ A block that was given back is handed out again as it is.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from typing import Any
 
@@ -13,8 +14,20 @@ import numpy as np
 import numpy.typing as npt
 
 LARGE = 1 << 22  # bytes, from which on memory is better taken from here than from a framework's allocator
-LIMIT = 1 << 28  # bytes that are kept at most
+LEAST_LIMIT, MOST_LIMIT = 1 << 28, 1 << 30  # bytes
 ALIGNMENT = 64  # bytes; TensorFlow stops the process at the first use of a buffer that is less aligned
+
+
+def _limit() -> int:
+    """How many bytes are kept at most: a sixteenth of the machine's memory, within limits."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # a system that does not tell
+        memory = 0
+    return min(max(LEAST_LIMIT, memory // 16), MOST_LIMIT)
+
+
+LIMIT = _limit()
 
 _free: deque[npt.NDArray[np.uint8]] = deque()  # the block given back last comes last
 
@@ -41,7 +54,7 @@ def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
 
 
 def release_memory() -> None:
-    """Gives the memory that is kept, at most 256 MB, back to the system."""
+    """Gives the memory that is kept, at most a sixteenth of the machine's, back to the system."""
     _free.clear()
 
 
