@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from multidrop import kernel, masks
 from multidrop.kernel import memory
+from multidrop.kernel.memory import address_of
 from multidrop.keys import Key
 from multidrop.masks import Mask
 
@@ -61,14 +62,14 @@ def _drop_on_host(X: tf.Tensor, mask: Mask, relu: bool) -> tf.Tensor:
     if axes:
         kernel.dropout(_view(X), p, key, start, Y, axes=axes, dtype=name, relu=relu)
     else:
-        kernel.drop(_address(X), _address_of(Y), Y.size, name, p, key, start, relu=relu)
+        kernel.drop(_address(X), address_of(Y), Y.size, name, p, key, start, relu=relu)
     return _tensor(Y, X.dtype)
 
 
 def relu_gradient(dY: tf.Tensor, Y: tf.Tensor, p: float) -> tf.Tensor:
     """The gradient of an eager `drop` with ReLU whose output is Y, from dY, the one with respect to Y."""
     dX = _empty_like(dY)
-    kernel.gate(_address(dY), _address_of(dX), dX.size, dY.dtype.name, p, _address(Y))
+    kernel.gate(_address(dY), address_of(dX), dX.size, dY.dtype.name, p, _address(Y))
     return _tensor(dX, dY.dtype)
 
 
@@ -83,12 +84,8 @@ def _tensor(room: npt.NDArray[Any], dtype: tf.DType) -> tf.Tensor:
     return tf.bitcast(tensor, tf.bfloat16) if dtype == tf.bfloat16 else tensor
 
 
-def _address_of(room: npt.NDArray[Any]) -> int:
-    return room.__array_interface__["data"][0]
-
-
 def _address(X: tf.Tensor) -> int:
-    return _address_of(_view(X))
+    return address_of(_view(X))
 
 
 def _view(X: tf.Tensor) -> npt.NDArray[Any]:

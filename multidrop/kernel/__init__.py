@@ -8,42 +8,26 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
-from types import ModuleType
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .. import checks, garbage, masks
+from .. import checks, masks
 from ..keys import Key, as_key
 from . import memory
+from .addresses import GRAIN as GRAIN
+from .addresses import STREAMED as STREAMED
+from .addresses import drop as drop
+from .addresses import drop_entry as drop_entry
+from .addresses import drop_masked, drop_transposed
+from .addresses import gate as gate
+from .memory import address_of
 from .memory import release_memory as release_memory
-from .pool import share
 
 Array = npt.NDArray[Any]
-
-GRAIN = 1 << 18  # elements; from twice that on a second thread pays
-STREAMED = 1 << 24  # bytes; a result of as many is not kept in a cache until it is used
-
-
-class _Type:
-    """How the values of a type go into the compiled loops: as themselves, or as the bits of a type that Numba does not
-    know."""
-
-    def __init__(self, like: np.generic, compute: type[np.floating[Any]], bits: np.generic) -> None:
-        self.like, self.compute, self.bits = like, compute, bits
-        self.zero, self.lowest = compute(0), compute(-np.inf)
-
-
-_TYPES = {
-    "float16": _Type(np.uint16(0), np.float32, np.uint16(0)),
-    "bfloat16": _Type(np.int16(0), np.float32, np.uint16(0)),
-    "float32": _Type(np.float32(0), np.float32, np.uint32(0)),
-    "float64": _Type(np.float64(0), np.float64, np.uint64(0)),
-    "mask": _Type(np.uint8(0), np.float32, np.uint8(0)),
-}
 
 
 def keep_mask(shape: int | Sequence[int], dropout: float, key: int | Key, start: int = 0) -> npt.NDArray[np.bool_]:
@@ -66,7 +50,7 @@ def keep_mask(shape: int | Sequence[int], dropout: float, key: int | Key, start:
     if not _NATIVE:
         return masks.keep_mask(sizes, p, key, start)
     keep = np.empty(sizes, np.bool_)
-    drop(_address(keep), _address(keep), keep.size, "mask", p, key, start)
+    drop(address_of(keep), address_of(keep), keep.size, "mask", p, key, start)
     return keep
 
 
@@ -135,7 +119,7 @@ def _fused(
     """The result, in `out` where that lies in memory as x does, else in a new array."""
     if x.flags.c_contiguous and x.flags.aligned and not axes:
         target = out if out is not None and _takes(out, x, None) else _empty(x.shape, x.dtype)
-        drop(_address(x), _address(target), x.size, dtype, p, key, start, relu=relu)
+        drop(address_of(x), address_of(target), x.size, dtype, p, key, start, relu=relu)
         return target
     order = _memory_order(x)
     if order is None:
@@ -147,11 +131,11 @@ def _fused(
     # The mask goes by the logical order of the elements: it is drawn in that, and then laid as the memory is.
     matrices = None if axes else _matrices(x.shape, order)
     if matrices:
-        _drop_transposed(_address(x), _address(target), matrices, dtype, p, key, start, relu)
+        drop_transposed(address_of(x), address_of(target), matrices, dtype, p, key, start, relu)
         return target
     drawn = ~keep_mask(masks.drawn_shape(x.shape, axes), p, key, start)
     dropped = np.broadcast_to(drawn, x.shape).transpose(order)
-    _select(_address(x), _address(target), x.size, dtype, p, dropped, relu)
+    drop_masked(address_of(x), address_of(target), x.size, dtype, p, dropped, relu)
     return target
 
 
@@ -165,51 +149,6 @@ def _memory_order(x: Array) -> tuple[int, ...] | None:
     elements do not lie on addresses of their type."""
     order = tuple(sorted(range(x.ndim), key=lambda axis: -x.strides[axis]))
     return order if x.flags.aligned and x.transpose(order).flags.c_contiguous else None
-
-
-def _takes(out: Array, x: Array, order: tuple[int, ...] | None) -> bool:
-    """Whether the loop may write into `out`: it lies in memory as x does, in that order of axes, and is x itself or
-    apart from it."""
-    flags = out.flags if order is None else out.transpose(order).flags
-    return flags.carray and (_same(x, out) or not np.may_share_memory(x, out))
-
-
-def _same(a: Array, b: Array) -> bool:
-    return a is b or (_address(a) == _address(b) and a.strides == b.strides)
-
-
-def _address(x: Array) -> int:
-    return x.__array_interface__["data"][0]
-
-
-def drop(
-    source: int, target: int, size: int, dtype: str, p: float, key: Key, start: int = 0, *, relu: bool = False
-) -> None:
-    """The fused loop from address to address, for values that lie one after the other, in as many threads as their
-    number pays for.
-
-    Args:
-        source: the address of the first element.
-        target: where it is to go; may be `source`.
-        size: how many there are.
-        dtype: the name of their type, or "mask" to write the mask itself as bytes.
-        p: the probability that an element is dropped, in [0, 1].
-        key: the mask's key.
-        start: the index of the first element.
-        relu: whether they first go through ReLU.
-    """
-    loop, kind, arguments, threshold = _drop_loop(p, dtype, relu)
-    width, seed, call = kind.like.itemsize, key.seed, key.call
-    streamed = width * size >= STREAMED and source != target and target % width == 0
-    if size < 2 * GRAIN:
-        loop(source, target, size, *arguments, start, call, seed, threshold, streamed)
-        return
-
-    def part(a: int, b: int) -> None:
-        offset = width * a
-        loop(source + offset, target + offset, b - a, *arguments, start + a, call, seed, threshold, streamed)
-
-    share(part, size, GRAIN)
 
 
 def _matrices(shape: tuple[int, ...], order: tuple[int, ...]) -> tuple[int, int, int] | None:
@@ -229,109 +168,15 @@ def _matrices(shape: tuple[int, ...], order: tuple[int, ...]) -> tuple[int, int,
     return count, rows, columns
 
 
-def _drop_transposed(
-    source: int,
-    target: int,
-    matrices: tuple[int, int, int],
-    dtype: str,
-    p: float,
-    key: Key,
-    start: int,
-    relu: bool,
-) -> None:
-    """`drop` for values that lie as the transposes of so many matrices of (rows, columns)."""
-    count, rows, columns = matrices
-    kind, scale, _ = _constants(p, dtype)
-    like, width, floor = kind.like, kind.like.itemsize, kind.zero if relu else kind.lowest
-    select, negated = _loops().select, _transposition().negated
-
-    def part(first: int, last: int) -> None:
-        size, offset = (last - first) * rows * columns, first * rows * columns
-        keep, dropped = np.empty((2, size), np.uint8)
-        drop(_address(keep), _address(keep), size, "mask", p, key, start + offset)
-        negated(_address(keep), _address(dropped), last - first, rows, columns)
-        at = width * offset
-        select(source + at, target + at, size, like, scale, floor, _address(dropped))
-
-    share(part, count, max(CACHED // (rows * columns), 1))
+def _takes(out: Array, x: Array, order: tuple[int, ...] | None) -> bool:
+    """Whether the loop may write into `out`: it lies in memory as x does, in that order of axes, and is x itself or
+    apart from it."""
+    flags = out.flags if order is None else out.transpose(order).flags
+    return flags.carray and (_same(x, out) or not np.may_share_memory(x, out))
 
 
-CACHED = 1 << 16  # elements whose mask stays in a cache until it is used
-
-
-def _select(source: int, target: int, size: int, dtype: str, p: float, dropped: Array, relu: bool) -> None:
-    """`drop` with a mask that is there already: bools of the values' shape, in their order in memory, True where they
-    are dropped. Along an axis that is shared their stride is 0."""
-    kind, scale, _ = _constants(p, dtype)
-    like, width, floor = kind.like, kind.like.itemsize, kind.zero if relu else kind.lowest
-    inner, shared = _run(dropped)
-    if inner < SHORT:
-        loop = _loops().select
-        dropped = np.ascontiguousarray(dropped)
-        mask = _address(dropped)
-
-        def part(a: int, b: int) -> None:
-            loop(source + width * a, target + width * a, b - a, like, scale, floor, mask + a)
-
-        share(part, size, GRAIN)
-        return
-    rows_loop = _loops().select_rows
-    mask, offsets = _address(dropped), _offsets(dropped, size // inner)
-
-    def rows(a: int, b: int) -> None:
-        first = width * inner * a
-        rows_loop(source + first, target + first, inner, like, scale, floor, mask, offsets[a:b], shared)
-
-    share(rows, len(offsets), max(GRAIN // inner, 1))
-
-
-SHORT = 16  # values in a row, below which it is quicker to write the mask out
-
-
-def _run(mask: Array) -> tuple[int, bool]:
-    """How many values at the end of a mask lie in a row, and whether they share one."""
-    inner, shared = 1, False
-    for length, stride in zip(reversed(mask.shape), reversed(mask.strides), strict=True):
-        if length == 1:
-            continue
-        if inner == 1:
-            shared = stride == 0
-        if stride != (0 if shared else inner):
-            break
-        inner *= length
-    return inner, shared
-
-
-def _offsets(mask: Array, rows: int) -> npt.NDArray[np.int64]:
-    """Where each row of a mask begins, in bytes from the first."""
-    offsets = np.zeros(1, np.int64)
-    for length, stride in zip(mask.shape, mask.strides, strict=True):
-        if len(offsets) == rows:
-            break
-        offsets = np.add.outer(offsets, stride * np.arange(length)).reshape(-1)
-    return offsets
-
-
-def gate(source: int, target: int, size: int, dtype: str, p: float, output: int) -> None:
-    """The gradient of a `drop` with ReLU, from address to address. No mask is drawn for it: the output is above 0, or
-    NaN, where an element was kept and above 0, and +0 elsewhere.
-
-    Args:
-        source: the address of the gradient with respect to the output.
-        target: where the one with respect to the input is to go; not `source`.
-        size: how many there are of each.
-        dtype: the name of their type.
-        p: the probability that an element was dropped.
-        output: the address of the output.
-    """
-    loop = _loops().gate
-    kind, scale, _ = _constants(p, dtype)
-    like, width, bits = kind.like, kind.like.itemsize, kind.bits
-
-    def part(a: int, b: int) -> None:
-        loop(source + width * a, target + width * a, b - a, like, scale, kind.lowest, output + width * a, bits)
-
-    share(part, size, GRAIN)
+def _same(a: Array, b: Array) -> bool:
+    return a is b or (address_of(a) == address_of(b) and a.strides == b.strides)
 
 
 def relu_gradient(dy: Array, y: Array, p: float) -> Array:
@@ -350,43 +195,5 @@ def relu_gradient(dy: Array, y: Array, p: float) -> Array:
         return masks.relu_gradient(dy, y, p)
     dy, y = np.ascontiguousarray(dy), np.ascontiguousarray(y)
     dx = _empty(dy.shape, dy.dtype)
-    gate(_address(dy), _address(dx), dy.size, dtype, p, _address(y))
+    gate(address_of(dy), address_of(dx), dy.size, dtype, p, address_of(y))
     return dx
-
-
-@lru_cache(1024)
-def _drop_loop(p: float, dtype: str, relu: bool) -> tuple[Callable[..., None], _Type, tuple[float, ...], int]:
-    """The loop of `drop` for a type, the type, the arguments that follow from both and p, and the threshold."""
-    kind, scale, threshold = _constants(p, dtype)
-    floor = kind.zero if relu else kind.lowest
-    return drop_entry(dtype).ctypes, kind, (kind.like.item(), scale.item(), floor.item()), int(threshold)
-
-
-@cache
-@garbage.put_off()
-def drop_entry(dtype: str) -> Any:
-    """The loop of `drop` for a type as a C function, loaded or compiled; see `compiled.drop`. A Numba `CFunc`, of which
-    `address` is where it is, and `ctypes` what Python calls."""
-    kind = _TYPES[dtype]
-    return _loops().drop_for(kind.like, kind.zero)
-
-
-@cache
-def _loops() -> ModuleType:
-    from . import compiled
-
-    return compiled
-
-
-@cache
-def _transposition() -> ModuleType:
-    from . import transposition
-
-    return transposition
-
-
-@lru_cache(1024)
-def _constants(p: float, dtype: str) -> tuple[_Type, np.generic, np.uint64]:
-    """How values of the type go into the loops, the scale and the threshold."""
-    kind = _TYPES[dtype]
-    return kind, kind.compute(masks.scale(p, dtype)), np.uint64(masks.threshold(p))

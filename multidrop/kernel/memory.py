@@ -49,7 +49,7 @@ def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         size *= length
     if size < LARGE:
         room = np.empty(size + ALIGNMENT, np.uint8)
-        return np.ndarray(shape, dtype, room, -_address(room) % ALIGNMENT)
+        return np.ndarray(shape, dtype, room, -address_of(room) % ALIGNMENT)
     return np.ndarray(shape, dtype, np.asarray(_Lease(_block(size), size)))
 
 
@@ -63,7 +63,7 @@ class _Lease:
 
     def __init__(self, block: npt.NDArray[np.uint8], size: int) -> None:
         self._block = block
-        address = _address(block)
+        address = address_of(block)
         self.__array_interface__ = {
             "data": (address + -address % ALIGNMENT, False),
             "shape": (size,),
@@ -95,5 +95,6 @@ def _block(size: int) -> npt.NDArray[np.uint8]:
     return np.empty(size + ALIGNMENT, np.uint8)  # for which NumPy asks for huge pages
 
 
-def _address(array: npt.NDArray[Any]) -> int:
+def address_of(array: npt.NDArray[Any]) -> int:
+    """Where an array's first element lies; in less time than `array.ctypes.data` takes."""
     return array.__array_interface__["data"][0]
