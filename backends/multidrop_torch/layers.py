@@ -13,7 +13,8 @@ from multidrop.keys import Key, layer_key
 from multidrop.view import Drawing, before, not_a_layer
 
 from . import functional
-from .functional import NAME, check_floating, masked_next
+from .autograd import masked_next
+from .functional import NAME, check_floating
 from .ops import key_at, position_of
 
 
