@@ -187,7 +187,7 @@ def test_a_recomputed_forward_is_the_plain_one(how: str, reentrant: bool, seed: 
     assert all(np.array_equal(a, b) for a, b in zip(plain, train(forward), strict=True))
 
 
-def test_what_tensorflow_recomputes(need: Any) -> None:
+def test_what_tensorflow_recomputes_by_itself(need: Any) -> None:
     """With a key, the masks of the first time; without, an error, for nothing tells which call is recomputed."""
     need("tensorflow")
     import tensorflow as tf
@@ -208,3 +208,65 @@ def test_what_tensorflow_recomputes(need: Any) -> None:
     for layer in (Dropout(0.5, seed=1), Dropout(0.5)):
         with pytest.raises(RuntimeError, match="expected a function whose masks are named by a key"):
             gradient(tf.recompute_grad(lambda X, layer=layer: layer(X, training=True)))
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["", "nested"])
+@pytest.mark.parametrize("way", ["eager", "function", "xla"])
+def test_a_recomputed_function_is_the_plain_one(way: str, nested: bool, need: Any) -> None:
+    """Outputs, gradients, also a second time from one tape, and streams over three steps, by layers that are keyed and
+    by calls without a key, where a function that is recomputed is one of another."""
+    need("tensorflow")
+    import tensorflow as tf
+    from multidrop_tensorflow import Dropout, recompute_grad
+
+    X = tf.reshape(tf.linspace(-1.0, 1.0, 48), (6, 8))
+
+    def plain(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return function
+
+    def run(recomputed: Callable[[Any], Any]) -> tuple[list[np.ndarray], list[list[int]]]:
+        md.manual_seed(3)
+        W, first, second = tf.Variable(tf.reshape(tf.linspace(-1.0, 1.0, 64), (8, 8))), Dropout(0.5), Dropout(0.3)
+        within = recomputed if nested else plain
+
+        def inner(X: Any) -> Any:
+            return X + second(tf.tanh(md.dropout_layer(X, 0.5) @ W), training=True)
+
+        def outer(X: Any) -> Any:
+            X = within(inner)(first(X, training=True))
+            return X + within(inner)(first(X, training=True))
+
+        def step(X: Any) -> list[Any]:
+            with tf.GradientTape(persistent=True) as tape:
+                tape.watch(X)
+                L = tf.reduce_sum(recomputed(outer)(recomputed(outer)(X)) ** 2)
+            return [L, *tape.gradient(L, [X, W]), *tape.gradient(L, [X, W])]
+
+        steps = {"eager": plain, "function": tf.function, "xla": tf.function(jit_compile=True)}[way](step)
+        values = [value.numpy() for _ in range(3) for value in steps(X)]
+        return values, [layer.stream.numpy().tolist() for layer in (first, second)]
+
+    (expected, streams), (values, moved) = run(plain), run(recompute_grad)
+    assert moved == streams
+    for a, b in zip(values, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
+
+
+def test_a_recomputed_function_drops_as_often_as_at_first(need: Any) -> None:
+    need("tensorflow")
+    import tensorflow as tf
+    from multidrop_tensorflow import Dropout, recompute_grad
+
+    layer, times = Dropout(0.5, seed=1), iter([1, 2])
+
+    def function(X: Any) -> Any:
+        for _ in range(next(times)):
+            X = layer(X, training=True)
+        return X
+
+    X = tf.ones((4, 4))
+    with tf.GradientTape() as tape:
+        tape.watch(X)
+        Y = recompute_grad(function)(X)
+    with pytest.raises(RuntimeError, match="drops as often when it is recomputed as at first, 1 times; got one more"):
+        tape.gradient(Y, X)

@@ -19,6 +19,7 @@ from .layers import (
     drawing,
 )
 from .net import Net, concise_net, get_state, set_state
+from .recomputation import recompute_grad
 from .training import Trainer
 
 # keras.Variable is no tf.Variable but holds one; a KerasTensor, which has no values, is here for the error that Keras
@@ -44,6 +45,7 @@ __all__ = [
     "get_state",
     "keep_mask",
     "name",
+    "recompute_grad",
     "relu_dropout",
     "restore",
     "set_state",

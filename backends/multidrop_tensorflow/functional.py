@@ -21,6 +21,7 @@ from multidrop.keys import Key, Stream, as_key, on_manual_seed
 from multidrop.masks import Mask
 
 from . import native, ops, xla
+from .recomputation import taken
 
 try:
     # What `tf.custom_gradient` is made of, and takes 70 µs more for, and a tensor that it keeps.
@@ -74,7 +75,8 @@ def dropout_layer(
     Raises:
         ValueError: for a bad probability, key, start or axes.
         TypeError: for a tensor that is not floating.
-        RuntimeError: without a key in a function that `tf.recompute_grad` runs again for its gradient.
+        RuntimeError: without a key in a function that `tf.recompute_grad` runs again for its gradient; see
+            `recompute_grad`.
     """
     return _dropout(X, dropout, key, start, axes, relu=False)
 
@@ -229,8 +231,7 @@ class _Calls:
                 if self._stream is None:
                     return ops.draw_position()
                 if self._variables is None:
-                    ops.refuse_recomputation()
-                    return self._stream.next()
+                    return taken(self._stream.next)
                 return ops.next_position(self._variables[0])
             if self._variables is None:
                 # Here and not on import, which is to leave the devices alone; and so as to outlive a trace.

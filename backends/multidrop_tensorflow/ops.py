@@ -26,6 +26,8 @@ from multidrop.kernel.memory import address_of
 from multidrop.keys import Key
 from multidrop.masks import Mask
 
+from .recomputation import taken
+
 PHILOX = 1  # the code for Philox4x32-10 of TensorFlow's own operators
 SHIFT = 8  # bits of a position's counter below those of the call
 PLANE1 = 2**63  # plane 1 is bit 31 of the counter's second word: of the 64-bit block, the highest
@@ -189,36 +191,18 @@ def key_of(words: npt.NDArray[np.int64]) -> Key:
 
 
 def next_position(stream: tf.Variable | keras.Variable) -> tf.Tensor:
-    """The position that a stream variable holds, and moves it on by one call, from 2^64 − 1 to 0.
-
-    Raises:
-        RuntimeError: in the backward pass of `tf.recompute_grad`.
-    """
-    refuse_recomputation()
+    """The position that a stream variable holds, and moves it on by one call, from 2^64 − 1 to 0; see `taken`."""
     variable = stream.value if isinstance(stream, keras.Variable) else stream
-    return tf.raw_ops.RngReadAndSkip(resource=variable.handle, alg=PHILOX, delta=1)
+    return taken(lambda: tf.raw_ops.RngReadAndSkip(resource=variable.handle, alg=PHILOX, delta=1))
 
 
 def draw_position() -> Key | tf.Tensor:
-    """A key whose seed `tf.random` draws; in a trace a position, all of which it draws, anew in each run.
+    """A key whose seed `tf.random` draws; in a trace a position, all of which it draws, anew in each run; see
+    `taken`."""
+    return taken(_draw_position)
 
-    Raises:
-        RuntimeError: in the backward pass of `tf.recompute_grad`.
-    """
-    refuse_recomputation()
+
+def _draw_position() -> Key | tf.Tensor:
     eager = tf.executing_eagerly()
     words = tf.random.uniform((1 if eager else 3,), tf.int64.min, tf.int64.max, tf.int64)
     return Key(int(words[0]) % 2**64) if eager else words
-
-
-def refuse_recomputation() -> None:
-    """A function that is recomputed for its gradient would take another mask than it took in the forward pass, and
-    give a wrong gradient in silence. TensorFlow tells it by nothing but the name of the function that calls it."""
-    frame: Any = sys._getframe()
-    while frame := frame.f_back:
-        if frame.f_code.co_name == "inner_recompute_grad":
-            raise RuntimeError(
-                "tf.recompute_grad (keras.remat): expected a function whose masks are named by a key; got a dropout "
-                "that takes the next mask, and would take another one when it is recomputed: use dropout_layer with a "
-                "key, or leave the dropout out of the function"
-            )

@@ -1,0 +1,93 @@
+"""Functions that are run again for their gradient, which then must drop by the masks of the first time."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+import tensorflow as tf
+
+Position = TypeVar("Position")
+
+
+def recompute_grad(f: Callable[..., Any]) -> Callable[..., Any]:
+    """In the place of `tf.recompute_grad` and `keras.remat`, for functions that drop: a function that gives what `f`
+    gives, and keeps nothing for its gradient but its arguments, for which it runs `f` again. Dropout layers, and calls
+    of `dropout_layer` without a key, then drop by the masks of the first time, and take no others.
+
+    Args:
+        f: a function of tensors, a layer or a model; eager, in a `tf.function` or under XLA.
+    """
+
+    @tf.autograph.experimental.do_not_convert
+    @functools.wraps(f, updated=())
+    def recomputed(*args: Any, **kwargs: Any) -> Any:
+        positions, runs, outer = list[Any](), itertools.count(), _running.get()
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            token = _running.set(_Run(positions, next(runs) == 0, outer))
+            try:
+                return f(*args, **kwargs)
+            finally:
+                _running.reset(token)
+
+        return tf.recompute_grad(run)(*args, **kwargs)
+
+    return recomputed
+
+
+class _Run:
+    """A run of a function that is recomputed.
+
+    Args:
+        positions: those that the first run takes, and every other one is given.
+        first: whether this is the first.
+        outer: the run that the call is a part of, where there is one.
+    """
+
+    def __init__(self, positions: list[Any], first: bool, outer: _Run | None) -> None:
+        self.positions, self.first, self.outer, self.taken = positions, first, outer, 0
+
+    def take(self, take: Callable[[], Position]) -> Position:
+        """`taken`, of this run."""
+        if self.first:
+            self.positions.append(self.outer.take(take) if self.outer else _take_once(take))
+        elif self.taken == len(self.positions):
+            raise RuntimeError(
+                "recompute_grad: expected a function that drops as often when it is recomputed as at first, "
+                f"{len(self.positions)} times; got one more"
+            )
+        self.taken += 1
+        return self.positions[self.taken - 1]
+
+
+_running: ContextVar[_Run | None] = ContextVar("running", default=None)
+
+
+def taken(take: Callable[[], Position]) -> Position:
+    """`take()`, which takes the next position of a stream or draws one; in a run for the gradient, what it gave at
+    first.
+
+    Raises:
+        RuntimeError: in the backward pass of TensorFlow's own `tf.recompute_grad`.
+    """
+    run = _running.get()
+    return run.take(take) if run else _take_once(take)
+
+
+def _take_once(take: Callable[[], Position]) -> Position:
+    """Where it is not for a gradient, in which it would take another mask than in the forward pass, and give a wrong
+    gradient in silence. TensorFlow tells that by nothing but the name of the function that calls it."""
+    frame: Any = sys._getframe()
+    while frame := frame.f_back:
+        if frame.f_code.co_name == "inner_recompute_grad":
+            raise RuntimeError(
+                "tf.recompute_grad (keras.remat): expected a function whose masks are named by a key; got a dropout "
+                "that takes the next mask, and would take another one when it is recomputed: use "
+                "multidrop_tensorflow.recompute_grad in its place, or dropout_layer with a key"
+            )
+    return take()
