@@ -131,20 +131,21 @@ def choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     raise ValueError(f"{name}: expected one of {expected}; got {shown(value)}")
 
 
-def floating(dtype: str, remedy: str) -> None:
+def floating(dtype: str, remedy: str, name: str = "X") -> None:
     """That a tensor's type is one that dropout is defined for.
 
     Args:
         dtype: the type's plain name, such as "float32".
         remedy: how the user makes a floating tensor of it, in the framework's own terms.
+        name: the argument's.
 
     Raises:
         TypeError: where it is not.
     """
     if dtype not in FLOATING:
-        raise not_floating(dtype, remedy)
+        raise not_floating(dtype, remedy, name)
 
 
-def not_floating(came: str, remedy: str) -> TypeError:
-    """The error for X that is no floating tensor: `came` is its type's plain name, or what is `shown` of no tensor."""
-    return TypeError(f"X: expected a tensor of type {', '.join(FLOATING)}; got {came}: convert it with {remedy}")
+def not_floating(came: str, remedy: str, name: str = "X") -> TypeError:
+    """The error for what is no floating tensor: `came` is its type's plain name, or what is `shown` of no tensor."""
+    return TypeError(f"{name}: expected a tensor of type {', '.join(FLOATING)}; got {came}: convert it with {remedy}")

@@ -432,6 +432,16 @@ class TestKeras:
         with pytest.raises(ValueError, match="seed: expected"):
             layer(0.5, seed="one")
 
+    def test_a_bad_amount_that_is_set(self, layer: Any) -> None:
+        """Is checked by the next call, which takes no key."""
+        noisy, x = layer(0.3, seed=1), values()
+        name = "stddev" if layer.__name__ == "GaussianNoise" else "rate"
+        setattr(noisy, name, -2)
+        with pytest.raises(ValueError, match=f"{name}: expected .*; got -2"):
+            noisy(x, training=True)
+        setattr(noisy, name, 0.3)
+        assert close(noisy(x, training=True), self.expected(layer, x, 0.3, md.Key(1)))
+
     def test_a_rate_of_1_is_an_error_in_training(self) -> None:
         import multidrop_tensorflow
 

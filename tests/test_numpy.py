@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import multidrop_numpy
 import numpy as np
 import pytest
 from ml_dtypes import bfloat16
@@ -149,7 +150,6 @@ class TestAlphaDropout:
     def test_it_is_that_of_keras_and_torch(self, need: Callable[[str], object]) -> None:
         need("tensorflow")
         need("torch")
-        import multidrop_numpy
         import multidrop_tensorflow
         import multidrop_torch
         import torch
@@ -159,3 +159,44 @@ class TestAlphaDropout:
             y = multidrop_numpy.AlphaDropout(p, seed=1)(x)
             assert np.allclose(y, multidrop_tensorflow.AlphaDropout(p, seed=1)(x, training=True), atol=1e-6)
             assert np.allclose(y, multidrop_torch.AlphaDropout(p, seed=1)(torch.from_numpy(x)), atol=1e-6)
+
+
+def test_the_gradient_of_another_type_or_shape() -> None:
+    """A gradient of NumPy's default type, through the fused ReLU of a float32 net, and what is no gradient of it."""
+    X = np.random.default_rng(0).normal(size=(8, 784)).astype("float32")
+    dY = np.random.default_rng(1).normal(size=(8, 10))
+    gradients = []
+    for given in (dY.astype("float32"), dY):
+        net = multidrop_numpy.Net(seed=1)
+        net(X)
+        net.backward(given)
+        gradients.append(net.gradients)
+    for name, gradient in gradients[0].items():
+        np.testing.assert_allclose(gradient, gradients[1][name], rtol=1e-4, atol=1e-6, err_msg=name)
+    Y = md.relu_dropout(np.ones((2, 2), "float32"), 0.5, 3)
+    with pytest.raises(ValueError, match=r"dy: expected the output's shape \(2, 2\); got \(200, 200\)"):
+        md.kernel.relu_gradient(np.ones((200, 200), "float32"), Y, 0.5)
+
+
+@pytest.mark.parametrize("kind", ["Dropout", "AlphaDropout", "GaussianDropout", "GaussianNoise"])
+def test_a_layer_takes_gradients_of_its_output(kind: str) -> None:
+    layer = getattr(multidrop_numpy, kind)(0.5, seed=1)
+    layer(np.ones((2, 3), "float32"))
+    with pytest.raises(ValueError, match=r"dY: expected the shape of the last output, \(2, 3\); got \(3,\)"):
+        layer.backward(np.ones(3, "float32"))
+    with pytest.raises(TypeError, match=r'dY: expected a tensor .* got int64: convert it with dY.astype\("float32"\)'):
+        layer.backward(np.ones((2, 3), int))
+
+
+@pytest.mark.parametrize("kind", ["Dropout", "AlphaDropout"])
+def test_bad_axes_take_no_mask(kind: str) -> None:
+    layer = getattr(multidrop_numpy, kind)(0.5, axes=5, seed=1)
+    with pytest.raises(ValueError, match="axes: expected integers"):
+        layer(np.ones((2, 3)))
+    assert layer.stream.key == md.Key(1)
+
+
+def test_a_layer_comes_once_in_a_sequence() -> None:
+    layer = multidrop_numpy.Dropout(0.5, seed=1)
+    with pytest.raises(ValueError, match="layers: expected each layer once; got Dropout"):
+        multidrop_numpy.Sequential(layer, multidrop_numpy.ReLU(), layer)

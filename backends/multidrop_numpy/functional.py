@@ -86,13 +86,13 @@ def _checked(
     return p, call_key(NAME) or draw_key(), start, out
 
 
-def check_floating(X: Array) -> None:
+def check_floating(X: Array, name: str = "X") -> None:
     """TypeError where X is no array of a floating type, with NumPy's remedy."""
     try:
         dtype = X.dtype.name
     except AttributeError:
-        raise checks.not_floating(checks.shown(X), "np.asarray(X)") from None
-    checks.floating(dtype, 'X.astype("float32")')
+        raise checks.not_floating(checks.shown(X), f"np.asarray({name})", name) from None
+    checks.floating(dtype, f'{name}.astype("float32")', name)
 
 
 def relu(x: Array) -> Array:

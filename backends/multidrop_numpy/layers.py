@@ -17,8 +17,8 @@ Array = npt.NDArray
 
 
 class Layer:
-    """A function with a gradient. `forward` remembers what `backward` needs; `parameters` and `gradients` are
-    dictionaries with the same names, updated in place."""
+    """A function with a gradient. `forward` remembers what `backward` needs, of the last call alone; `parameters` and
+    `gradients` are dictionaries with the same names, updated in place."""
 
     def __init__(self) -> None:
         self.training = True
@@ -113,6 +113,7 @@ class _Random(Layer):
         super().__init__()
         self._key_by(layer_key(NAME, seed))
         self._key: Key | None = None  # of the last forward, where that was in training mode
+        self._shape: tuple[int, ...] | None = None  # that of its input
 
     def _key_by(self, key: Key | None) -> None:
         """Has the layer's stream go on from `key`; None: it is to follow NumPy's generator."""
@@ -121,10 +122,15 @@ class _Random(Layer):
     def _next_key(self, X: Array) -> Key | None:
         """The key for X; None in evaluation mode."""
         check_floating(X)
-        self._key = None
+        self._key, self._shape = None, X.shape
         if self.training:
             self._key = draw_key() if self.stream is None else self.stream.next()
         return self._key
+
+    def _check_gradient(self, dY: Array) -> None:
+        check_floating(dY, "dY")
+        if dY.shape != self._shape:
+            raise ValueError(f"dY: expected the shape of the last output, {self._shape}; got {dY.shape}")
 
 
 class Dropout(_Random):
@@ -157,7 +163,9 @@ class Dropout(_Random):
         return self._Y
 
     def _forward(self, X: Array, relu: bool) -> Array:
+        check_floating(X)
         checks.probability("p", self.p)  # which may have been changed
+        checks.axes(self.axes, X.ndim)
         key = self._next_key(X)
         if key is None:
             return np.maximum(X, 0) if relu else X
@@ -165,6 +173,7 @@ class Dropout(_Random):
         return self._dropout(X, key, relu)
 
     def backward(self, dY: Array) -> Array:
+        self._check_gradient(dY)
         if self._Y is not None:
             return kernel.relu_gradient(dY, self._Y, 0.0 if self._key is None else self.p)
         return dY if self._key is None else self._gradient(dY, self._key)
@@ -224,6 +233,7 @@ class GaussianDropout(_Random):
         return X if key is None else masks.gaussian_dropout(X, stddev, key)
 
     def backward(self, dY: Array) -> Array:
+        self._check_gradient(dY)
         if self._key is None:
             return dY
         return masks.gaussian_dropout(dY, masks.gaussian_stddev("p", self.p), self._key)
@@ -248,10 +258,12 @@ class GaussianNoise(_Random):
         super().__init__(seed)
 
     def forward(self, X: Array) -> Array:
+        stddev = masks.noise_stddev("stddev", self.stddev)  # before a key is taken
         key = self._next_key(X)
-        return X if key is None else masks.gaussian_noise(X, self.stddev, key)
+        return X if key is None else masks.gaussian_noise(X, stddev, key)
 
     def backward(self, dY: Array) -> Array:
+        self._check_gradient(dY)
         return dY
 
     def __repr__(self) -> str:
@@ -269,10 +281,16 @@ def drawing(layer: Layer, shape: tuple[int, ...] | None = None) -> Drawing:
 
 
 class Sequential(Layer):
-    """Layers one after the other."""
+    """Layers one after the other.
+
+    Raises:
+        ValueError: where one comes twice, for it would remember its last call alone.
+    """
 
     def __init__(self, *layers: Layer) -> None:
         super().__init__()
+        if len(set(map(id, layers))) < len(layers):
+            raise ValueError(f"layers: expected each layer once; got {', '.join(map(repr, layers))}")
         self.layers = layers
 
     def children(self) -> Iterator[Layer]:

@@ -242,7 +242,7 @@ class GaussianNoise(_Random):
         self.stddev = stddev
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
-        return gaussian_noise(inputs, self.stddev, self._next_position())
+        return gaussian_noise(inputs, masks.noise_stddev("stddev", self.stddev), self._next_position())
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "stddev": self.stddev}

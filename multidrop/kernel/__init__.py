@@ -189,9 +189,14 @@ def relu_gradient(dy: Array, y: Array, p: float) -> Array:
 
     Returns:
         A new array of dy's shape and type.
+
+    Raises:
+        ValueError: where both are not of one shape.
     """
+    if dy.shape != y.shape:
+        raise ValueError(f"dy: expected the output's shape {y.shape}; got {dy.shape}")
     dtype = _name(dy.dtype)
-    if not (_NATIVE and dy.dtype.isnative):
+    if not (_NATIVE and dy.dtype.isnative and dy.dtype == y.dtype):
         return masks.relu_gradient(dy, y, p)
     dy, y = np.ascontiguousarray(dy), np.ascontiguousarray(y)
     dx = _empty(dy.shape, dy.dtype)
