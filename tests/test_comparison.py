@@ -213,7 +213,7 @@ def test_depthwise_and_transposed_convolutions(need: Any) -> None:
         keras.layers.DepthwiseConv2D(3, dtype="float64"),
         keras.layers.Conv2DTranspose(3, 2, strides=2, dtype="float64"),
     ]
-    batches = [(X, np.zeros((16, 12, 12, 3))) for X, _ in image_batches()]
+    batches = [(X, np.zeros((16, 3, 12, 12))) for X, _ in image_batches()]
     assert md.compare(of_torch, keras.Sequential(layers), batches).equal
 
 
@@ -382,6 +382,113 @@ def test_models_without_trained_weights(need: Any, name: str) -> None:
     assert [difference.what for difference in result.differences[-2:]] == ["output", "loss"]
 
 
+class TestLayouts:
+    """Whether images have their channels first is seen where functions of the model's own join, pool and flatten
+    them, as many channels as places or not."""
+
+    @pytest.fixture(autouse=True)
+    def frameworks(self, need: Any) -> None:
+        need("torch")
+        need("tensorflow")
+
+    @pytest.mark.parametrize("bias", [True, False], ids=["", "no bias"])
+    @pytest.mark.parametrize("end", ["mean", "mean and max", "flat", "flat square", "tokens", "channels dropped"])
+    def test_joined_branches(self, end: str, bias: bool) -> None:
+        import keras
+        import torch
+        from keras import layers, ops
+        from torch import nn
+
+        channels, size = (4, 4) if end in ("tokens", "flat square") else (5, 6)
+
+        class Original(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.stem = nn.Conv2d(3, channels, 3, padding=1, bias=bias)
+                self.a, self.b = nn.Conv2d(channels, 2, 1, bias=bias), nn.Conv2d(channels, 2, 3, padding=1, bias=bias)
+                self.drop = nn.Dropout2d(0.5) if end == "channels dropped" else nn.Dropout(0.5)
+                inputs = {"mean": 4, "mean and max": 8, "tokens": 4, "channels dropped": 4}
+                self.dense = nn.Linear(inputs.get(end, 4 * (size // 2) ** 2), 5, bias=bias)
+
+            def forward(self, X: Any) -> Any:
+                X = torch.relu(self.stem(X))
+                X = torch.cat([torch.relu(self.a(X)), torch.relu(self.b(X))], 1)
+                if end == "channels dropped":
+                    return self.dense(self.drop(X).mean((2, 3)))
+                if end == "mean":
+                    X = X.mean((2, 3))
+                elif end == "mean and max":
+                    X = torch.cat([X.mean((2, 3)), X.amax((2, 3))], 1)
+                elif end == "tokens":
+                    return self.dense(self.drop(X.flatten(2).transpose(1, 2))).mean(1)
+                else:
+                    X = nn.functional.max_pool2d(X, 2).flatten(1)
+                return self.dense(self.drop(X))
+
+        settings = {"use_bias": bias, "dtype": "float64"}
+        given = keras.Input((size, size, 3), dtype="float64")
+        X = layers.Conv2D(channels, 3, padding="same", activation="relu", **settings)(given)
+        a = layers.Conv2D(2, 1, activation="relu", **settings)(X)
+        b = layers.Conv2D(2, 3, padding="same", activation="relu", **settings)(X)
+        X = layers.Concatenate(dtype="float64")([a, b])
+        kind = layers.SpatialDropout2D if end == "channels dropped" else layers.Dropout
+        drop, dense = kind(0.5, dtype="float64"), layers.Dense(5, **settings)
+        if end == "channels dropped":
+            Y = dense(ops.mean(drop(X), (1, 2)))
+        elif end == "mean":
+            Y = dense(drop(ops.mean(X, (1, 2))))
+        elif end == "mean and max":
+            Y = dense(drop(ops.concatenate([ops.mean(X, (1, 2)), ops.amax(X, (1, 2))], 1)))
+        elif end == "tokens":
+            Y = ops.mean(dense(drop(ops.reshape(X, (-1, size * size, 4)))), 1)
+        else:
+            Y = dense(layers.Flatten(dtype="float64")(layers.MaxPooling2D(2, dtype="float64")(X)))
+        original, port = Original().double(), keras.Model(given, Y)
+        if end.startswith("flat"):  # elements of images, which are counted in another order, are not dropped
+            original.drop.p = 0.0
+            port = keras.Model(given, dense(kind(0.0, dtype="float64")(
+                layers.Flatten(dtype="float64")(layers.MaxPooling2D(2, dtype="float64")(X)))))  # fmt: skip
+        generator = np.random.default_rng(0)
+        batches = [(generator.normal(size=(6, 3, size, size)), generator.integers(0, 5, 6)) for _ in range(2)]
+        result = md.compare(original, port, batches)
+        assert result.equal, result
+        assert result.steps == 2
+
+    def test_a_loss_of_images(self) -> None:
+        """y lies as X does, and the loss compares it with the output."""
+        from torch import nn
+
+        nets = [nn.Conv2d(3, 3, 1, bias=False).double() for _ in range(2)]
+        nets[0].weight.data.copy_(nets[0].weight.data.new_tensor(np.eye(3)[..., None, None]))
+        X = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
+        result = md.compare(*nets, [(X, X)])
+        assert result.equal
+        assert result.largest("gradient", ("", "")) == 0.0
+
+    def test_an_activation_that_is_a_layer(self) -> None:
+        import keras
+        from torch import nn
+
+        original = nn.Sequential(nn.Linear(6, 8), nn.LeakyReLU(0.1), nn.Linear(8, 3)).double()
+        port = keras.Sequential(
+            [
+                keras.Input((6,), dtype="float64"),
+                keras.layers.Dense(8, activation=keras.layers.LeakyReLU(0.1, dtype="float64"), dtype="float64"),
+                keras.layers.Dense(3, dtype="float64"),
+            ]
+        )
+        batches = [(np.random.default_rng(0).normal(size=(4, 6)), np.arange(4) % 3)]
+        assert md.compare(original, port, batches, rtol=1e-6).equal  # Keras' slope is a float32
+
+    def test_mixed_precision_has_its_tolerance(self) -> None:
+        import keras
+        from torch import nn
+
+        policy = keras.DTypePolicy("mixed_float16")
+        port = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, dtype=policy)])
+        assert md.compare(nn.Linear(6, 8), port, [np.ones((4, 6), np.float32)]).rtol == 1e-2
+
+
 class TestErrors:
     @pytest.fixture(autouse=True)
     def torch(self, need: Any) -> None:
@@ -427,3 +534,46 @@ class TestErrors:
             md.compare(nets[0], nets[0], batches)
         with pytest.raises(TypeError, match="model: expected a model of a framework's"):
             md.compare(nets[0], np.ones(3), batches)
+        for X in (nets[0].weight.new_ones(2, 4).numpy()[::-1], np.ones((2, 4), ">f4")):  # any strides, any byte order
+            assert md.compare(*nets, [X]).equal
+        for bad, message in (
+            ([((batches[0][0], batches[0][0]), batches[0][1])], "batches: expected arrays, or a framework's tensors"),
+            ([([[1.0]], [0])], "batches: expected arrays, or a framework's tensors; got"),
+            ([None], "batches: expected a tensor .* got builtins.NoneType"),
+            ([(batches[0][0], np.array([True, False]))], "batches: expected integers or floating .* of type bool"),
+            ([(batches[0][0], np.array(["a", "b"]))], "batches: expected integers or floating numbers"),
+            (batches[0], r"batches: expected an iterable of \(X, y\), \(X,\) or X, as a list"),
+            (3, r"batches: expected an iterable of \(X, y\), \(X,\) or X, as a list; got 3"),
+        ):
+            with pytest.raises(TypeError, match=message):
+                md.compare(*nets, bad)
+        for settings, message in (
+            ({"loss": 3}, r"loss: expected a function of \(output, y\); got 3"),
+            ({"pairs": 3}, "pairs: expected a mapping of paths; got 3"),
+            ({"pairs": [("0", "0")]}, "pairs: expected a mapping of paths"),
+        ):
+            with pytest.raises(TypeError, match=message):
+                md.compare(*nets, batches, **settings)
+        for loss in (lambda Y, y: 0.0, lambda Y, y: (0.0, Y[:1]), lambda Y, y: [Y]):
+            with pytest.raises(ValueError, match=r"loss: expected one that gives a number and its gradient, of .*4\)"):
+                md.compare(*nets, batches, loss=loss)
+        with pytest.raises(ValueError, match="training: expected True or False; got 'no'"):
+            md.compare(*nets, batches, training="no")
+
+    def test_what_both_have(self) -> None:
+        from torch import nn
+
+        shared = nn.Dropout()
+        nets = [nn.Sequential(nn.Linear(4, 4), shared) for _ in range(2)]
+        with pytest.raises(ValueError, match="models: expected a dropout layer of its own in each; got 1, which is in"):
+            md.compare(*nets, [np.ones((2, 4))])
+
+    def test_functions_that_drop_are_named_where_layers_are_missing(self) -> None:
+        from torch import nn
+
+        class Functional(nn.Linear):
+            def forward(self, X: Any) -> Any:
+                return nn.functional.dropout(super().forward(X), 0.5)
+
+        with pytest.raises(ValueError, match=r"as many dropout layers in both; .*; not keyed: torch Functional, "):
+            md.compare(Functional(4, 4), nn.Sequential(nn.Linear(4, 4), nn.Dropout()), [np.ones((2, 4))])

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from multidrop import checks
 from multidrop.comparison import parts
 from multidrop.comparison.parts import Part, Point, first_tensor
 from multidrop.keys import Key
@@ -33,9 +34,9 @@ class Probe:
 
     @property
     def dtype(self) -> str:
-        """The type of the weights, by name."""
-        floating = [v.dtype for v in self._variables().values() if "float" in v.dtype]
-        return floating[0] if floating else self.model.compute_dtype
+        """The type that is computed in, the coarsest of those of the layers with weights, by name."""
+        found = {layer.compute_dtype for layer in self._layers.values() if _weights(layer)} & set(checks.FLOATING)
+        return min(found, key=checks.FLOATING.index, default=self.model.compute_dtype)
 
     def parts(self) -> list[Part]:
         """The layers with weights, in the order of their definition; of a model that has run."""
@@ -43,8 +44,7 @@ class Probe:
         for path, layer in self._layers.items():
             if variables := _weights(layer):
                 axes = {name: tuple(range(variable.ndim)) for name, variable in variables.items()}
-                activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
-                found.append(Part(path, _kind(layer), axes, None if activation == "linear" else activation))
+                found.append(Part(path, _kind(layer), axes, _activation(layer)))
         return found
 
     def dropouts(self) -> dict[str, keras.layers.Layer]:
@@ -130,6 +130,13 @@ _KINDS: tuple[tuple[Any, str], ...] = (
 
 def _kind(layer: keras.layers.Layer) -> str:
     return next((kind for types, kind in _KINDS if isinstance(layer, types)), type(layer).__name__)
+
+
+def _activation(layer: keras.layers.Layer) -> str | None:
+    """What a layer applies itself to what it gives: a function, or an object such as another layer."""
+    activation = getattr(layer, "activation", None) or keras.activations.linear
+    name = getattr(activation, "__name__", type(activation).__name__)
+    return None if name == "linear" else name
 
 
 def _weights(layer: keras.layers.Layer) -> dict[str, keras.Variable]:

@@ -65,8 +65,9 @@ def compare(
         steps: how many batches to run at most.
         lr: the learning rate; 0 leaves the weights as they are.
         training: whether the models run in training mode. Otherwise nothing drops, and nothing is learned.
-        loss: a function of (output, y) that gives the loss and its gradient with respect to the output, all in NumPy.
-            Without one it is the mean softmax cross-entropy for integer y, and the mean squared error for floating y.
+        loss: a function of (output, y) that gives the loss and its gradient with respect to the output, all in NumPy;
+            images come to it with the channels last. Without one it is the mean softmax cross-entropy for integer y,
+            and the mean squared error for floating y.
         seed: keys the k-th dropout of both models alike; None leaves the masks to the models.
         same_weights: whether the second model gets the weights of the first.
         pairs: layers of the first model with that of the second, by path, where the order does not tell.
@@ -79,7 +80,7 @@ def compare(
 
     Raises:
         ValueError: where the models have other layers or shapes, or a setting is bad.
-        TypeError: for what is no model of a known framework.
+        TypeError: for what is no model of a known framework, or batches of no tensors.
     """
     checks.at_least_zero("lr", lr)
     if rtol not in (None, math.inf):
@@ -87,6 +88,15 @@ def compare(
     if model_a is model_b:
         raise ValueError("model_b: expected another model; got model_a")
     checks.choice("data_format", data_format, ("channels_first", "channels_last"))
+    if not isinstance(training, bool):
+        raise ValueError(f"training: expected True or False; got {checks.shown(training)}")
+    if not (loss is None or callable(loss)):
+        raise TypeError(f"loss: expected a function of (output, y); got {checks.shown(loss)}")
+    if not isinstance(pairs, Mapping | None):
+        raise TypeError(f"pairs: expected a mapping of paths; got {checks.shown(pairs)}")
+    # A tuple of two arrays is one batch, which would be run as two without y.
+    if (isinstance(batches, tuple) and len(batches) == 2) or not isinstance(batches, Iterable):
+        raise TypeError(f"batches: expected an iterable of (X, y), (X,) or X, as a list; got {checks.shown(batches)}")
     taken = islice(batches, None if steps is None else checks.positive("steps", steps))
     found: list[Difference] = []
     result = None
@@ -94,6 +104,9 @@ def compare(
         a, b = sides = [Side(model, stack) for model in (model_a, model_b)]
         for number, batch in enumerate(taken):
             X, y = _parts(batch)
+            if y is not None and y.dtype.kind == "f" and y.ndim == X.ndim > 2 and data_format == "channels_first":
+                # Images like X, to be compared with what the models give in the common layout.
+                y = y if all(side.probe.channels_last is None for side in sides) else np.moveaxis(y, 1, -1)
             inputs = [side.oriented(X, data_format) for side in sides]
             if result is None:
                 for side, given in zip(sides, inputs, strict=True):
@@ -125,9 +138,16 @@ def _parts(batch: Any) -> tuple[Array, Array | None]:
     return found[0], found[1] if len(found) == 2 else None
 
 
-def _host(values: Any) -> Any:
+def _host(values: Any) -> Array:
     """A batch's X or y on the host."""
-    return values if isinstance(values, np.ndarray | None) else backend_of(values, "batches").to_numpy(values)
+    if not isinstance(values, np.ndarray):
+        backend = backend_of(values, "batches")
+        if not isinstance(values, tuple(backend.types)):
+            raise TypeError(f"batches: expected arrays, or a framework's tensors; got {checks.shown(values)}")
+        values = backend.to_numpy(values)
+    if values.dtype.kind not in "iuf":
+        raise TypeError(f"batches: expected integers or floating numbers; got an array of type {values.dtype}")
+    return np.ascontiguousarray(values, values.dtype.newbyteorder("=")).reshape(values.shape)
 
 
 def _step(
@@ -152,7 +172,7 @@ def _step(
     yield Difference(number, OUTPUT, None, *apart(Y_a, Y_b))
     if y is None:
         return
-    (loss_a, dY_a), (loss_b, dY_b) = loss(Y_a, y), loss(Y_b, y)
+    (loss_a, dY_a), (loss_b, dY_b) = (_loss(loss, Y, y) for Y in (Y_a, Y_b))
     yield Difference(number, LOSS, None, *apart(np.array(loss_a), np.array(loss_b)))
     a, b = sides
     yield from _weights_apart(number, GRADIENT, layers[::-1], a.gradients(dY_a), b.gradients(dY_b))
@@ -161,6 +181,18 @@ def _step(
             side.update(lr)
     if training:
         yield from _weights_apart(number, WEIGHT, layers, a.weights(), b.weights())
+
+
+def _loss(loss: Loss, Y: Array, y: Array) -> tuple[float, Array]:
+    found = loss(Y, y)
+    if not (
+        isinstance(found, tuple) and len(found) == 2 and np.shape(found[0]) == () and np.shape(found[1]) == Y.shape
+    ):
+        raise ValueError(
+            f"loss: expected one that gives a number and its gradient, of the output's shape {Y.shape}; "
+            f"got {checks.shown(found)}"
+        )
+    return float(found[0]), np.asarray(found[1])
 
 
 def _weights_apart(
@@ -215,7 +247,7 @@ def default_loss(output: Array, y: Array) -> tuple[float, Array]:
     """The mean softmax cross-entropy of logits (…, classes) for integer y of shape (…,), or the mean squared error for
     floating y; and its gradient with respect to the output."""
     if y.dtype.kind == "f":
-        if y.size != output.size:
+        if y.size != output.size or (y.ndim > 2 and y.shape != output.shape):
             raise ValueError(
                 f"batches: expected integer labels, or a floating y of the output's shape {output.shape}; got y of "
                 f"type {y.dtype} and shape {y.shape}"

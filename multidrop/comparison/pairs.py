@@ -26,8 +26,13 @@ def pair(a: Side, b: Side, pairs: Mapping[str, str]) -> list[Pair]:
     """Pairs the layers of both, the k-th with the k-th but for those in `pairs`, and tells both sides.
 
     Raises:
-        ValueError: where they have other layers, other weights or other shapes.
+        ValueError: where they have other layers, other weights or other shapes, or a dropout in common.
     """
+    both_have = [x for x, layer in a.dropouts.items() if any(layer is other for other in b.dropouts.values())]
+    if both_have:
+        raise ValueError(
+            f"models: expected a dropout layer of its own in each; got {shown_path(both_have[0])}, which is in both"
+        )
     unknown = [f"{x!r}: {y!r}" for x, y in pairs.items() if not _alike(a, x, b, y)]
     if unknown:
         raise ValueError(
@@ -61,6 +66,7 @@ def _matched(
         listed = "; ".join(
             f"{s.name} has {len(p)}: {', '.join(map(shown_path, p))}" for s, p in ((a, paths_a), (b, paths_b))
         )
+        listed = "; not keyed: ".join([listed, *a.unreached, *b.unreached])
         raise ValueError(f"models: expected as many {kind} in both; {listed}")
     rest = iter([path for path in paths_b if path not in pairs.values()])
     return [(path, pairs[path] if path in pairs else next(rest)) for path in paths_a]

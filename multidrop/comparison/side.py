@@ -14,7 +14,8 @@ from ..dispatch import backend_of
 from ..keys import Key
 from ..protocol import Model
 from ..view import LayerMask, last_mask
-from .parts import DENSE, Array, Layout, Part, common, own
+from .layout import Layout, coded, coded_input, common, own
+from .parts import Array, Part
 from .result import INPUT, MASK, OUTPUT
 
 Weights: TypeAlias = dict[tuple[str, str], Array]
@@ -51,14 +52,12 @@ class Side:
         self.dropouts = self.probe.dropouts()
         if all(path in first for path in self.dropouts):
             self.dropouts = {path: self.dropouts[path] for path in sorted(self.dropouts, key=self.order)}
-        self.flattened: dict[str, int] = {}
-        layout = Layout()
-        for point in points:
-            if point.kind == DENSE and point.input.ndim == 2:
-                self.flattened[point.path] = layout.flattened(point.input.shape[1])
-            layout.activations(point)
         before = self.probe.read()
         stack.callback(self.probe.write, before)
+        self.probe.write(coded(self.parts.values(), before))
+        Y, points = self.probe.forward(coded_input(X, self.probe.channels_last), False)
+        self.probe.write(before)
+        self._layout = Layout(points, Y, X.ndim if self.probe.channels_last is False else 0)
         self._shapes = {name: value.shape for name, value in self._common(before).items()}
 
     def name_layers(self, paths: Iterable[str]) -> None:
@@ -85,7 +84,7 @@ class Side:
         given = {}
         for (path, name), value in weights.items():
             value = value.reshape(self._shapes[path, name])
-            given[path, name] = own(self.parts[path], name, value, self._flattened(path))
+            given[path, name] = own(self.parts[path], name, value, self._layout.flattened(path))
         self.probe.write(given)
 
     def weights(self) -> Weights:
@@ -95,25 +94,25 @@ class Side:
     def run(self, X: Array, training: bool) -> tuple[list[tuple[Name, Any]], Array]:
         """What goes through the layers in a batch, under names that are the same for both models, and the output."""
         Y, points = self.probe.forward(X, training)
-        layout, calls = Layout(), Counter[str]()
+        layout, calls = self._layout, Counter[str]()
         found: list[tuple[Name, Any]] = []
         masks = {path: mask for path, layer in self.dropouts.items() if training and (mask := self._mask(layer))}
         called = {point.path for point in points}
         for path in [path for path in masks if path not in called]:  # not as a layer, which would tell what it gets
             found.append((Name(self._numbers[path], MASK, 0), (masks[path], masks[path].keep())))
-        for point in points:
-            given, output = layout.activations(point)
-            if point.path not in self._numbers:
+        for path, _, given, output, _ in points:
+            number = calls[path]
+            calls[path] += 1
+            if path not in self._numbers:
                 continue
-            layer, number = self._numbers[point.path], calls[point.path]
-            calls[point.path] += 1
-            found.append((Name(layer, INPUT, number), given))
-            if point.path in masks:
-                mask = masks[point.path]
-                found.append((Name(layer, MASK, number), (mask, layout.array(mask.keep()))))
-            found.append((Name(layer, OUTPUT, number), output))
-        self._shape, self._places = Y.shape, layout.array(np.arange(Y.size).reshape(Y.shape))
-        return found, layout.array(Y)
+            layer = self._numbers[path]
+            found.append((Name(layer, INPUT, number), layout.input(path, number, given)))
+            if path in masks:
+                mask = masks[path]
+                found.append((Name(layer, MASK, number), (mask, layout.input(path, number, mask.keep()))))
+            found.append((Name(layer, OUTPUT, number), layout.output(path, number, output)))
+        self._shape, self._places = Y.shape, layout.result(np.arange(Y.size).reshape(Y.shape))
+        return found, layout.result(Y)
 
     def _mask(self, layer: Any) -> LayerMask | None:
         try:
@@ -137,11 +136,8 @@ class Side:
 
     def _common(self, values: Mapping[tuple[str, str], Array]) -> Weights:
         return {
-            (path, name): common(part, name, values[path, name], self._flattened(path))
+            (path, name): common(part, name, values[path, name], self._layout.flattened(path))
             for path, part in self.parts.items()
             for name in part.weights
             if (path, name) in values
         }
-
-    def _flattened(self, path: str) -> int:
-        return self.flattened.get(path, 1)
