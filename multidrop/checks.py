@@ -65,18 +65,38 @@ def span(start: object, count: int) -> int:
     return number
 
 
+def _integers(value: object) -> list[int | None]:
+    """An integer, or each of several; None in the place of what is none."""
+    single = _integer(value)
+    if single is None and isinstance(value, Iterable):
+        return [*map(_integer, value)]
+    return [single]
+
+
 def shape(value: int | Sequence[int]) -> tuple[int, ...]:
     """A shape as a tuple; an integer is that of a row.
 
     Raises:
         ValueError: where a dimension is no integer of at least 0.
     """
-    single = _integer(value)
-    dimensions = [single] if single is not None else [*map(_integer, value)] if isinstance(value, Iterable) else [None]
+    dimensions = _integers(value)
     sizes = tuple(size for size in dimensions if size is not None and size >= 0)
     if len(sizes) < len(dimensions):
         raise ValueError(f"shape: expected integers of at least 0; got {shown(value)}")
     return sizes
+
+
+def axis_numbers(value: int | Sequence[int]) -> tuple[int, ...]:
+    """Axes of a tensor that is not there yet, as a tuple; an integer is one of them.
+
+    Raises:
+        ValueError: where one is no integer, or comes twice.
+    """
+    numbers = _integers(value)
+    found = tuple(axis for axis in numbers if axis is not None)
+    if len(set(found)) < len(numbers):
+        raise ValueError(f"axes: expected integers, each axis once; got {shown(value)}")
+    return found
 
 
 def axes(value: int | Sequence[int], ndim: int) -> tuple[int, ...]:

@@ -131,6 +131,16 @@ def test_axes(backend: Any, bad: Any) -> None:
     md.dropout_layer(X, 0.5, 0, axes=np.int64(1))
 
 
+@pytest.mark.parametrize("name", ["numpy", "mxnet"])
+@pytest.mark.parametrize("bad", [1.5, None, (0.5,), "0", (1, 1)], ids=repr)
+def test_axes_of_layers(need: Any, name: str, bad: Any) -> None:
+    """Are looked at as far as can be told without X."""
+    backend = need(name)
+    with pytest.raises(ValueError, match="axes: expected integers, each axis once; got "):
+        backend.Dropout(0.5, axes=bad)
+    assert backend.Dropout(0.5, axes=np.int64(1)).axes == (1,)
+
+
 @pytest.mark.parametrize("bad", [2.5, (2, 3.0), (2, None), "23", None, True, -1, (2, -1)], ids=repr)
 def test_shapes(bad: Any) -> None:
     with pytest.raises(ValueError, match="shape: expected integers of at least 0; got "):

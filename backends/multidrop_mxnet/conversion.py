@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection, Iterator
 
 from mxnet import gluon
 
+from multidrop import checks
 from multidrop.conversion import Replaced, Unreached, unreached
 from multidrop.keys import Key
 
-from .layers import Dropout, axes_of
+from .layers import Dropout
 
 
 def convert(
@@ -20,7 +21,7 @@ def convert(
     for path, block in list(blocks_of(model)):
         if type(block) is gluon.nn.Dropout:
             block.__class__ = Dropout
-            block.rate, block.axes = float(block._rate), axes_of(block._axes)
+            block.rate, block.axes = float(block._rate), checks.axis_numbers(block._axes)
             block._key_by(key_of(path))
             block.converted = True
             replaced.append(Replaced(path, repr(block)))

@@ -33,7 +33,7 @@ class Dropout(gluon.HybridBlock):
         **kwargs: `prefix` and `params` of `gluon.Block`.
 
     Raises:
-        ValueError: for a bad probability or seed.
+        ValueError: for a bad probability, axes or seed.
     """
 
     stream: StreamParameter | None = None
@@ -42,7 +42,7 @@ class Dropout(gluon.HybridBlock):
         self, rate: float = 0.5, axes: int | Sequence[int] = (), *, seed: int | Key | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.rate, self.axes = checks.probability("rate", rate), axes_of(axes)
+        self.rate, self.axes = checks.probability("rate", rate), checks.axis_numbers(axes)
         self._key_by(layer_key(NAME, seed))
 
     def _key_by(self, key: Key | None) -> None:
@@ -78,11 +78,6 @@ class Dropout(gluon.HybridBlock):
     def __repr__(self) -> str:
         seed = "" if self.stream is None else f", seed={self.stream.key.seed}"
         return f"Dropout(p = {self.rate}, axes={self.axes}{seed})"
-
-
-def axes_of(axes: int | Sequence[int]) -> tuple[int, ...]:
-    """A block's axes as a tuple; like Gluon's, it takes a single one for itself."""
-    return (axes,) if isinstance(axes, int) else tuple(axes)
 
 
 def drawing(layer: gluon.Block, shape: tuple[int, ...] | None = None) -> Drawing:

@@ -143,13 +143,12 @@ class Dropout(_Random):
         seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by NumPy's global generator.
 
     Raises:
-        ValueError: for a bad probability or seed.
+        ValueError: for a bad probability, axes or seed.
     """
 
     def __init__(self, p: float = 0.5, axes: int | Sequence[int] = (), *, seed: int | Key | None = None) -> None:
-        self.p = checks.probability("p", p)
+        self.p, self.axes = checks.probability("p", p), checks.axis_numbers(axes)
         super().__init__(seed)
-        self.axes = axes
         self._last: tuple[Key, tuple[int, ...]] | None = None  # of the last one that dropped, and its input's shape
         self._Y: Array | None = None
 
