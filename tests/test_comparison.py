@@ -382,6 +382,80 @@ def test_models_without_trained_weights(need: Any, name: str) -> None:
     assert [difference.what for difference in result.differences[-2:]] == ["output", "loss"]
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_weights_that_mkldnn_lays_out(need: Any, training: bool) -> None:
+    """A forward in evaluation mode leaves a float32 convolution's weights in a layout of MKL-DNN's own."""
+    need("mxnet")
+    import mxnet as mx
+    from mxnet.gluon import nn
+
+    nets, batches = (
+        [nn.HybridSequential(), nn.HybridSequential()],
+        [(X.astype(np.float32), y) for X, y in image_batches()],
+    )
+    for net in nets:
+        net.add(nn.Conv2D(8, 3), nn.Dropout(0.3, axes=(2, 3)), nn.Dense(10))
+        net.initialize()
+        net(mx.nd.array(batches[0][0]))
+    before = [[param.data().asnumpy() for param in net.collect_params().values()] for net in nets]
+    assert md.compare(*nets, batches, training=training).equal
+    for net, values in zip(nets, before, strict=True):
+        for param, value in zip(net.collect_params().values(), values, strict=True):
+            assert np.array_equal(param.data().asnumpy(), value)
+
+
+def test_a_weight_that_cannot_be_written(need: Any) -> None:
+    """Leaves none of the others as the run left it."""
+    need("numpy")
+    nets = net_of("numpy", "Net"), net_of("numpy", "Net")
+    before = {name: w.copy() for name, w in nets[1].parameters.items()}
+
+    def loss(output: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
+        nets[1].parameters["W1"].flags.writeable = False
+        return 0.0, np.zeros_like(output)
+
+    with pytest.raises(ValueError, match="read-only"):
+        md.compare(*nets, flat_batches(), loss=loss)
+    assert [name for name, w in nets[1].parameters.items() if not np.array_equal(w, before[name])] == ["W1"]
+
+
+def test_a_gluon_net_without_initialized_weights(need: Any) -> None:
+    """Has the type that they are to have, which is not that of a stream."""
+    backend = need("mxnet")
+    from mxnet.gluon import nn
+
+    def net() -> Any:
+        net = nn.HybridSequential()
+        net.add(backend.Dropout(0.2, seed=1), nn.Dense(5, use_bias=False))
+        net.initialize()
+        return net
+
+    def block() -> Any:
+        net = nn.HybridSequential()
+        net.add(nn.Dropout(0.2))
+        return net
+
+    batches = [(np.ones((4, 5), np.float32), np.arange(4))]
+    for build in (net, block):
+        assert md.compare(build(), build(), batches).equal
+
+
+@pytest.mark.parametrize("name", ["numpy", "mxnet"])
+def test_a_net_in_evaluation_mode(need: Any, name: str) -> None:
+    """Is run in the mode that is asked for, and has its own again."""
+    need(name)
+    result = md.compare(net_of(name, "Net"), net := net_of(name, "Net"), flat_batches(1))
+    assert result.equal
+    if name == "mxnet":
+        net.is_training = False
+    else:
+        net.eval()
+    result = md.compare(net_of(name, "Net"), net, flat_batches(1))
+    assert result.equal
+    assert [d.value for d in result.differences if d.what == "mask"] == [0.0, 0.0]
+    assert not (net.is_training if name == "mxnet" else net.training)
+
+
 class TestLayouts:
     """Whether images have their channels first is seen where functions of the model's own join, pool and flatten
     them, as many channels as places or not."""

@@ -16,7 +16,7 @@ from multidrop.comparison.parts import Part, Point, first_tensor
 from multidrop.keys import Key
 
 from .conversion import blocks_of
-from .functional import Array, to_numpy
+from .functional import Array, tensor, to_numpy
 from .layers import Dropout
 from .net import Net
 
@@ -31,7 +31,7 @@ class Probe:
         layouts = [layout for block in self._blocks.values() if (layout := _layout(block))]
         self.channels_last = layouts[0].endswith("C") if layouts else None
         dtypes = [array.dtype for array in self._arrays().values()] or [
-            param.dtype for block in self._blocks.values() for param in block._reg_params.values()
+            param.dtype for block in self._blocks.values() for param in _weights(block).values()
         ]
         self.dtype = np.dtype(dtypes[0]).name if dtypes else "float32"
         self._points: list[Point] = []
@@ -68,6 +68,8 @@ class Probe:
         self._active = {block: block._active for block in hybrid}
         for block in hybrid:
             block._active = False  # a program's inner blocks are not called
+        if isinstance(self.model, Net):
+            self._mode = self.model.is_training
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,6 +77,8 @@ class Probe:
             handle.detach()
         for block, active in self._active.items():
             block._active = active
+        if isinstance(self.model, Net):
+            self.model.is_training = self._mode
 
     def _watch(self, path: str, block: gluon.Block) -> Any:
         kind, last = parts.DROPOUT if isinstance(block, Dropout) else _kind(block), _channels_last(block)
@@ -91,6 +95,8 @@ class Probe:
     def forward(self, X: npt.NDArray[Any], training: bool) -> tuple[npt.NDArray[Any], list[Point]]:
         """The output for a batch, and what went through the layers, in the order in which they ran."""
         self._points.clear()
+        if isinstance(self.model, Net):
+            self.model.is_training = training
         X = X.astype(self.dtype) if X.dtype.kind == "f" else X
         batch = mx.np.array(X, X.dtype) if mx.util.is_np_array() else mx.nd.array(X, dtype=X.dtype)
         with mx.autograd.record(train_mode=training):
@@ -120,7 +126,8 @@ class Probe:
         """Gives weights new values."""
         arrays = self._arrays()
         for name, value in values.items():
-            arrays[name].as_nd_ndarray()[:] = value
+            array = arrays[name]  # which may be in MKL-DNN's layout, that only an array is written into
+            array.as_nd_ndarray()[:] = tensor(value, array.dtype).as_nd_ndarray()
 
     def _arrays(self) -> dict[tuple[str, str], Array]:
         if isinstance(self.model, Net):

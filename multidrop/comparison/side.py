@@ -53,7 +53,8 @@ class Side:
         if all(path in first for path in self.dropouts):
             self.dropouts = {path: self.dropouts[path] for path in sorted(self.dropouts, key=self.order)}
         before = self.probe.read()
-        stack.callback(self.probe.write, before)
+        for name, value in before.items():  # one by one, so that an error with one leaves none of the others
+            stack.callback(self.probe.write, {name: value})
         self.probe.write(coded(self.parts.values(), before))
         Y, points = self.probe.forward(coded_input(X, self.probe.channels_last), False)
         self.probe.write(before)
