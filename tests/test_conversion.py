@@ -344,6 +344,39 @@ class TestGluon:
         with mx.autograd.record():
             net(X).asnumpy()
 
+    @pytest.mark.parametrize("hybridized", [False, True])
+    @pytest.mark.parametrize("in_units", [8, 0])
+    def test_a_net_on_two_contexts(self, hybridized: bool, in_units: int) -> None:
+        """Its streams are where its weights are, or are to be; each has masks of its own, which a trainer leaves it."""
+        import mxnet as mx
+        from mxnet import gluon
+
+        contexts = [mx.cpu(0), mx.cpu(1)]
+        net = gluon.nn.HybridSequential()
+        net.add(gluon.nn.Dense(8, in_units=in_units), gluon.nn.Dropout(0.5))
+        net.initialize(mx.init.One(), ctx=contexts)
+        md.convert(net, seed=5)
+        if hybridized:
+            net.hybridize()
+        key = md.Key(5).fold_in("1")
+        trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.0})
+        for call in range(2):
+            with mx.autograd.record():
+                outputs = [net(mx.nd.ones((16, 8), ctx=ctx)) for ctx in contexts]
+            mx.autograd.backward(outputs)
+            trainer.step(16)
+            for Y, own in zip(outputs, (key, key.fold_in(1)), strict=True):
+                assert np.array_equal(Y.asnumpy() != 0, md.keep_mask((16, 8), 0.5, md.Key(own.seed, call)))
+
+    def test_layers_with_one_prefix(self) -> None:
+        """Have streams of other names."""
+        from mxnet import gluon
+
+        net = gluon.nn.HybridSequential()
+        net.add(gluon.nn.Dropout(0.5, prefix="d_"), gluon.nn.Dropout(0.5, prefix="d_"))
+        md.convert(net, seed=5)
+        assert list(net.collect_params()) == ["d_stream", "d_stream_"]
+
     def test_what_cannot_be_reached_is_said(self) -> None:
         import mxnet as mx
         from mxnet import gluon

@@ -458,6 +458,49 @@ class TestGluon:
             assert np.array_equal(Y.asnumpy(), masks.dropout(x, 0.3, md.Key(7, call), axes=(2, 3)))
         assert np.array_equal(net(mx.nd.array(x)).asnumpy(), x)
 
+    @pytest.mark.parametrize("how", ["added", "loaded"])
+    @pytest.mark.parametrize("count", [1, 2])
+    def test_a_stream_that_nothing_initialized(self, how: str, count: int, tmp_path: Path) -> None:
+        """Is where the other parameters of its trainer are."""
+        import multidrop_mxnet
+        import mxnet as mx
+        from mxnet import gluon
+
+        contexts = [mx.cpu(1), mx.cpu(0)][:count]
+        net = gluon.nn.HybridSequential()
+        net.add(gluon.nn.Dense(8, in_units=8), gluon.nn.Dropout(0.5))
+        net.initialize(ctx=contexts)
+        if how == "added":
+            net.add(multidrop_mxnet.Dropout(0.5, seed=1))
+        else:
+            net.save_parameters(str(tmp_path / "net"))
+            net = gluon.nn.HybridSequential()
+            net.add(gluon.nn.Dense(8, in_units=8), multidrop_mxnet.Dropout(0.5, seed=1))
+            net.load_parameters(str(tmp_path / "net"), ctx=contexts, allow_missing=True)
+        gluon.Trainer(net.collect_params(), "sgd")
+        stream = net[-1].stream
+        assert stream.list_ctx() == contexts
+        keys = [md.Key(1), md.Key(1).fold_in(1)][:count]
+        positions = [[key.seed, key.call] for key in keys]
+        assert [array.asnumpy().view(np.uint64).tolist() for array in stream.list_data()] == positions
+
+    @pytest.mark.parametrize("hybridized", [False, True])
+    def test_a_stream_that_is_moved(self, hybridized: bool) -> None:
+        """To other contexts, whether or not it was anywhere: the first goes on where it was."""
+        import multidrop_mxnet
+        import mxnet as mx
+
+        net = mx.gluon.nn.HybridSequential()
+        net.add(multidrop_mxnet.Dropout(0.5, seed=1))
+        if hybridized:
+            net.hybridize()
+        for call in range(2):
+            net.collect_params().reset_ctx([mx.cpu(1), mx.cpu(0)])
+            assert set(net.collect_params().list_ctx()) == {mx.cpu(0), mx.cpu(1)}
+            with mx.autograd.record():
+                Y = net(mx.nd.ones((8, 8), ctx=mx.cpu(1)))
+            assert np.array_equal(Y.asnumpy() != 0, md.keep_mask((8, 8), 0.5, md.Key(1, call)))
+
 
 class TestNumPy:
     def test_axes(self) -> None:

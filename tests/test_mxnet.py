@@ -217,6 +217,17 @@ def test_an_exported_net_evaluates(arrays: Any, tmp_path: Path) -> None:
     assert np.array_equal(mx.gluon.SymbolBlock.imports(files[0], ["data"], files[1])(X).asnumpy(), Y)
 
 
+def test_a_stream_in_memory_that_is_no_host_array() -> None:
+    """As that of a device: it is read and moved on by way of the host."""
+    import mxnet as mx
+    from multidrop_mxnet import ops
+
+    key = md.Key(2**64 - 1, 2**64 - 1)
+    stream = ops.position_of(key).as_nd_ndarray().as_in_context(mx.Context("cpu_shared", 0))
+    assert ops.next_key(stream) == key
+    assert ops.key_at(stream) == md.Key(key.seed, 0)
+
+
 def test_a_gradient_that_is_added() -> None:
     """To what is there, twice: by `grad_req="add"`, and within one backward pass."""
     import mxnet as mx

@@ -10,7 +10,7 @@ from multidrop import checks
 from multidrop.conversion import Replaced, Unreached, unreached
 from multidrop.keys import Key
 
-from .layers import Dropout
+from .layers import Dropout, contexts_of
 
 
 def convert(
@@ -18,11 +18,17 @@ def convert(
 ) -> tuple[tuple[Replaced, ...], tuple[Unreached, ...]]:
     """`multidrop.convert`: gives blocks another class, so that all that holds one holds the new layer."""
     replaced, others = [], []
+    params = [param for _, block in blocks_of(model) for param in getattr(block, "_params", {}).values()]
+    names, contexts = {param.name for param in params}, contexts_of(params)
     for path, block in list(blocks_of(model)):
         if type(block) is gluon.nn.Dropout:
             block.__class__ = Dropout
             block.rate, block.axes = float(block._rate), checks.axis_numbers(block._axes)
-            block._key_by(key_of(path))
+            block._key_by(key_of(path), names)
+            if block.stream is not None:
+                names.add(block.stream.name)
+                if contexts:
+                    block.stream.initialize(ctx=contexts)
             block.converted = True
             replaced.append(Replaced(path, repr(block)))
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import mxnet as mx
@@ -45,8 +45,9 @@ class Dropout(gluon.HybridBlock):
         self.rate, self.axes = checks.probability("rate", rate), checks.axis_numbers(axes)
         self._key_by(layer_key(NAME, seed))
 
-    def _key_by(self, key: Key | None) -> None:
-        """Has the layer's stream go on from `key`; None: it is to follow MXNet's generator."""
+    def _key_by(self, key: Key | None, taken: Container[str] = ()) -> None:
+        """Has the layer's stream go on from `key`; None: it is to follow MXNet's generator. A new stream gets a name
+        that is not `taken`."""
         self.last: tuple[Key | None, tuple[int, ...] | None] = (None, None)
         if self.stream is not None and key is not None:
             self.stream.key = key
@@ -54,7 +55,10 @@ class Dropout(gluon.HybridBlock):
         if self.stream is not None:
             del self.params._params[self.stream.name], self._reg_params["stream"], self.stream
         if key is not None:
-            self.stream = StreamParameter(self.prefix + "stream", key)
+            name = self.prefix + "stream"
+            while name in taken:
+                name += "_"
+            self.stream = StreamParameter(name, key)
             self.params.update({self.stream.name: self.stream})
 
     def forward(self, X: Array | mx.sym.Symbol) -> Array | mx.sym.Symbol:
@@ -95,8 +99,8 @@ def drawing(layer: gluon.Block, shape: tuple[int, ...] | None = None) -> Drawing
 
 class StreamParameter(gluon.Parameter):
     """A stream that Gluon saves, loads and copies as a parameter, and hands to a hybridized net's program. Unlike
-    others it needs no `initialize`: until there is an array, the position is the key's. Of several contexts each has
-    a stream of its own; the first one's is saved."""
+    others it needs no `initialize`: until an array is asked for, the position is the key's. Of several contexts each
+    has a stream of its own; the first one's is saved."""
 
     def __init__(self, name: str, key: Key) -> None:
         super().__init__(name, grad_req="null", shape=(2,), dtype="int64", init="zeros", differentiable=False)
@@ -140,11 +144,40 @@ class StreamParameter(gluon.Parameter):
         super()._init_impl(data, ctx_list)
         self.key = ops.key_at(data)
 
-    def _check_and_get(self, arr_list: Any, ctx: Any) -> Any:  # what `data` and `list_data` read from
-        if arr_list is None and self._data is None:
-            self.initialize(ctx=mx.cpu())
+    def _begin(self, ctx: mx.Context | list[mx.Context] | None) -> None:
+        if self._data is None:
+            self.initialize(ctx=ctx)
+
+    def list_ctx(self) -> list[mx.Context]:
+        """The contexts that have an array: at first those of the other parameters of the stream's `gluon.Trainer`,
+        which expects the same for all, or the current one."""
+        if self._data is None:
+            self.initialize(ctx=contexts_of(self._trainer._params if self._trainer else ()) or None)
+        return super().list_ctx()
+
+    def reset_ctx(self, ctx: mx.Context | list[mx.Context] | None) -> None:
+        """Has an array on each of `ctx`; the first goes on where the stream is."""
+        self._begin(ctx)
+        super().reset_ctx(ctx)
+
+    def list_data(self) -> list[Array]:
+        """The arrays, in the order of their contexts."""
+        self._begin(None)
+        return list(self._data)
+
+    def _check_and_get(self, arr_list: Any, ctx: Any) -> Any:  # what `data` and a `gluon.Trainer` read from
+        if arr_list is None:
+            self._begin(ctx if isinstance(ctx, mx.Context) else None)
             arr_list = self._data
+        if ctx is list:  # the trainer's: copies, for it writes the first of them into the others
+            return [array.copy() for array in arr_list]
         return super()._check_and_get(arr_list, ctx)
 
     def _reduce(self) -> Array:  # what is saved
         return ops.position_of(self.key)
+
+
+def contexts_of(params: Iterable[gluon.Parameter]) -> list[mx.Context]:
+    """All contexts that parameters are initialized on, or are to be, each once."""
+    begun = [param for param in params if param._data is not None or param._deferred_init]
+    return list(dict.fromkeys(ctx for param in begun for ctx in param.list_ctx()))

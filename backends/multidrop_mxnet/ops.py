@@ -181,7 +181,11 @@ def move(stream: Array, key: Key) -> None:
 
 
 def next_key(stream: Array) -> Key:
-    """The key at the position that an array of the host holds, and moves it on by one call."""
+    """The key at the position that an array holds, and moves it on by one call."""
+    if stream.ctx.device_type != "cpu":  # by way of the host
+        key = key_at(stream)
+        move(stream, Key(key.seed, (key.call + 1) % 2**64))
+        return key
     check_call(_LIB.MXNDArrayWaitToWrite(stream.handle))
     words = (ctypes.c_uint64 * 2).from_address(_address(stream))
     with keys.lock:  # not while waiting: what is waited for may be an operator, which takes it too
