@@ -501,6 +501,24 @@ class TestGluon:
                 Y = net(mx.nd.ones((8, 8), ctx=mx.cpu(1)))
             assert np.array_equal(Y.asnumpy() != 0, md.keep_mask((8, 8), 0.5, md.Key(1, call)))
 
+    @pytest.mark.parametrize("seed", [None, 7])
+    @pytest.mark.parametrize("training", [True, False])
+    def test_integers_in_a_program(self, seed: int | None, training: bool, capfd: pytest.CaptureFixture[str]) -> None:
+        """Are an error of MXNet's, which prints the reason, and take no call."""
+        import multidrop_mxnet
+        import mxnet as mx
+
+        net = mx.gluon.nn.HybridSequential()
+        net.add(multidrop_mxnet.Dropout(0.5, seed=seed))
+        net.initialize()
+        net.hybridize()
+        with mx.autograd.record(train_mode=training), pytest.raises(mx.MXNetError):
+            net(mx.nd.ones((8, 8), dtype="int32"))
+        reason = "TypeError: X: expected a tensor of type float16, bfloat16, float32, float64; got int32: convert it"
+        assert reason in capfd.readouterr().out
+        if seed is not None:
+            assert net[0].stream.key == md.Key(seed)
+
 
 class TestNumPy:
     def test_axes(self) -> None:

@@ -234,6 +234,8 @@ class _DropoutProp(mx.operator.CustomOpProp):
         return (in_shape[:1], outputs, [(2,)]) if self.keyed else ([in_shape[0], (2,)], outputs, [])
 
     def infer_type(self, in_type: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+        if in_type[0] is not None:  # as long as MXNet does not know it
+            checks.floating(np.dtype(in_type[0]).name, 'X.astype("float32")')
         types = [in_type[0], np.int64]
         return (types[:1], types, types[1:]) if self.keyed else (types, types, [])
 
