@@ -217,6 +217,26 @@ def test_an_exported_net_evaluates(arrays: Any, tmp_path: Path) -> None:
     assert np.array_equal(mx.gluon.SymbolBlock.imports(files[0], ["data"], files[1])(X).asnumpy(), Y)
 
 
+@pytest.mark.filterwarnings("ignore:Cannot decide type")
+def test_an_exported_net_without_this_library(tmp_path: Path) -> None:
+    """Once it is restored and has run again."""
+    import mxnet as mx
+
+    net = mx.gluon.nn.HybridSequential()
+    net.add(mx.gluon.nn.Dense(4, in_units=16), mx.gluon.nn.Dropout(0.5))
+    net.initialize()
+    net.hybridize()
+    X = mx.nd.ones((2, 16))
+    md.convert(net, seed=1)
+    for name, ours in (("ours", True), ("own", False)):
+        Y = net(X).asnumpy()
+        net.export(str(tmp_path / name))
+        files = [str(tmp_path / f"{name}-{rest}") for rest in ("symbol.json", "0000.params")]
+        assert ("multidrop_dropout" in Path(files[0]).read_text(encoding="utf-8")) == ours
+        assert np.array_equal(mx.gluon.SymbolBlock.imports(files[0], ["data"], files[1])(X).asnumpy(), Y)
+        md.restore(net)
+
+
 def test_a_stream_in_memory_that_is_no_host_array() -> None:
     """As that of a device: it is read and moved on by way of the host."""
     import mxnet as mx
