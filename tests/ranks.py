@@ -16,7 +16,10 @@ import torch.distributed as dist
 from multidrop_torch import Dropout
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.parallel import SequenceParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
 import multidrop as md
@@ -90,11 +93,27 @@ def sharded(rank: int) -> dict[str, Any]:
     return {"streams": streams, "resumed": resumed}
 
 
+def distributed(rank: int) -> dict[str, Any]:
+    """Parts of one tensor: each rank drops by its part of the mask of the whole, whose gradient is the same."""
+    mesh = init_device_mesh("cpu", (WORLD,))
+    whole = torch.linspace(1, 2, 40).reshape(8, 5)
+    found = {}
+    for name, placement in (("rows", Shard(0)), ("columns", Shard(1)), ("copies", Replicate())):
+        X = distribute_tensor(whole, mesh, [placement]).requires_grad_()
+        Y = Dropout(0.5, seed=3)(X)
+        Y.sum().backward()
+        expected = md.dropout_layer(whole, 0.5, 3)
+        found[name] = torch.equal(Y.full_tensor(), expected) and torch.equal(X.grad.full_tensor() * whole, expected)
+    model = parallelize_module(nn.Sequential(nn.Linear(8, 8), Dropout(0.5, seed=3)), mesh, {"1": SequenceParallel()})
+    model(torch.ones(2, 4, 8))
+    return {"whole": found, "stream": model[1].stream.to_local().tolist()}
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")  # what torch says of a machine without a network is not what is tested
     rank, folder = int(sys.argv[1]), Path(sys.argv[2])
     dist.init_process_group("gloo", init_method=(folder / "store").as_uri(), rank=rank, world_size=WORLD)
-    found = {way.__name__: way(rank) for way in (broadcast, ignored, unseeded, sharded)}
+    found = {way.__name__: way(rank) for way in (broadcast, ignored, unseeded, sharded, distributed)}
     (folder / f"{rank}.json").write_text(json.dumps(found))
     dist.barrier()
     dist.destroy_process_group()

@@ -229,6 +229,8 @@ def test_ranks_of_torch_distributed(need: Any, tmp_path: Path) -> None:
     assert first["unseeded"]["mask"] != second["unseeded"]["mask"]
     for way in ("broadcast", "ignored", "unseeded"):
         assert first[way]["total"] == second[way]["total"]
+    for found in (first["distributed"], second["distributed"]):
+        assert found == {"whole": dict.fromkeys(("rows", "columns", "copies"), True), "stream": [3, 1]}
 
 
 def test_the_examples_of_the_documentation(need: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,9 @@ import multidrop as md
 from multidrop import masks
 
 torch = pytest.importorskip("torch") if "torch" in md.available_backends() else None
+if torch is not None:
+    from multidrop_torch import Dropout, Dropout2d, Dropout3d
+    from torch.utils.checkpoint import checkpoint
 
 # torch's own, at its first compilation: it announces what it is about to change.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:torch")
@@ -170,11 +174,142 @@ def test_exported_without_gradients_and_then_trained() -> None:
     assert torch.equal(torch.autograd.grad(Y.sum(), leaf)[0] * X, Y)
 
 
-def test_a_functional_gradient_is_not_compiled() -> None:
-    """torch.func within `torch.compile` is an error and never a gradient of 0: the operator has no rule for it."""
+def test_a_functional_gradient_in_a_program() -> None:
+    """torch.func within `torch.compile` runs beside the program, and is never a gradient of 0; in one whole graph it
+    is an error."""
     module, X = layer(), torch.rand(64)
-    with pytest.raises(RuntimeError, match="setup_context"), torch.no_grad():
-        torch.compile(torch.func.grad(lambda X: module(X).sum()), fullgraph=True)(X)
+
+    def gradient(X: torch.Tensor) -> torch.Tensor:
+        return torch.func.grad(lambda X: module(X).sum())(X)
+
+    expected = masks.dropout(np.ones(64, np.float32), 0.5, md.Key(3))
+    assert np.array_equal(torch.compile(gradient)(X).numpy(), expected)
+    torch._dynamo.reset()
+    with pytest.raises(RuntimeError, match="custom_function_call"):
+        torch.compile(gradient, fullgraph=True)(X)
+
+
+@pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("seed", [3, None])
+@pytest.mark.parametrize("constant", [False, True], ids=["", "of what needs no gradient"])
+def test_a_program_that_recomputes_takes_a_mask_once(compiler: str, seed: int | None, constant: bool) -> None:
+    """`torch.utils.checkpoint` within `torch.compile`: the gradient has the output's mask, and one call is taken."""
+    module, ones = Dropout(0.5, seed=seed), torch.ones(64)
+
+    def part(X: torch.Tensor) -> torch.Tensor:
+        return (module(ones) * X if constant else module(X)).square().sin()
+
+    torch._dynamo.reset()
+    program = torch.compile(
+        lambda X: checkpoint(part, X, use_reentrant=False), backend=compiler, fullgraph=True, dynamic=False
+    )
+    for call in range(2):
+        X = torch.ones(64, requires_grad=True)
+        Y = program(X)
+        Y.sum().backward()
+        assert X.grad is not None
+        assert torch.equal(Y != 0, X.grad != 0)
+        if seed is not None:
+            assert np.array_equal((Y != 0).numpy(), md.keep_mask(64, 0.5, md.Key(seed, call)))
+            assert module.stream.tolist() == [seed, call + 1]
+
+
+def test_checkpointed_parts_that_begin_at_one_state_of_the_generator() -> None:
+    module, inputs, outputs = Dropout(0.5, seed=1), [], []
+    for reentrant in (False, False, True, True):
+        torch.manual_seed(0)
+        inputs.append(torch.ones(64, requires_grad=True))
+        outputs.append(checkpoint(lambda X: module(X).square(), inputs[-1], use_reentrant=reentrant))
+    torch.stack(outputs).sum().backward()
+    for call, (X, Y) in enumerate(zip(inputs, outputs, strict=True)):
+        assert torch.equal(Y != 0, X.grad != 0)
+        assert np.array_equal((Y != 0).numpy(), md.keep_mask(64, 0.5, md.Key(1, call)))
+
+
+def test_a_module_that_checkpoints_itself() -> None:
+    from torch.distributed._composable import checkpoint as checkpoint_itself
+
+    net = torch.nn.Sequential(torch.nn.Linear(8, 8), Dropout(0.5, seed=1), torch.nn.Tanh())
+    plain, X = copy.deepcopy(net), torch.rand(4, 8, requires_grad=True)
+    checkpoint_itself(net)
+    gradients = [torch.autograd.grad(module(X).square().sum(), X)[0] for module in (net, plain)]
+    assert torch.equal(*gradients)
+    assert net[1].stream.tolist() == [1, 1]
+
+
+def test_zeros_that_autograd_makes_up() -> None:
+    """Tensors without memory, as the gradient of a sign is."""
+    for drop in (Dropout(0.5, seed=1), Dropout(0.5, seed=1).after_relu, Dropout2d(0.5, seed=1)):
+        X = torch.rand(1, 2, 3, 3, requires_grad=True)
+        (first,) = torch.autograd.grad(drop(X).abs().sum(), X, create_graph=True)
+        (first**2).sum().backward()
+        assert X.grad is not None
+        assert not X.grad.any()
+
+
+def test_nested_tensors() -> None:
+    """The mask of their values, one after the other."""
+    X = torch.nested.nested_tensor([torch.rand(3, 2), torch.rand(5, 2)], layout=torch.jagged, requires_grad=True)
+    Y = Dropout(0.5, seed=1)(X)
+    Y.values().sum().backward()
+    values = X.values().detach()
+    assert np.array_equal(Y.values().detach().numpy(), masks.dropout(values.numpy(), 0.5, 1))
+    assert torch.equal(X.grad.values() * values, Y.values())
+
+
+def test_a_sparse_tensor_takes_no_mask() -> None:
+    module = Dropout(0.5, seed=1)
+    with pytest.raises(TypeError, match=r"X: expected a tensor of strided or jagged layout; got torch\.sparse_coo"):
+        module(torch.eye(3).to_sparse())
+    assert module.stream.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_a_program_of_an_expanded_tensor(gradient: bool) -> None:
+    """As of a position's embedding: its result lies as the compiler expects it to."""
+    X = torch.rand(1, 4, 6, requires_grad=gradient)
+    shapes = {"rows": X.expand(3, -1, -1), "strides": X.expand(3, -1, -1).as_strided((3, 4, 2, 3), (0, 6, 3, 1))}
+    for Z in shapes.values():
+        torch._dynamo.reset()
+        program = torch.compile(Dropout(0.5, seed=1), fullgraph=True)
+        assert np.array_equal(program(Z).detach().numpy(), masks.dropout(Z.detach().numpy(), 0.5, 1))
+
+
+def test_in_place_errors_leave_all_as_it_was() -> None:
+    def inference() -> torch.Tensor:
+        with torch.inference_mode():
+            return torch.ones(4)
+
+    for make, message in (
+        (lambda: torch.ones(3, 4, requires_grad=True), "a leaf Variable"),
+        (lambda: torch.ones(3, 4, requires_grad=True)[0], "a view of a leaf Variable"),
+        (lambda: (torch.ones(3, 4, requires_grad=True) * 1).unbind(0)[0], "a view that is one of several"),
+        (lambda: torch.ones(1, 4).expand(3, 4), "an expanded tensor"),
+        (inference, "an inference tensor outside of inference mode"),
+    ):
+        module, X = Dropout(0.5, inplace=True, seed=1), make()
+        with pytest.raises(RuntimeError, match=message):
+            module(X)
+        assert (X == 1).all()
+        assert module.stream.tolist() == [1, 0]
+
+
+def test_a_vmap_without_randomness_takes_no_mask() -> None:
+    module = Dropout(0.5, seed=1)
+    with pytest.raises(RuntimeError, match="vmap: expected randomness='different' or 'same'"):
+        torch.vmap(module)(torch.ones(3, 4))
+    assert module.stream.tolist() == [1, 0]
+
+
+def test_ambiguous_shapes_in_a_whole_graph() -> None:
+    for module, shape in ((Dropout2d(0.5), (2, 3, 4)), (Dropout3d(0.5), (2, 3))):
+        assert torch.compile(module, fullgraph=True)(torch.ones(shape)).shape == shape
+
+
+def test_the_last_indices_in_a_program() -> None:
+    start, X = 2**64 - 8, torch.ones(8)
+    expected = md.dropout_layer(X, 0.5, 3, start=start)
+    assert torch.equal(torch.compile(lambda X: md.dropout_layer(X, 0.5, 3, start=start), fullgraph=True)(X), expected)
 
 
 def test_exported() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.autograd import forward_ad
 
 from multidrop import masks
@@ -40,20 +41,59 @@ def masked_next(
     if _in_trace():
         Z = torch.relu(X) if relu else X
         if p > 0.0 and _without_gradient(Z):
-            Y = ops.next_values(Z, stream, keyed, p, start, axes)
+            Y = ops.next_values(Z, stream, keyed, p, _signed(start), axes)
         else:
             Y = _in_program(Z, Mask(p, ops.take(stream, keyed), start, axes))
         return X.copy_(Y) if inplace else Y
-    if inplace and X.requires_grad and X.is_leaf and torch.is_grad_enabled():  # torch would say so when it is too late
-        raise RuntimeError(
-            "a leaf Variable that requires grad is being used in an in-place operation: expected inplace=False, or an "
-            "input that is computed; got a leaf, which is left as it was"
-        )
+    if inplace:
+        _check_in_place(X)
+    transforms = torch._C._are_functorch_transforms_active()
+    if transforms:
+        _check_randomness(X)
     take = ops.next_key if keyed else ops.drawn_key
-    key = ops.below_transforms(take, stream) if torch._C._are_functorch_transforms_active() else take(stream)
+    key = ops.below_transforms(take, stream) if transforms else take(stream)
     if p == 0.0:
         return torch.relu(X) if relu else X
     return _differentiable(X, Mask(p, key, start, axes), True, inplace, relu)
+
+
+def _check_in_place(X: Tensor) -> None:
+    """RuntimeError, before anything is written or a mask is taken, where torch would raise one when it is too late."""
+    reason = None
+    if X.is_inference() and not torch.is_inference_mode_enabled():
+        reason = "an inference tensor outside of inference mode"
+    elif any(stride == 0 and size > 1 for stride, size in zip(X.stride(), X.shape, strict=True)):
+        reason = "an expanded tensor, of whose elements several are one in memory"
+    elif X.requires_grad and torch.is_grad_enabled():
+        if X.is_leaf:
+            reason = "a leaf Variable that requires grad"
+        elif (base := X._base) is not None:
+            if base.is_leaf and base.requires_grad:
+                reason = "a view of a leaf Variable that requires grad"
+            elif torch._C._autograd._get_creation_meta(X) != torch._C._autograd.CreationMeta.DEFAULT:
+                reason = "a view that is one of several, or was made without gradients,"
+    if reason:
+        raise RuntimeError(
+            f"{reason} is being used in an in-place operation: expected inplace=False, or an input that may be written "
+            "to; got one that may not, which is left as it was"
+        )
+
+
+def _check_randomness(X: Tensor) -> None:
+    """RuntimeError where a `vmap` that X is batched by allows nothing random."""
+    functorch = torch._C._functorch
+    levels = set()
+    while functorch.is_functorch_wrapped_tensor(X):
+        if functorch.is_batchedtensor(X):
+            levels.add(functorch.maybe_get_level(X))
+        X = functorch.get_unwrapped(X)
+    transforms: list[Any] = retrieve_all_functorch_interpreters()
+    for transform in transforms:
+        if transform.level() in levels and transform.randomness() == "error":
+            raise RuntimeError(
+                "vmap: expected randomness='different' or 'same' for a dropout that takes the next mask; got 'error', "
+                "the default: pass vmap one of them, or dropout_layer a key"
+            )
 
 
 def _in_trace() -> bool:
@@ -65,7 +105,13 @@ def _in_program(X: Tensor, mask: Mask) -> Tensor:
     """By the operator, in a program that is traced; the mask has a position for its key."""
     if mask.p == 0.0:
         return X
-    return (ops.drop_values if _without_gradient(X) else ops.dropout)(X, mask.key, mask.p, mask.start, mask.axes)
+    drop = ops.drop_values if _without_gradient(X) else ops.dropout
+    return drop(X, mask.key, mask.p, _signed(mask.start), mask.axes)
+
+
+def _signed(start: int) -> int:
+    """An index in two's complement, as an operator takes it."""
+    return start - 2**64 if start >= 2**63 else start
 
 
 def _without_gradient(X: Tensor) -> bool:
@@ -177,11 +223,6 @@ class _Offsets(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple[int, ...], X: Tensor, mask: Mask, random: bool) -> tuple[Tensor, int | None]:
         """A key that is given names one mask, which each example of the batch gets. One that is taken from a stream is
         random to `vmap`, whose `randomness` decides: one mask for each, or one over the whole batch."""
-        if random and info.randomness == "error":
-            raise RuntimeError(
-                "vmap: expected randomness='different' or 'same' for a dropout that takes the next mask; got 'error', "
-                "the default: pass vmap one of them, or dropout_layer a key"
-            )
         X = X.movedim(in_dims[0], 0)
         if not random or info.randomness == "same":
             example = X[:0].sum(0)  # whose values do not matter; a batch may be empty

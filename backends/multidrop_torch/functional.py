@@ -20,6 +20,7 @@ from .autograd import masked, masked_next
 from .ops import draw_key as draw_key
 
 NAME = "torch"
+LAYOUTS = {torch.strided, torch.jagged}
 
 Drop: TypeAlias = Callable[[Tensor, tuple[int, ...], bool], Tensor]
 """What draws a mask and drops by it: (X, axes that share a decision, in place)."""
@@ -129,10 +130,9 @@ def dropout2d(
     of `dropout`. It warns, as torch's does, of another number of dimensions; three are taken for (n, c, l)."""
     check_floating(input)
     if input.ndim == 3:
-        warnings.warn(
+        _warn(
             "dropout2d: Received a 3-D input to dropout2d, assuming that channel-wise 1D dropout behavior is desired, "
             "as torch does: it is taken for (n, c, l). Use dropout1d for that, and unsqueeze(0) for (c, h, w)",
-            stacklevel=2,
         )
     elif input.ndim != 4:
         _warn_of("dropout2d", input.ndim, "3D or 4D")
@@ -219,20 +219,27 @@ def _drop_by(p: float) -> Drop:
 
 
 def _warn_of(name: str, ndim: int, expected: str) -> None:
-    text = f"{name}: Received a {ndim}-D input to {name}, which torch means to give up; expected {expected}"
-    warnings.warn(text, stacklevel=3)
+    _warn(f"{name}: Received a {ndim}-D input to {name}, which torch means to give up; expected {expected}", 4)
+
+
+def _warn(text: str, stacklevel: int = 3) -> None:
+    if not torch.compiler.is_compiling():  # which has no place for warnings in a whole graph
+        warnings.warn(text, stacklevel=stacklevel)
 
 
 def check_floating(X: Tensor) -> None:
     """TypeError where X is no tensor of a floating type, with torch's remedy."""
     try:
-        known = X.dtype in ops.NAMES
+        known = X.dtype in ops.NAMES and X.layout in LAYOUTS
     except AttributeError:  # as of a list; to ask first what it is would cost every call
         known = False
     if not known:
         if not isinstance(X, Tensor):
             raise checks.not_floating(checks.shown(X), "torch.as_tensor(X)")
         checks.floating(str(X.dtype).removeprefix("torch."), "X.float()")
+        raise TypeError(
+            f"X: expected a tensor of strided or jagged layout; got {X.layout}: convert it with X.to_dense()"
+        )
 
 
 def keep_mask(

@@ -9,8 +9,9 @@ that it may read again in the backward pass, when the counter has moved on.
 
 from __future__ import annotations
 
+import inspect
+import itertools
 import sys
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils import checkpoint
 
 from multidrop import checks, kernel, keys, masks
@@ -38,21 +40,28 @@ def drop(X: Tensor, mask: Mask, relu: bool = False) -> Tensor:
 
 def _drop_on_host(X: Tensor, mask: Mask, relu: bool) -> Tensor:
     """By the fused kernel, from address to address."""
-    X, name = X.resolve_neg(), NAMES[X.dtype]
-    p, key, start, axes = mask
+    address = X.data_ptr()
+    if not address and X.numel():  # a zero that autograd made up, or a tensor that is made of others
+        return drop_by_operators(torch.relu(X) if relu else X, mask)
+    if X.is_neg():
+        return _drop_on_host(X.resolve_neg(), mask, relu)
+    (p, key, start, axes), name = mask, NAMES[X.dtype]
     if X.is_contiguous() and not axes:
         Y = _empty_like(X)
-        kernel.drop(X.data_ptr(), Y.data_ptr(), X.numel(), name, p, key, start, relu=relu)
+        kernel.drop(address, Y.data_ptr(), X.numel(), name, p, key, start, relu=relu)
         return Y
+    if not torch.ops.aten.is_non_overlapping_and_dense.default(X):
+        X = torch.empty_like(X).copy_(X)  # which lies as the result is to lie
     bits = (X.view(torch.int16) if X.dtype == torch.bfloat16 else X).numpy()
     return torch.from_numpy(kernel.dropout(bits, p, key, start, axes=axes, dtype=name, relu=relu)).view(X.dtype)
 
 
 def drop_(X: Tensor, mask: Mask) -> Tensor:
     """`drop` in place."""
-    if not X.is_cpu or not X.is_contiguous() or X.is_neg() or mask.axes:
+    address = X.data_ptr() if X.is_cpu else 0
+    if not address or not X.is_contiguous() or X.is_neg() or mask.axes:
         return X.copy_(drop(X, mask))
-    kernel.drop(X.data_ptr(), X.data_ptr(), X.numel(), NAMES[X.dtype], mask.p, mask.key, mask.start)
+    kernel.drop(address, address, X.numel(), NAMES[X.dtype], mask.p, mask.key, mask.start)
     if not X.is_inference():
         torch.autograd.graph.increment_version(X)  # which autograd looks at, and the kernel does not move
     return X
@@ -60,7 +69,7 @@ def drop_(X: Tensor, mask: Mask) -> Tensor:
 
 def relu_gradient(dY: Tensor, Y: Tensor, p: float) -> Tensor:
     """The gradient of a `drop` with ReLU whose output is Y, from dY, the one with respect to Y."""
-    if not dY.is_cpu or is_batched(dY):
+    if not dY.is_cpu or is_batched(dY) or not (dY.data_ptr() and Y.data_ptr()):
         return torch.where(Y == 0, torch.zeros((), dtype=dY.dtype, device=dY.device), _scaled(dY, p))
     dY, Y = dY.resolve_neg().contiguous(), Y.contiguous()
     dX = _empty_like(dY)
@@ -69,9 +78,17 @@ def relu_gradient(dY: Tensor, Y: Tensor, p: float) -> Tensor:
 
 
 def drop_by_operators(X: Tensor, mask: Mask) -> Tensor:
-    """By the host's mask, brought to the tensor's device."""
+    """By the host's mask, brought to the tensor's device. A nested tensor gets the mask of its values, one after the
+    other; one that is distributed that of the whole, of which each rank draws all and keeps its part."""
+    if X.layout is torch.jagged:
+        jagged: Any = X
+        return torch.nested.nested_tensor_from_jagged(drop(X.values(), mask), jagged.offsets())
     drawn = masks.drawn_shape(tuple(X.shape), mask.axes)
     keep = torch.from_numpy(kernel.keep_mask(drawn, mask.p, mask.key, mask.start)).to(X.device)
+    distributed: Any = sys.modules.get("torch.distributed.tensor")  # there, where something has imported it
+    if distributed and isinstance(X, distributed.DTensor):
+        whole = keep.expand(X.shape)
+        keep = distributed.distribute_tensor(whole, X.device_mesh, X.placements, src_data_rank=None)
     return torch.where(keep, _scaled(X, mask.p), torch.zeros((), dtype=X.dtype, device=X.device))
 
 
@@ -123,6 +140,8 @@ def next_words(stream: Tensor) -> list[int]:
     """
     if _backward_pass() != -1:
         return _recomputed()
+    if type(stream) is not Tensor and hasattr(stream, "to_local"):
+        stream = stream.to_local()  # of a distributed model, each rank its own
     with keys.lock:
         if stream.is_cpu:
             # Through NumPy, in a fifth of the time of the same by tensors, which is that of a small dropout itself.
@@ -133,10 +152,9 @@ def next_words(stream: Tensor) -> list[int]:
             words = stream.tolist()
             stream[1] += 1  # wraps from 2^63 − 1 to −2^63, as two's complement is to
     # What torch.utils.checkpoint runs for the first time runs without gradients, or with its hooks on saved tensors.
-    if (_saved_tensors_hooks(True) is not None or not torch.is_grad_enabled()) and _in_checkpoint():
-        _checkpointed[draw_key()] = words
-        while len(_checkpointed) > REMEMBERED:
-            _checkpointed.popitem(last=False)
+    hooks = _saved_tensors_hooks(True)
+    if (hooks is not None or not torch.is_grad_enabled()) and (parts := _checkpointed(hooks)):
+        _remember(parts, draw_key(), words)
     return words
 
 
@@ -163,31 +181,53 @@ _backward_pass = torch._C._current_graph_task_id  # its number; -1 outside of on
 _saved_tensors_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 
 # Activation checkpointing runs a part of the forward again in the backward, with torch's generator set back to where it
-# was. So a number that the generator draws there names the call: it is drawn again when the call is recomputed.
-_checkpointed: OrderedDict[Key, list[int]] = OrderedDict()
-REMEMBERED = 1 << 16  # calls
+# was. So a number that the generator draws there names the call within the part: it is drawn again when the call is
+# recomputed. What a part took is kept with what torch keeps of it.
+_CALLS = "_multidrop_calls"
 
 
-def _in_checkpoint() -> bool:
-    """Whether `torch.utils.checkpoint` calls this. Only then is the generator drawn from."""
+def _checkpointed(hooks: tuple[Callable[..., Any], ...] | None = None) -> list[Any]:
+    """What `torch.utils.checkpoint` keeps of the parts that it runs now, the innermost first, where it does: the
+    context of its autograd function, or its frame.
+
+    Args:
+        hooks: those on saved tensors, which may be of a part that is not run by a call.
+    """
+    parts, filename = [], checkpoint.__file__
+    if hooks and hooks[0].__code__.co_filename == filename:
+        parts.append(inspect.getclosurevars(hooks[0]).nonlocals["frame"])
     frame: FrameType | None = sys._getframe()
-    filename = checkpoint.__file__
     while frame is not None:
         if frame.f_code.co_filename == filename:
-            return True
+            held = frame.f_locals
+            if "ctx" in held:
+                parts.append(held["ctx"])
+            elif frame.f_code.co_name == "unpack_hook":
+                parts.append(held["frame"])
+            elif (generator := held.get("gen")) is not None and generator.gi_frame is not None:
+                parts.append(generator.gi_frame.f_locals["new_frame"])
         frame = frame.f_back
-    return False
+    return parts
+
+
+def _remember(parts: list[Any], name: Key, words: list[int]) -> None:
+    for part in parts:
+        vars(part).setdefault(_CALLS, {})[name] = words
 
 
 def _recomputed() -> list[int]:
-    words = _checkpointed.get(draw_key()) if _in_checkpoint() else None
-    if words is None:
-        raise RuntimeError(
-            "expected a forward pass, or one that torch.utils.checkpoint recomputes with preserve_rng_state=True, its "
-            "default; got a keyed dropout in a backward pass, where it would draw another mask than the first time: "
-            "give dropout_layer a key, or build the layer unseeded, to follow torch's generator"
-        )
-    return words
+    if parts := _checkpointed():
+        name = draw_key()
+        for part in parts:
+            words = vars(part).get(_CALLS, {}).get(name)
+            if words is not None:
+                _remember(parts, name, words)
+                return words
+    raise RuntimeError(
+        "expected a forward pass, or one that torch.utils.checkpoint recomputes with preserve_rng_state=True, its "
+        "default; got a keyed dropout in a backward pass, where it would draw another mask than the first time: "
+        "give dropout_layer a key, or build the layer unseeded, to follow torch's generator"
+    )
 
 
 def drawn_key(stream: Tensor) -> Key:
@@ -241,7 +281,7 @@ def _(stream: Tensor, keyed: bool) -> Tensor:
 @_operator("drop(Tensor X, Tensor position, float p, SymInt start, int[] axes) -> Tensor")
 def _drop(X: Tensor, position: Tensor, p: float, start: int, axes: Sequence[int]) -> Tensor:
     """X through the mask at a position."""
-    return drop(X, Mask(p, key_at(position), start, tuple(axes)))
+    return drop(X, _mask(p, key_at(position), start, axes))
 
 
 @torch.library.register_fake("multidrop::drop")
@@ -253,7 +293,13 @@ def _(X: Tensor, position: Tensor, p: float, start: int, axes: Sequence[int]) ->
 def _next(X: Tensor, stream: Tensor, keyed: bool, p: float, start: int, axes: Sequence[int]) -> Tensor:
     """`take` and `drop` in one, where no gradient needs the position."""
     key = next_key(stream) if keyed else drawn_key(stream)
-    return drop(X, Mask(p, key, start, tuple(axes)))
+    return drop(X, _mask(p, key, start, axes))
+
+
+def _mask(p: float, key: Key, start: int, axes: Sequence[int] | None) -> Mask:
+    """A mask by the arguments of an operator, which has `start` in two's complement; a program that is compiled ahead
+    of time gives None for no axes."""
+    return Mask(p, key, start % 2**64, tuple(axes or ()))
 
 
 @torch.library.register_fake("multidrop::next")
@@ -261,17 +307,54 @@ def _(X: Tensor, stream: Tensor, keyed: bool, p: float, start: int, axes: Sequen
     return torch.empty_like(X)
 
 
-take, drop_values, next_values = (getattr(torch.ops.multidrop, name).default for name in ("take", "drop", "next"))
+_take_in_program, drop_values, _next_in_program = (
+    getattr(torch.ops.multidrop, name).default for name in ("take", "drop", "next")
+)
+
+
+@_operator("position(Tensor(a!) stream, bool keyed) -> Tensor", composed=True)
+def _position(*arguments: Any) -> Tensor:
+    """`take`, once in each run of a program."""
+    return _once(_take_in_program, *arguments)
+
+
+@_operator(
+    "values(Tensor X, Tensor(a!) stream, bool keyed, float p, SymInt start, int[] axes) -> Tensor", composed=True
+)
+def _values(*arguments: Any) -> Tensor:
+    """`next`, once in each run of a program."""
+    return _once(_next_in_program, *arguments)
+
+
+def _once(operator: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    """What an operator gives. In a program that is to recompute a part of it in its backward pass, as under
+    `torch.utils.checkpoint`, what moved a stream on is kept, for it would move it again."""
+    mode = get_proxy_mode()
+    if mode is None:
+        return operator(*arguments)
+    nodes = mode.tracer.graph.nodes
+    count = len(nodes)
+    Y = operator(*arguments)
+    for node in itertools.islice(reversed(nodes), len(nodes) - count):
+        if "recompute" in node.meta:
+            node.meta["recompute"] = checkpoint.CheckpointPolicy.MUST_SAVE
+    return Y
+
+
+take, next_values = torch.ops.multidrop.position.default, torch.ops.multidrop.values.default
 
 
 class _Dropout(torch.autograd.Function):
     """The operator, whose gradient keeps the position, 16 bytes."""
 
     @staticmethod
-    def forward(ctx: Any, X: Tensor, position: Tensor, *rest: Any) -> Tensor:
-        ctx.save_for_backward(position)
-        ctx.rest = rest
+    def forward(X: Tensor, position: Tensor, *rest: Any) -> Tensor:
         return drop_values(X, position, *rest)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, position, *ctx.rest = inputs
+        ctx.save_for_backward(position)
 
     @staticmethod
     def backward(ctx: Any, dY: Tensor) -> tuple[Tensor | None, ...]:
