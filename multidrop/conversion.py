@@ -66,7 +66,7 @@ def convert(model: Any, *, seed: int | Key | None = None) -> Report:
         seed: keys each layer by its path, so that a model of the same architecture in another framework, whose layers
             have the same paths, draws the same masks. Without one the layers are as those that are built now: keyed
             after `manual_seed`, else by the framework's generator. What wraps a torch module, to compile, distribute or
-            average it, is no part of a path.
+            average it, is no part of a path, nor is the number in a name that Keras made up, which the report shows.
 
     Returns:
         What was replaced, and what drops and could not be reached: functional calls, attention that drops inside of a

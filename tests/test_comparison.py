@@ -56,6 +56,27 @@ def test_the_sections_net(two: tuple[str, str], build: str) -> None:
     assert not md.compare(*(net_of(name, build) for name in two), flat_batches(), same_weights=False).equal
 
 
+def test_layers_of_one_name(need: Any) -> None:
+    """Keras lets a subclassed model have them; each is compared."""
+    need("tensorflow")
+    import keras
+
+    class Model(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = keras.layers.Dense(8, name="dense")
+            self.second = keras.layers.Dense(4, name="dense")
+
+        def call(self, X: Any) -> Any:
+            return self.second(self.first(X))
+
+    result = md.compare(
+        Model(), Model(), [(X.reshape(16, -1).astype("float32"), y) for X, y in flat_batches()], rtol=1e-4
+    )
+    assert result.equal
+    assert result.layers == {("dense", "dense"): "dense", ("dense_1", "dense_1"): "dense"}
+
+
 @pytest.mark.parametrize("names", list(itertools.combinations(NETS, 2)), ids="-".join)
 def test_a_convolutional_net(need: Any, names: tuple[str, str]) -> None:
     """Channels first and last: spatial dropout drops the same channels, and the flattened elements are reordered."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 import numpy as np
@@ -240,7 +241,7 @@ class TestKeras:
         theirs = getattr(keras.layers, name)(0.25)
         config = theirs.get_config()
         x = values(2, *range(4, 4 + ndim))
-        key = md.Key(5).fold_in(theirs.name)
+        key = md.Key(5).fold_in(re.sub(r"_\d+$", "", theirs.name))
         md.convert(model := keras.Sequential([theirs]), seed=5)
         ours = getattr(multidrop_tensorflow, name)(0.25, seed=key)
         expected = ours(x, training=True).numpy()
@@ -269,6 +270,48 @@ class TestKeras:
         x = values(4, 8)
         kept = net(x, training=True).numpy() != 0
         assert np.array_equal(kept, md.keep_mask((4, 8), 0.5, md.Key(1).fold_in("a")))
+
+    def test_paths_are_of_the_model_alone(self) -> None:
+        """Layers have masks of their own, which do not depend on what was built before in the process."""
+        import keras
+
+        class Block(keras.layers.Layer):
+            def __init__(self) -> None:
+                super().__init__()
+                self.drop, self.second = keras.layers.Dropout(0.5), keras.layers.Dropout(0.5, name="same")
+                self.third, self.drops = keras.layers.Dropout(0.5, name="same"), [keras.layers.Dropout(0.5)]
+                self.drops += [keras.layers.Dropout(0.5), keras.layers.Dropout(0.5, name="same_1")]
+
+        class Recurrent(keras.layers.SimpleRNN):
+            def __init__(self, units: int, **kwargs: Any) -> None:
+                super().__init__(units, **kwargs)
+                self.drop = keras.layers.Dropout(0.5)
+
+        def model() -> Any:
+            inner = keras.Sequential([keras.layers.Dropout(0.5), keras.layers.Dropout(0.5)])
+            inputs = keras.Input((4, 4))
+            X = keras.layers.Dropout(0.5)(inner(inner(inputs)))
+            X = keras.layers.TimeDistributed(keras.layers.Dropout(0.5))(X)
+            with keras.utils.custom_object_scope({"Recurrent": Recurrent}):
+                outputs = keras.layers.Bidirectional(Recurrent(4))(X)
+            return keras.Sequential([Block(), Block(), keras.Model(inputs, outputs)])
+
+        paths = (
+            *("block.drop", "block.same", "block.same_2", "block.dropout", "block.dropout_1", "block.same_1"),
+            *("block_1.drop", "block_1.same", "block_1.same_2", "block_1.dropout", "block_1.dropout_1"),
+            *("block_1.same_1", "functional.sequential.dropout", "functional.sequential.dropout_1"),
+            *("functional.dropout", "functional.time_distributed.layer"),
+            *("functional.bidirectional.forward_layer.drop", "functional.bidirectional.backward_layer.drop"),
+        )
+        for _ in range(2):
+            report = md.convert(converted := model(), seed=1)
+            layers = [layer for layer in converted._flatten_layers() if "converted" in vars(layer)]
+            keys = {md.mask_at(layer, 0, (4, 4)).key for layer in layers}
+            assert keys == {md.Key(1).fold_in(path) for path in paths}
+            shown = [path for path, _ in report.replaced]
+            assert len(set(shown)) == len(paths)
+            assert {path.rpartition(".")[2] for path in shown} >= {"same", "same_2", *(x.name for x in layers)}
+            assert md.restore(converted, report) == len(paths)
 
     def test_what_cannot_be_reached_is_said(self) -> None:
         import keras
@@ -413,6 +456,30 @@ def test_the_same_architecture_draws_the_same_masks(need: Any) -> None:
     with mx.autograd.record():
         Y = of_mxnet(mx.nd.array(x)).asnumpy()
     assert np.array_equal(of_torch(torch.from_numpy(x)).numpy(), Y)
+
+
+def test_attributes_are_paths_in_every_framework(need: Any) -> None:
+    for name in ("torch", "tensorflow", "mxnet"):
+        need(name)
+    import keras
+    import torch
+    from mxnet import gluon
+
+    keys = []
+    for base, dropout in (
+        (torch.nn.Module, torch.nn.Dropout),
+        (keras.Model, keras.layers.Dropout),
+        (gluon.Block, gluon.nn.Dropout),
+    ):
+
+        class Model(base):  # type: ignore[misc, valid-type]
+            def __init__(self, dropout: Any) -> None:
+                super().__init__()
+                self.drop = dropout(0.5)
+
+        md.convert(model := Model(dropout), seed=0)
+        keys.append(md.mask_at(model.drop, 0, (4, 4)).key)
+    assert keys == [md.Key(0).fold_in("drop")] * 3
 
 
 def test_what_is_no_model(backend: Any) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import keras
+from keras.src.utils.naming import to_snake_case
 
 from multidrop.conversion import Replaced, Unreached, unreached
 from multidrop.keys import Key
@@ -35,6 +38,7 @@ def convert(
     """`multidrop.convert`: gives layers another class, so that all that holds one, a model's graph too, holds the new
     layer."""
     replaced, others = [], []
+    keyed = {id(layer): path for path, layer in layers_of(model, _own_name)}
     for path, layer in list(layers_of(model)):
         ours = OURS.get(type(layer))
         if ours is None:
@@ -45,7 +49,7 @@ def convert(
         if generator is not None:
             layer._tracker.unlock()
             del layer.seed_generator
-        layer._key_by(key_of(path))
+        layer._key_by(key_of(keyed[id(layer)]))
         object.__setattr__(layer, "converted", generator)
         amount = f"stddev={layer.stddev}" if ours is GaussianNoise else f"rate={layer.rate}"
         replaced.append(Replaced(path, f"{ours.__name__}({amount})"))
@@ -71,8 +75,24 @@ def restore(model: keras.layers.Layer, paths: Collection[str] | None = None) -> 
     return len(layers)
 
 
-def layers_of(model: keras.layers.Layer, path: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
-    """A layer and all within it, each once, by the names along the way."""
+def _shown_name(parent: keras.layers.Layer, child: keras.layers.Layer) -> str:
+    return child.name
+
+
+def _own_name(parent: keras.layers.Layer, child: keras.layers.Layer) -> str:
+    """What names a layer in the model alone: the number of an automatic name counts the layers of the process."""
+    own = to_snake_case(type(child).__name__)
+    automatic = re.fullmatch(rf"((?:forward_|backward_)?{own})(?:_\d+)?", child.name)  # Bidirectional's have a prefix
+    if automatic is None:
+        return child.name
+    return next((name for name, value in vars(parent).items() if value is child), automatic[1])
+
+
+def layers_of(
+    model: keras.layers.Layer, name_of: Callable[[keras.layers.Layer, keras.layers.Layer], str] = _shown_name
+) -> Iterator[tuple[str, keras.layers.Layer]]:
+    """A layer and all within it, each once, by the names along the way, as their parents have them; where several of
+    one parent have the same, with a number."""
     seen: set[int] = set()
 
     def walk(layer: keras.layers.Layer, path: str) -> Iterator[tuple[str, keras.layers.Layer]]:
@@ -80,10 +100,22 @@ def layers_of(model: keras.layers.Layer, path: str = "") -> Iterator[tuple[str, 
             return
         seen.add(id(layer))
         yield path, layer
-        for child in layer._layers:
-            yield from walk(child, f"{path}.{child.name}" if path else child.name)
+        names = _numbered([name_of(layer, child) for child in layer._layers])
+        for name, child in zip(names, layer._layers, strict=True):
+            yield from walk(child, f"{path}.{name}" if path else name)
 
-    return walk(model, path)
+    return walk(model, "")
+
+
+def _numbered(names: list[str]) -> Iterator[str]:
+    """Names, with a number behind each that was there before, as Keras numbers its own."""
+    taken, before = set(names), set[str]()
+    for name in names:
+        if name in before:
+            name = next(other for number in itertools.count(1) if (other := f"{name}_{number}") not in taken)
+            taken.add(name)
+        before.add(name)
+        yield name
 
 
 def _unreached(layer: keras.layers.Layer) -> Iterator[str]:
