@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import re
 from typing import Any
 
@@ -124,7 +125,94 @@ class TestTorch:
 
         report = md.convert(torch.nn.Sequential(Attention()))
         assert [path for path, _ in report.replaced] == ["0.drop"]
-        assert report.unreached == (("0", "Attention.forward reads the rate of drop, and hands it to a function"),)
+        assert report.unreached == (
+            ("0", "Attention.forward calls scaled_dot_product_attention"),
+            ("0", "Attention.forward reads the rate of drop, and hands it to a function"),
+        )
+
+    def test_calls_wherever_they_are(self) -> None:
+        """In any method, under any name that stands for a framework's function, and no other."""
+        import torch
+        from torch import nn
+        from torch.nn.functional import dropout
+        from torch.nn.functional import dropout as alias
+
+        def my_dropout(X: Any) -> Any:
+            return X
+
+        class Base(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.rate_of_dropout, self.drop = 0.5, self.make(nn.Dropout, 0.5)
+
+            def make(self, kind: Any, rate: float) -> Any:
+                return kind(rate)
+
+            def forward(self, X: Any) -> Any:
+                return dropout(X)
+
+            def apply_dropout(self, X: Any) -> Any:
+                return X
+
+        class Quiet(Base):
+            """Overrides all that drops; F.dropout(X) is nothing but a word here."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.make(nn.Dropout, self.rate_of_dropout)
+
+            def forward(self, X: Any, dropout: float = 0.5) -> Any:
+                if isinstance(self.drop, nn.Dropout):
+                    X = my_dropout(self.apply_dropout(X)) * dropout
+                return self.drop(X)
+
+        class Loud(Base):
+            def forward(self, X: Any) -> Any:
+                return self.attend(super().forward(X))
+
+            def attend(self, X: Any) -> Any:
+                keep = (lambda Y: alias(Y)) if self.rate_of_dropout else None
+                return torch.dropout(X, self.drop.p, True) + keep(X)
+
+            @staticmethod
+            def unused(X: Any) -> Any:
+                import torch.nn.functional as F
+
+                return F.dropout2d(nn.functional.alpha_dropout(X)) + nn.Dropout(0.5)(X)
+
+        class New(nn.Module):
+            def forward(self, X: Any) -> Any:
+                return nn.AlphaDropout(0.5)(X)
+
+        model = nn.ModuleDict({"quiet": Quiet(), "loud": Loud(), "new": New()})
+        assert md.convert(model).unreached == (
+            ("loud", "Loud.rate_of_dropout = 0.5, which its attend hands to a function"),
+            ("loud", "Loud.attend calls dropout"),
+            ("loud", "Loud.attend calls alias"),
+            ("loud", "Loud.unused calls dropout2d"),
+            ("loud", "Loud.unused calls alpha_dropout"),
+            ("loud", "Loud.forward calls dropout"),
+            ("loud", "Loud.attend reads the rate of drop, and hands it to a function"),
+            ("new", "New.forward calls AlphaDropout"),
+        )
+
+    def test_what_is_not_registered_is_said(self) -> None:
+        from torch import nn
+
+        class Model(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.drop = nn.Dropout(0.5)
+                self.all = [self.drop, nn.Dropout(0.5)]
+                self.more = {"a": (nn.Sequential(nn.ReLU(), nn.Dropout2d(0.5)),), "all": self.all}
+                self.more["more"] = self.more
+
+        report = md.convert(nn.Sequential(Model()))
+        assert [path for path, _ in report.replaced] == ["0.drop"]
+        assert report.unreached == (
+            ("0", "Model.all[1], a Dropout that is not registered as a layer of it"),
+            ("0", "Model.more['a'][0].1, a Dropout2d that is not registered as a layer of it"),
+        )
 
     def test_a_seed_keys_by_path(self) -> None:
         import torch
@@ -313,6 +401,25 @@ class TestKeras:
             assert {path.rpartition(".")[2] for path in shown} >= {"same", "same_2", *(x.name for x in layers)}
             assert md.restore(converted, report) == len(paths)
 
+    def test_calls_of_functions_are_said(self) -> None:
+        import keras
+        import tensorflow as tf
+        from keras.random import dropout
+
+        class Other(keras.layers.Layer):
+            def call(self, X: Any) -> Any:
+                return self.drop(X)
+
+            def drop(self, X: Any) -> Any:
+                return dropout(tf.nn.dropout(X, 0.5), 0.5)
+
+        functions = (lambda X: tf.nn.dropout(X, 0.5), lambda X: X + 1, dropout, functools.partial(dropout, rate=0.5))
+        model = keras.Sequential([Other(name="other"), *map(keras.layers.Lambda, functions)])
+        assert [what for _, what in md.convert(model).unreached] == [
+            "Other.drop calls dropout",
+            *["Lambda calls dropout"] * 3,
+        ]
+
     def test_what_cannot_be_reached_is_said(self) -> None:
         import keras
         import tensorflow as tf
@@ -438,6 +545,36 @@ class TestGluon:
             ("0", "Functional.hybrid_forward calls Dropout"),
             ("1", "Plain.forward calls Dropout"),
             ("2", "LSTM, which drops 0.2 between its layers in a fused operation"),
+        )
+
+    def test_cells_functions_and_graphs_are_said(self) -> None:
+        import mxnet as mx
+        from mxnet.gluon import SymbolBlock, contrib, nn, rnn
+
+        class Holder(nn.HybridSequential):
+            def __init__(self) -> None:
+                super().__init__()
+                self.drops = [nn.Dropout(0.5)]
+
+        X = mx.sym.Variable("X", dtype="float32")
+        graph = mx.sym.Dropout(mx.sym.Dropout(X, p=0.0), p=0.25, name="drop")
+        net = nn.Sequential()
+        net.add(rnn.DropoutCell(0.5), rnn.DropoutCell(0.0), rnn.ZoneoutCell(rnn.LSTMCell(4), 0.2))
+        net.add(contrib.rnn.VariationalDropoutCell(rnn.LSTMCell(4), drop_states=0.3))
+        net.add(nn.HybridLambda(lambda F, X: F.Dropout(X)), nn.HybridLambda(lambda F, X: F.relu(X)))
+        net.add(nn.HybridLambda("Dropout"), nn.HybridLambda("relu"))
+        net.add(nn.Lambda("Dropout"), nn.Lambda(lambda X: mx.nd.Dropout(X)), nn.Lambda("relu"))
+        net.add(SymbolBlock(graph, X), SymbolBlock(mx.sym.relu(X), X), Holder())
+        assert md.convert(net).unreached == (
+            ("0", "DropoutCell._rate = 0.5, which it hands to a function"),
+            ("2", "ZoneoutCell.zoneout_outputs = 0.2, which it hands to a function"),
+            ("3", "VariationalDropoutCell.drop_states = 0.3, which it hands to a function"),
+            ("4", "HybridLambda calls Dropout"),
+            ("6", "HybridLambda calls Dropout"),
+            ("8", "Lambda calls Dropout"),
+            ("9", "Lambda calls Dropout"),
+            ("11", "SymbolBlock, whose graph drops 0.25 in drop"),
+            ("13", "Holder.drops[0], a Dropout that is not registered as a layer of it"),
         )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterator
+from typing import Any
 
+import mxnet as mx
 from mxnet import gluon
 
 from multidrop import checks
-from multidrop.conversion import Replaced, Unreached, unreached
+from multidrop.conversion import Replaced, Unreached, calls, unreached, unregistered
 from multidrop.keys import Key
 
 from .layers import Dropout, contexts_of
@@ -18,9 +21,10 @@ def convert(
 ) -> tuple[tuple[Replaced, ...], tuple[Unreached, ...]]:
     """`multidrop.convert`: gives blocks another class, so that all that holds one holds the new layer."""
     replaced, others = [], []
-    params = [param for _, block in blocks_of(model) for param in getattr(block, "_params", {}).values()]
+    blocks = list(blocks_of(model))
+    params = [param for _, block in blocks for param in getattr(block, "_params", {}).values()]
     names, contexts = {param.name for param in params}, contexts_of(params)
-    for path, block in list(blocks_of(model)):
+    for path, block in blocks:
         if type(block) is gluon.nn.Dropout:
             block.__class__ = Dropout
             block.rate, block.axes = float(block._rate), checks.axis_numbers(block._axes)
@@ -33,6 +37,7 @@ def convert(
             replaced.append(Replaced(path, repr(block)))
         else:
             others += [Unreached(path, what) for what in _unreached(block)]
+    others += unregistered(blocks, blocks_of, gluon.Block, (gluon.nn.Dropout,), Dropout)
     _trace_anew(model)
     return tuple(replaced), tuple(others)
 
@@ -67,14 +72,48 @@ def blocks_of(model: gluon.Block) -> Iterator[tuple[str, gluon.Block]]:
 
 
 def _unreached(block: gluon.Block) -> Iterator[str]:
-    if isinstance(block, Dropout):
+    if isinstance(block, Dropout) or not isinstance(block, gluon.Block):  # a `Net` is none
         return iter(())
     if isinstance(block, gluon.nn.Dropout):
         return iter([f"{type(block).__name__}, a subclass with a forward of its own"])
     if isinstance(block, gluon.rnn.rnn_layer._RNNLayer) and block._dropout:
         return iter([f"{type(block).__name__}, which drops {block._dropout} between its layers in a fused operation"])
-    method = "forward" if "forward" in vars(type(block)) else "hybrid_forward"
+    if isinstance(block, gluon.SymbolBlock):
+        operators = _dropping(json.loads(block._cached_graph[1].tojson()))
+        return (f"{type(block).__name__}, whose graph drops {p} in {name}" for name, p in operators)
+    if isinstance(block, gluon.nn.Lambda | gluon.nn.HybridLambda):
+        return (f"{type(block).__name__} calls {function}" for function in dict.fromkeys(calls(_function(block))))
+    for cell, rates in _CELLS.items():
+        if isinstance(block, cell):
+            dropped = {rate: getattr(block, rate) for rate in rates}
+            found = [f"{rate} = {p}" for rate, p in dropped.items() if p]
+            return (f"{type(block).__name__}.{what}, which it hands to a function" for what in found)
+    method = "forward" if type(block).forward is not gluon.HybridBlock.forward else "hybrid_forward"
     return unreached(block, method, (Dropout, gluon.nn.Dropout), "mxnet.")
+
+
+_CELLS = {
+    gluon.rnn.DropoutCell: ("_rate",),
+    gluon.rnn.ZoneoutCell: ("zoneout_outputs", "zoneout_states"),
+    gluon.contrib.rnn.VariationalDropoutCell: ("drop_inputs", "drop_states", "drop_outputs"),
+}
+
+
+def _function(block: gluon.nn.Lambda | gluon.nn.HybridLambda) -> Callable[..., Any]:
+    if isinstance(block, gluon.nn.Lambda):
+        return block._func_impl
+    of_name = block._func.__module__ == gluon.nn.HybridLambda.__module__  # Gluon's own, around an operator
+    return getattr(mx.nd, block._func_name) if of_name else block._func
+
+
+def _dropping(graph: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """The operators of a symbol, and of the symbols within it, that drop, by name, and with which probability."""
+    for node in graph["nodes"]:
+        default = {"Dropout": 0.5, "_npx_dropout": 0.5, "RNN": 0.0}.get(node["op"])
+        if default is not None and (p := float(node.get("attrs", {}).get("p", default))):
+            yield node["name"], p
+        for inner in node.get("subgraphs", ()):
+            yield from _dropping(inner)
 
 
 def _trace_anew(model: gluon.Block) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras.src.utils.naming import to_snake_case
 
-from multidrop.conversion import Replaced, Unreached, unreached
+from multidrop.conversion import Replaced, Unreached, calls, unreached
 from multidrop.keys import Key
 
 from .layers import (
@@ -123,6 +123,8 @@ def _unreached(layer: keras.layers.Layer) -> Iterator[str]:
         return iter(())
     if isinstance(layer, tuple(OURS)):
         return iter([f"{type(layer).__name__}, a subclass with a call of its own"])
+    if isinstance(layer, keras.layers.Lambda):
+        return (f"{type(layer).__name__} calls {function}" for function in dict.fromkeys(calls(layer.function)))
     of_keras = type(layer).__module__.startswith("keras.")
     if of_keras and not layer.built and any("dropout" in name and value for name, value in vars(layer).items()):
         return iter([f"{type(layer).__name__}, which makes its layers when it is built: convert after the first call"])

@@ -8,7 +8,7 @@ from typing import cast
 from torch import nn
 from torch.optim import swa_utils
 
-from multidrop.conversion import Replaced, Unreached, unreached
+from multidrop.conversion import Replaced, Unreached, unreached, unregistered
 from multidrop.keys import Key
 
 from .layers import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout, _DropoutNd
@@ -26,7 +26,8 @@ def convert(
     """`multidrop.convert`: gives modules another class, so that all that holds one, a container, an attribute, a hook
     or a list of the user's, holds the new layer."""
     replaced, others = [], []
-    for path, module in list(_named_modules(model)):
+    modules = list(_named_modules(model))
+    for path, module in modules:
         ours = OURS.get(type(module))
         if ours is None:
             others += [Unreached(path, what) for what in _unreached(module)]
@@ -36,6 +37,7 @@ def convert(
         layer._key_by(key_of(path))
         layer.converted = True
         replaced.append(Replaced(path, repr(module)))
+    others += unregistered(modules, _named_modules, nn.Module, tuple(OURS), _DropoutNd)
     return tuple(replaced), tuple(others)
 
 
