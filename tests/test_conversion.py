@@ -624,3 +624,20 @@ def test_what_is_no_model(backend: Any) -> None:
         for function in (md.convert, md.restore):
             with pytest.raises(TypeError, match="expected a"):
                 function(bad)
+
+
+def test_keras_layers_that_drop_by_themselves(need: Any) -> None:
+    need("tensorflow")
+    import keras
+    from keras import layers
+
+    given = keras.Input((5, 6))
+    X = layers.Attention(dropout=0.2, name="attention")([given, given])
+    X = layers.MultiHeadAttention(2, 3, dropout=0.5, name="heads")(X, X)
+    X = layers.SimpleRNN(4, recurrent_dropout=0.2, name="rnn")(X)
+    report = md.convert(keras.Model(given, X), seed=0)
+    assert [path for path, _ in report.replaced] == ["heads.dropout"]
+    assert [what.partition(",")[0] for _, what in report.unreached] == [
+        "Attention.dropout = 0.2",
+        "SimpleRNNCell.recurrent_dropout = 0.2",
+    ]

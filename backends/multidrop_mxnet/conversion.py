@@ -10,8 +10,9 @@ import mxnet as mx
 from mxnet import gluon
 
 from multidrop import checks
-from multidrop.conversion import Replaced, Unreached, calls, unreached, unregistered
+from multidrop.conversion import Replaced
 from multidrop.keys import Key
+from multidrop.unreached import Unreached, calls, unreached, unregistered
 
 from .layers import Dropout, contexts_of
 

@@ -10,8 +10,9 @@ from typing import Any
 import keras
 from keras.src.utils.naming import to_snake_case
 
-from multidrop.conversion import Replaced, Unreached, calls, unreached
+from multidrop.conversion import Replaced
 from multidrop.keys import Key
+from multidrop.unreached import Unreached, calls, unreached
 
 from .layers import (
     AlphaDropout,
