@@ -241,6 +241,23 @@ def test_eight_threads_at_once(shape: tuple[int, ...]) -> None:
             assert np.array_equal(Y, expected)
 
 
+def test_two_threads_that_trace_for_the_first_time() -> None:
+    """TensorFlow is told of the compiled function once, in a process that has not loaded it."""
+    code = """
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+import numpy as np, tensorflow as tf, multidrop as md, multidrop_tensorflow
+barrier = Barrier(2)
+def run(_):
+    barrier.wait()
+    return tf.function(lambda X: md.dropout_layer(X, 0.5, 1), autograph=False)(tf.ones(64)).numpy()
+with ThreadPoolExecutor(2) as executor:
+    print([np.array_equal(Y, 2.0 * md.keep_mask(64, 0.5, 1)) for Y in executor.map(run, range(2))])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[True, True]", done.stderr
+
+
 def test_in_a_dataset() -> None:
     """Which runs its functions in threads of its own."""
     import tensorflow as tf

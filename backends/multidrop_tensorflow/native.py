@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from multidrop import kernel, masks
+from multidrop import kernel, keys, masks
 from multidrop.masks import Mask
 
 from .c_interface import COMPUTE, CREATE, DELETE, INFER, INVALID_ARGUMENT, Interface, words
@@ -157,13 +157,21 @@ def _register() -> None:
     _registered.extend((infer_shape, compute, tfc, create, delete))
 
 
-@cache
+_compiled = False
+
+
 def _compiled_kernel() -> None:
     """Has TensorFlow prefer the compiled function from here on: not on import, which is to leave Numba alone."""
+    global _compiled
+    if _compiled:
+        return
     from . import compiled
 
-    *_, tfc, create, delete = _registered
-    tfc.register(OP, create, COMPUTE(compiled.compute.address), delete, priority=1)
+    with keys.lock:  # of two kernels that it is to prefer, TensorFlow runs neither
+        if not _compiled:
+            *_, tfc, create, delete = _registered
+            tfc.register(OP, create, COMPUTE(compiled.compute.address), delete, priority=1)
+            _compiled = True
 
 
 with suppress(AttributeError, OSError, StopIteration):  # of a TensorFlow that keeps its interface elsewhere
