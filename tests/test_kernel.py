@@ -270,6 +270,18 @@ except ValueError as error:
     assert printed.startswith("MULTIDROP_NUM_THREADS: expected an integer above 0; got ")
 
 
+def test_at_the_end_of_the_program() -> None:
+    """When Python starts no thread any more."""
+    code = """
+import atexit, numpy as np, multidrop as md
+x = np.ones(2**20)
+def last():
+    print(np.array_equal(md.dropout_layer(x, 0.5, 1), 2.0 * md.keep_mask(x.shape, 0.5, 1)))
+atexit.register(last)
+"""
+    assert python(code, MULTIDROP_NUM_THREADS="2").strip() == "True"
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_after_fork() -> None:
     """In a child that was forked while the parent's threads were at work, and that has a helper of its own; and the

@@ -7,7 +7,8 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 
 from .. import checks
 
@@ -69,7 +70,9 @@ def share(work: Callable[[int, int], None], size: int, grain: int) -> None:
                 return
             work(first, min(first + grain, size))
 
-    futures = [_helpers.executor.submit(drain) for _ in range(count)]
+    futures: list[Future[None]] = []
+    with suppress(RuntimeError):  # at the program's end, when no thread is started any more
+        futures.extend(_helpers.executor.submit(drain) for _ in range(count))
     drain()
     for future in futures:
         if not future.cancel():  # one that has not begun, behind another caller's, is not waited for
