@@ -4,6 +4,7 @@ what programs do that hold the operator."""
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -256,6 +257,40 @@ with ThreadPoolExecutor(2) as executor:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "[True, True]", done.stderr
+
+
+def test_a_program_ends_while_a_dataset_is_drawn_from() -> None:
+    """Whose threads run the operator on tensors that are large enough for Python until the iterator is gone."""
+    code = """
+import tensorflow as tf, multidrop as md, multidrop_tensorflow
+ones = tf.ones((1024, 1024))
+rows = tf.data.Dataset.range(10**9).map(
+    lambda i: md.dropout_layer(ones + tf.cast(i, tf.float32), 0.5, 3), num_parallel_calls=4
+)
+rows = iter(rows.prefetch(8))
+for _ in range(3):
+    next(rows)
+print("done")
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout.strip()) == (0, "done"), done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_forked_process_ends_without_the_threads_of_its_parent() -> None:
+    """Which were with Python when it was forked."""
+    code = """
+import os
+from multidrop_tensorflow import native
+native._shared[1] = 1
+if child := os.fork():
+    print(os.waitpid(child, 0)[1])
+    native._shared[1] = 0
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout.strip()) == (0, "0"), done.stderr
 
 
 def test_in_a_dataset() -> None:

@@ -8,6 +8,9 @@ the operator runs where this module has been imported.
 
 from __future__ import annotations
 
+import atexit
+import os
+import time
 from contextlib import suppress
 from ctypes import byref, c_int, c_int64, c_void_p, cast
 from functools import cache
@@ -61,6 +64,28 @@ def _gradient(node: tf.Operation, dY: tf.Tensor) -> list[tf.Tensor | None]:
     return [dropout(dY, Mask(float(p), node.inputs[1], int(start))), None]
 
 
+_shared = np.array([2 * kernel.GRAIN, 0])  # by all kernels: LIMIT and AT_REST of `compiled`
+
+
+@atexit.register
+def _leave_python() -> None:
+    """Has the compiled function compute tensors of any size. A thread of TensorFlow's that came to Python when that is
+    gone would never return, and what waits for it, as the end of a dataset's iterator does, would wait for ever."""
+    _shared[0] = np.iinfo(np.int64).max
+    time.sleep(1e-3)  # by when all cores see it
+    while _shared[1]:
+        time.sleep(1e-3)
+
+
+def _after_fork() -> None:
+    """The threads that were counted do not exist in the child."""
+    _shared[1] = 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class _Settings:
     """What a kernel computes with, and the table of it for the compiled function."""
 
@@ -75,7 +100,7 @@ class _Settings:
         words[compiled.KIND] = {"float32": compiled.FLOAT, "float64": compiled.DOUBLE}.get(dtype, compiled.BITS)
         words[compiled.THRESHOLD], words[compiled.START] = masks.threshold(p), start
         numbers[compiled.SCALE], numbers[compiled.FLOOR] = masks.scale(p, dtype), -np.inf
-        words[compiled.LIMIT] = 2 * kernel.GRAIN
+        words[compiled.SHARED] = _shared.ctypes.data
         words[compiled.REST], words[compiled.NUMBER] = cast(rest, c_void_p).value, self.address
         words[9:] = [tfc.address(name) for name in compiled.FUNCTIONS]
 
