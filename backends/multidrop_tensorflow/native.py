@@ -44,24 +44,30 @@ def dropout(X: tf.Tensor, mask: Mask) -> tf.Tensor:
     """
     _compiled_kernel()
     value = tf.compat.v1.AttrValue
+    p, start = numbers_of(mask)
     node = tf.compat.v1.get_default_graph().create_op(
         OP,
         [X, mask.key],
         [X.dtype],
-        attrs={
-            "T": value(type=X.dtype.as_datatype_enum),
-            "p": value(i=int(np.float64(mask.p).view(np.int64))),
-            "start": value(i=int(np.uint64(mask.start).view(np.int64))),
-        },
+        attrs={"T": value(type=X.dtype.as_datatype_enum), "p": value(i=p), "start": value(i=start)},
     )
     return node.outputs[0]
+
+
+def numbers_of(mask: Mask) -> tuple[int, int]:
+    """A mask's p and start as signed integers of 64 bits, which attributes can hold."""
+    return int(np.float64(mask.p).view(np.int64)), int(np.uint64(mask.start).view(np.int64))
+
+
+def mask_of(p: int, position: tf.Tensor, start: int) -> Mask:
+    """The mask of a position and of those numbers."""
+    return Mask(float(np.int64(p).view(np.float64)), position, int(np.int64(start).view(np.uint64)))
 
 
 @tf.RegisterGradient(OP)
 def _gradient(node: tf.Operation, dY: tf.Tensor) -> list[tf.Tensor | None]:
     """The same dropout of the gradient."""
-    p, start = np.int64(node.get_attr("p")).view(np.float64), np.int64(node.get_attr("start")).view(np.uint64)
-    return [dropout(dY, Mask(float(p), node.inputs[1], int(start))), None]
+    return [dropout(dY, mask_of(node.get_attr("p"), node.inputs[1], node.get_attr("start"))), None]
 
 
 _shared = np.array([2 * kernel.GRAIN, 0])  # by all kernels: LIMIT and AT_REST of `compiled`

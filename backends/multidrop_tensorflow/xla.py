@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import sys
 from contextlib import suppress
 from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_size_t, c_uint32, c_void_p
 from typing import Any
@@ -25,6 +26,7 @@ from .c_interface import words
 from .ops import key_of
 
 OP = "XlaCallModule"
+_GRADIENT = "MultidropXla"  # by what name TensorFlow knows the gradient of such a node
 _VERSION = 5  # of the calling convention: the oldest that TensorFlow takes
 _TARGET = "multidrop_dropout"
 _TYPES = {"float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64"}
@@ -33,7 +35,17 @@ _TYPE_CODES = {10: "float16", 16: "bfloat16", 11: "float32", 12: "float64"}
 
 def available(X: tf.Tensor) -> bool:
     """Whether a program for XLA may hold the call: it is registered, all devices are hosts, and X has dimensions."""
-    return _registered and native.available() and bool(X.shape.rank)
+    return _registered and native.available() and bool(X.shape.rank) and not _vectorized()
+
+
+def _vectorized() -> bool:
+    """Whether this is a trace for `tf.vectorized_map`. It makes a loop of an operator that it does not know, and XLA
+    does not differentiate the loop. It tells what it is by nothing but its function's name."""
+    frame: Any = sys._getframe()
+    while frame := frame.f_back:
+        if frame.f_code.co_name == "_pfor_impl":
+            return True
+    return False
 
 
 def dropout(X: tf.Tensor, mask: Mask) -> tf.Tensor:
@@ -43,24 +55,36 @@ def dropout(X: tf.Tensor, mask: Mask) -> tf.Tensor:
         X: float16, bfloat16, float32 or float64, of a known number of dimensions above 0.
         mask: its mask, with a position for its key, and not shared along axes.
     """
-    value = tf.compat.v1.AttrValue
-    node = tf.compat.v1.get_default_graph().create_op(
-        OP,
-        [X, mask.key],
-        [X.dtype],
-        attrs={
-            "version": value(i=_VERSION),
-            "module": value(s=_module(X.shape.as_list(), X.dtype.name, mask).encode()),
-            "Sout": value(list=value.ListValue(shape=[X.shape.as_proto()])),
-            "Tout": value(list=value.ListValue(type=[X.dtype.as_datatype_enum])),
-            "Tin": value(list=value.ListValue(type=[X.dtype.as_datatype_enum, tf.int64.as_datatype_enum])),
-            "platforms": value(list=value.ListValue(s=[b"CPU"])),
-        },
-    )
+    value, graph = tf.compat.v1.AttrValue, tf.compat.v1.get_default_graph()
+    p, start = native.numbers_of(mask)
+    with graph.gradient_override_map({OP: _GRADIENT}):
+        node = graph.create_op(
+            OP,
+            [X, mask.key],
+            [X.dtype],
+            attrs={
+                "version": value(i=_VERSION),
+                "module": value(s=_module(X.shape.as_list(), X.dtype.name, p, start).encode()),
+                "Sout": value(list=value.ListValue(shape=[X.shape.as_proto()])),
+                "Tout": value(list=value.ListValue(type=[X.dtype.as_datatype_enum])),
+                "Tin": value(list=value.ListValue(type=[X.dtype.as_datatype_enum, tf.int64.as_datatype_enum])),
+                "platforms": value(list=value.ListValue(s=[b"CPU"])),
+                "_multidrop_p": value(i=p),
+                "_multidrop_start": value(i=start),
+            },
+        )
     return node.outputs[0]
 
 
-def _module(sizes: list[int | None], dtype: str, mask: Mask) -> str:
+@tf.RegisterGradient(_GRADIENT)
+def _gradient(node: tf.Operation, dY: tf.Tensor) -> list[tf.Tensor | None]:
+    """The same dropout of the gradient, as a call too: nothing tells here that this is for XLA."""
+    dY.set_shape(node.inputs[0].shape)
+    p, start = node.get_attr("_multidrop_p"), node.get_attr("_multidrop_start")
+    return [dropout(dY, native.mask_of(p, node.inputs[1], start)), None]
+
+
+def _module(sizes: list[int | None], dtype: str, p: int, start: int) -> str:
     """The call for a tensor of those sizes, None where one is not known yet. Its operands are X, the position, the
     bits of p with the index of the first element, and what XLA learns the result's shape by: the sizes."""
     X = "tensor<" + "".join(f"{'?' if size is None else size}x" for size in sizes) + _TYPES[dtype] + ">"
@@ -76,7 +100,6 @@ def _module(sizes: list[int | None], dtype: str, mask: Mask) -> str:
             lines.append(f"%s{axis} = stablehlo.constant dense<{size}> : tensor<1xi64>")
     rank, newline = len(sizes), "\n    "
     shape, ones = f"tensor<{rank}xi64>", ", ".join(["tensor<1xi64>"] * rank)
-    p, start = np.float64(mask.p).view(np.int64), np.uint64(mask.start).view(np.int64)
     return f"""
 module @multidrop {{
   func.func public @main(%X: {X}, %position: tensor<3xi64>) -> {X} {{
