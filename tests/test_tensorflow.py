@@ -102,6 +102,18 @@ def test_a_function_that_was_traced_for_xla_runs_without() -> None:
             assert np.array_equal(function(tf.ones(size)).numpy(), expected)
 
 
+def test_a_function_that_was_traced_without_xla_is_traced_anew_for_it() -> None:
+    import tensorflow as tf
+
+    X, expected = tf.ones(7), 2.0 * md.keep_mask(7, 0.5, 1)
+    inner = traced(lambda X: md.dropout_layer(X, 0.5, 1))
+    inner(X)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="MultidropDropout"):
+        traced(lambda X: inner(X), jit_compile=True)(X)
+    for function in (inner.python_function, traced(inner.python_function)):
+        assert np.array_equal(traced(lambda X, f=function: f(X), jit_compile=True)(X).numpy(), expected)
+
+
 def test_the_operator_tells_its_shape() -> None:
     import tensorflow as tf
 
