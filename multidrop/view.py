@@ -30,6 +30,8 @@ class Drawing(NamedTuple):
     """That of the input: the one asked for, or else the last one, where that is known."""
     axes: tuple[int, ...]
     """Along which one decision holds for all elements of such an input."""
+    last_p: float | None = None
+    """That of its last call, where it is known: `p` may have been changed since."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def last_mask(layer: Any, shape: Sequence[int] | None = None) -> LayerMask:
     Args:
         layer: a dropout layer of this library, in any framework.
         shape: the input's shape, where the layer does not know it: it ran in a compiled, traced or hybridized program,
-            or in another process.
+            in another process, or within `vmap`. The rate is then the one that the layer has now.
 
     Raises:
         TypeError: for what is no dropout layer of this library.
@@ -72,7 +74,7 @@ def last_mask(layer: Any, shape: Sequence[int] | None = None) -> LayerMask:
             "layer: expected one that has dropped something, or, in a program that Python does not run, one that is "
             f"keyed; got {checks.shown(layer)}"
         )
-    return _mask(layer, drawing, drawing.last)
+    return _mask(layer, drawing, drawing.last, drawing.p if drawing.last_p is None else drawing.last_p)
 
 
 def mask_at(layer: Any, call: int, shape: Sequence[int] | None = None) -> LayerMask:
@@ -94,17 +96,17 @@ def mask_at(layer: Any, call: int, shape: Sequence[int] | None = None) -> LayerM
             "layer: expected a keyed one, built with a seed or after manual_seed; got one whose masks its framework's "
             f"generator names as it drops: {checks.shown(layer)}"
         )
-    return _mask(layer, drawing, Key(drawing.next.seed, call))
+    return _mask(layer, drawing, Key(drawing.next.seed, call), drawing.p)
 
 
 def _drawing(layer: Any, shape: Sequence[int] | None) -> Drawing:
     return backend_of(layer, "layer").drawing(layer, None if shape is None else checks.shape(shape))
 
 
-def _mask(layer: Any, drawing: Drawing, key: Key) -> LayerMask:
+def _mask(layer: Any, drawing: Drawing, key: Key, p: float) -> LayerMask:
     if drawing.shape is None:
         raise ValueError(f"shape: expected the input's shape, which {checks.shown(layer)} does not know; got none")
-    return LayerMask(drawing.p, key, drawing.shape, drawing.axes)
+    return LayerMask(p, key, drawing.shape, drawing.axes)
 
 
 def before(key: Key) -> Key | None:

@@ -47,6 +47,17 @@ def test_the_last_mask(backend: Any, seed: int | None) -> None:
         assert np.array_equal(again != 0, kept)
 
 
+@pytest.mark.parametrize("seed", [3, None])
+def test_the_last_mask_after_the_rate_is_changed(backend: Any, seed: int | None) -> None:
+    """Is the one that was used; those to come are of the new rate."""
+    layer = md.Dropout(0.5, seed=seed)
+    kept = forward(backend, layer)
+    setattr(layer, "p" if backend.name in ("numpy", "torch") else "rate", 0.9)
+    assert np.array_equal(md.last_mask(layer).keep(), kept)
+    if seed is not None:
+        assert np.array_equal(md.mask_at(layer, 1).keep(), forward(backend, layer))
+
+
 def test_masks_to_come(backend: Any) -> None:
     layer = md.Dropout(0.5, seed=3)
     with pytest.raises(ValueError, match="shape: expected the input's shape"):
@@ -108,8 +119,33 @@ def test_a_compiled_torch_layer(need: Any, seed: int | None) -> None:
     import torch
 
     layer = multidrop_torch.Dropout(0.5, seed=seed)
+    layer(torch.ones(2, 2))
     kept = torch.compile(layer, fullgraph=True)(torch.ones(SHAPE)).numpy() != 0
+    with pytest.raises(ValueError, match="shape: expected the input's shape"):
+        md.last_mask(layer)
     assert np.array_equal(md.last_mask(layer, SHAPE).keep(), kept)
+
+
+@pytest.mark.parametrize("seed", [3, None])
+def test_a_torch_layer_within_transforms(need: Any, seed: int | None) -> None:
+    """An example of a batch does not tell the shape of the mask; what fails takes none."""
+    need("torch")
+    import multidrop_torch
+    import torch
+
+    layer, X = multidrop_torch.Dropout1d(0.5, seed=seed), torch.ones(4, 6, 7)
+    kept = layer(X[0]).numpy() != 0
+    layer.inplace = True
+    with pytest.raises(RuntimeError, match="a leaf Variable"):
+        layer(torch.ones(3, 3, requires_grad=True))
+    assert np.array_equal(md.last_mask(layer).keep(), kept)
+    layer.inplace = False
+    torch.func.grad(lambda X: layer(X).sum())(X[0])
+    assert md.last_mask(layer).shape == (6, 7)
+    kept = torch.vmap(layer, randomness="different")(X).numpy() != 0
+    with pytest.raises(ValueError, match="shape: expected the input's shape"):
+        md.last_mask(layer)
+    assert np.array_equal(md.last_mask(layer, X.shape).keep(), kept)
 
 
 @pytest.mark.parametrize("jit", [True, False])
@@ -123,3 +159,25 @@ def test_a_traced_keras_layer(need: Any, jit: bool) -> None:
     for _ in range(2):
         kept = run(tf.ones(SHAPE)).numpy() != 0
         assert np.array_equal(md.last_mask(layer).keep(), kept)
+    layer(tf.ones((2, 2)), training=True)
+    kept = run(tf.ones(SHAPE)).numpy() != 0
+    with pytest.raises(ValueError, match="shape: expected the input's shape"):
+        md.last_mask(layer)
+    assert np.array_equal(md.last_mask(layer, SHAPE).keep(), kept)
+
+
+def test_a_hybridized_gluon_net(need: Any) -> None:
+    need("mxnet")
+    import multidrop_mxnet
+    import mxnet as mx
+
+    net, layer = mx.gluon.nn.HybridSequential(), multidrop_mxnet.Dropout(0.5, seed=3)
+    net.add(layer)
+    net.initialize()
+    net.hybridize()
+    with mx.autograd.record():
+        layer(mx.nd.ones((2, 2)))
+        kept = net(mx.nd.ones(SHAPE)).asnumpy() != 0
+    with pytest.raises(ValueError, match="shape: expected the input's shape"):
+        md.last_mask(layer)
+    assert np.array_equal(md.last_mask(layer, SHAPE).keep(), kept)

@@ -48,7 +48,7 @@ class Dropout(gluon.HybridBlock):
     def _key_by(self, key: Key | None, taken: Container[str] = ()) -> None:
         """Has the layer's stream go on from `key`; None: it is to follow MXNet's generator. A new stream gets a name
         that is not `taken`."""
-        self.last: tuple[Key | None, tuple[int, ...] | None] = (None, None)
+        self.last: tuple[Key | None, tuple[int, ...] | None, float | None] = (None, None, None)
         if self.stream is not None and key is not None:
             self.stream.key = key
             return
@@ -76,7 +76,7 @@ class Dropout(gluon.HybridBlock):
     def _next_mask(self, X: Array) -> Mask:
         rate, axes = checks.probability("rate", self.rate), checks.axes(self.axes, X.ndim)
         key = draw_key() if self.stream is None else self.stream.next(X.ctx)
-        self.last = key, X.shape
+        self.last = key, X.shape, rate
         return Mask(rate, key, 0, axes)
 
     def __repr__(self) -> str:
@@ -88,13 +88,15 @@ def drawing(layer: gluon.Block, shape: tuple[int, ...] | None = None) -> Drawing
     """How a dropout layer draws; see `multidrop.view`."""
     if not isinstance(layer, Dropout):
         raise not_a_layer(layer)
-    last, known = layer.last
-    shape = known if shape is None else shape
+    last, known, last_rate = layer.last
     following = None
     if layer.stream is not None:
         following = layer.stream.key
-        last = before(following)
-    return Drawing(layer.rate, last, following, shape, () if shape is None else checks.axes(layer.axes, len(shape)))
+        if before(following) != last:  # by a program, of which Python saw nothing
+            last, known, last_rate = before(following), None, None
+    shape = known if shape is None else shape
+    axes = () if shape is None else checks.axes(layer.axes, len(shape))
+    return Drawing(layer.rate, last, following, shape, axes, last_rate)
 
 
 class StreamParameter(gluon.Parameter):

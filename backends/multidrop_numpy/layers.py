@@ -149,7 +149,7 @@ class Dropout(_Random):
     def __init__(self, p: float = 0.5, axes: int | Sequence[int] = (), *, seed: int | Key | None = None) -> None:
         self.p, self.axes = checks.probability("p", p), checks.axis_numbers(axes)
         super().__init__(seed)
-        self._last: tuple[Key, tuple[int, ...]] | None = None  # of the last one that dropped, and its input's shape
+        self._last: tuple[Key, tuple[int, ...], float] | None = None  # of what dropped: key, shape, p
         self._Y: Array | None = None
 
     def forward(self, X: Array) -> Array:
@@ -168,7 +168,7 @@ class Dropout(_Random):
         key = self._next_key(X)
         if key is None:
             return np.maximum(X, 0) if relu else X
-        self._last = key, X.shape
+        self._last = key, X.shape, self.p
         return self._dropout(X, key, relu)
 
     def backward(self, dY: Array) -> Array:
@@ -273,10 +273,10 @@ def drawing(layer: Layer, shape: tuple[int, ...] | None = None) -> Drawing:
     """How a dropout layer draws; see `multidrop.view`."""
     if not isinstance(layer, Dropout):
         raise not_a_layer(layer)
-    last, known = layer._last or (None, None)
+    last, known, last_p = layer._last or (None, None, None)
     shape = known if shape is None else shape
     axes = () if shape is None else checks.axes(layer.axes, len(shape))
-    return Drawing(layer.p, last, None if layer.stream is None else layer.stream.key, shape, axes)
+    return Drawing(layer.p, last, None if layer.stream is None else layer.stream.key, shape, axes, last_p)
 
 
 class Sequential(Layer):

@@ -118,7 +118,7 @@ class _Dropout(_Random):
         rate = checks.probability("rate", self.rate)  # which may have been changed
         axes, position = axes_of(inputs, self._axes(inputs)), self._next_position()
         # For `multidrop.last_mask`; past Keras, which looks at each attribute that is set.
-        self.__dict__["_last"] = position if tf.executing_eagerly() else None, inputs.shape
+        self.__dict__["_last"] = position if tf.executing_eagerly() else None, inputs.shape, rate
         return Mask(rate, position, 0, axes)
 
     def _axes(self, inputs: tf.Tensor) -> tuple[int, ...]:
@@ -318,13 +318,15 @@ def drawing(layer: keras.layers.Layer, shape: tuple[int, ...] | None = None) -> 
     """How a dropout layer draws; see `multidrop.view`."""
     if not isinstance(layer, _Dropout):
         raise not_a_layer(layer)
-    position, known = vars(layer).get("_last", (None, None))
-    if shape is None and known is not None and known.is_fully_defined():
-        shape = tuple(known)
+    position, known, last_rate = vars(layer).get("_last", (None, None, None))
     last = None if position is None else ops.key_at(position)
     following = None
     if layer.stream is not None:
         following = ops.key_at(layer.stream)
+        if last not in (None, before(following)):  # by a program that was traced earlier, of which Python saw nothing
+            known, last_rate = None, None
         last = before(following)
+    if shape is None and known is not None and known.is_fully_defined():
+        shape = tuple(known)
     axes = () if shape is None else axes_of(tf.TensorSpec(shape), layer._axes(tf.TensorSpec(shape)))
-    return Drawing(layer.rate, last, following, shape, axes)
+    return Drawing(layer.rate, last, following, shape, axes, last_rate)

@@ -35,9 +35,10 @@ def masked_next(
     *,
     inplace: bool = False,
     relu: bool = False,
+    note: dict[str, Any] | None = None,
 ) -> Tensor:
     """X, or max(X, 0), through the next mask of a stream, or where that is not keyed, one that torch's generator
-    names."""
+    names. `note` gets, as `last`, the mask and the shape that it was for, where Python runs this."""
     if _in_trace():
         Z = torch.relu(X) if relu else X
         if p > 0.0 and _without_gradient(Z):
@@ -51,10 +52,23 @@ def masked_next(
     if transforms:
         _check_randomness(X)
     take = ops.next_key if keyed else ops.drawn_key
-    key = ops.below_transforms(take, stream) if transforms else take(stream)
-    if p == 0.0:
-        return torch.relu(X) if relu else X
-    return _differentiable(X, Mask(p, key, start, axes), True, inplace, relu)
+    mask = Mask(p, ops.below_transforms(take, stream) if transforms else take(stream), start, axes)
+    Y = (torch.relu(X) if relu else X) if p == 0.0 else _differentiable(X, mask, True, inplace, relu)
+    if note is not None:
+        # Of one example to a `vmap`, whose mask may be a part of a larger one, and of a nested tensor the shape tells
+        # nothing.
+        note["last"] = mask, None if (transforms and _batch_levels(X)) or X.is_nested else X.shape
+    return Y
+
+
+def _batch_levels(X: Tensor) -> set[int]:
+    """The levels of the `vmap`s to which X is one example of a batch."""
+    functorch, levels = torch._C._functorch, set()
+    while functorch.is_functorch_wrapped_tensor(X):
+        if functorch.is_batchedtensor(X):
+            levels.add(functorch.maybe_get_level(X))
+        X = functorch.get_unwrapped(X)
+    return levels
 
 
 def _check_in_place(X: Tensor) -> None:
@@ -81,12 +95,7 @@ def _check_in_place(X: Tensor) -> None:
 
 def _check_randomness(X: Tensor) -> None:
     """RuntimeError where a `vmap` that X is batched by allows nothing random."""
-    functorch = torch._C._functorch
-    levels = set()
-    while functorch.is_functorch_wrapped_tensor(X):
-        if functorch.is_batchedtensor(X):
-            levels.add(functorch.maybe_get_level(X))
-        X = functorch.get_unwrapped(X)
+    levels = _batch_levels(X)
     transforms: list[Any] = retrieve_all_functorch_interpreters()
     for transform in transforms:
         if transform.level() in levels and transform.randomness() == "error":

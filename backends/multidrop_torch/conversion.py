@@ -48,7 +48,7 @@ def restore(model: nn.Module, paths: Collection[str] | None = None) -> int:
     layers = [module for module in named if "converted" in vars(module)]
     for layer in layers:
         del layer.stream, layer.keyed, layer.converted
-        for name in ("last_shape", "unplaced"):
+        for name in ("last", "unplaced"):
             vars(layer).pop(name, None)
         layer.__class__ = THEIRS[type(layer)]
     return len(layers)

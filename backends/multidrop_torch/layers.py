@@ -56,13 +56,8 @@ class _DropoutNd(nn.modules.dropout._DropoutNd):
     def _drop(self, X: Tensor, axes: tuple[int, ...] = (), inplace: bool = False) -> Tensor:
         """X through the next mask."""
         p = checks.probability("p", self.p)
-        self._note(X)
-        return masked_next(X, p, self.stream, self.keyed, 0, axes, inplace=inplace)
-
-    def _note(self, X: Tensor) -> None:
-        """Keeps an input's shape, for `multidrop.last_mask`; past `nn.Module`, whose attributes take a microsecond."""
-        if not torch.compiler.is_compiling():
-            self.__dict__["last_shape"] = X.shape
+        # Noted past `nn.Module`, whose attributes take a microsecond.
+        return masked_next(X, p, self.stream, self.keyed, 0, axes, inplace=inplace, note=self.__dict__)
 
     @staticmethod
     def _axes(ndim: int) -> tuple[int, ...]:
@@ -117,8 +112,7 @@ class Dropout(_DropoutNd, nn.Dropout):
         if not self.training:
             return torch.relu(X)
         p = checks.probability("p", self.p)
-        self._note(X)
-        return masked_next(X, p, self.stream, self.keyed, relu=True)
+        return masked_next(X, p, self.stream, self.keyed, relu=True, note=self.__dict__)
 
 
 class _FeatureDropout(_DropoutNd):
@@ -171,9 +165,12 @@ def drawing(layer: nn.Module, shape: tuple[int, ...] | None = None) -> Drawing:
     """How a dropout layer draws; see `multidrop.view`."""
     if not isinstance(layer, _DropoutNd):
         raise not_a_layer(layer)
-    shape = layer.__dict__.get("last_shape") if shape is None else shape
-    shape = None if shape is None else tuple(shape)
     key = key_at(layer.stream)
-    return Drawing(
-        layer.p, before(key), key if layer.keyed else None, shape, () if shape is None else layer._axes(len(shape))
-    )
+    last, last_p = before(key), None
+    mask, known = layer.__dict__.get("last", (None, None))
+    if mask is not None and mask.key == last:  # else a program ran since, of which Python saw nothing
+        last_p = mask.p
+        shape = known if shape is None else shape
+    shape = None if shape is None else tuple(shape)
+    axes = () if shape is None else layer._axes(len(shape))
+    return Drawing(layer.p, last, key if layer.keyed else None, shape, axes, last_p)
