@@ -95,8 +95,12 @@ class TestTorch:
             def forward(self, X: Any) -> Any:
                 return super().forward(X) * 2
 
+        class Named(nn.Dropout2d):
+            pass
+
         model = nn.ModuleDict(
             {
+                "named": Named(),
                 "attention": nn.MultiheadAttention(8, 2, dropout=0.1),
                 "rnn": nn.LSTM(8, 8, 2, dropout=0.2),
                 "loud": Loud(),
@@ -105,7 +109,8 @@ class TestTorch:
         unreached = dict(md.convert(model).unreached)
         assert unreached["attention"].startswith("MultiheadAttention.dropout = 0.1")
         assert unreached["rnn"].startswith("LSTM.dropout = 0.2")
-        assert unreached["loud"] == "Loud, a subclass with a forward of its own"
+        assert unreached["loud"] == "Loud, a subclass of torch.nn.Dropout"
+        assert unreached["named"] == "Named, a subclass of torch.nn.Dropout2d"
         report = md.convert(torch.nn.TransformerEncoderLayer(8, 2, dropout=0.1))
         assert [path for path, _ in report.replaced] == ["dropout", "dropout1", "dropout2"]
         assert [path for path, _ in report.unreached] == ["self_attn"]

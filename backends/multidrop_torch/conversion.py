@@ -76,6 +76,7 @@ def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def _unreached(module: nn.Module) -> Iterator[str]:
     if isinstance(module, _DropoutNd):
         return iter(())
-    if isinstance(module, tuple(OURS)):
-        return iter([f"{type(module).__name__}, a subclass with a forward of its own"])
+    for theirs in OURS:
+        if isinstance(module, theirs):
+            return iter([f"{type(module).__name__}, a subclass of torch.nn.{theirs.__name__}"])
     return unreached(module, "forward", (_DropoutNd, *OURS), "torch.nn.")
