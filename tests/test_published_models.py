@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,46 @@ def tokens(n: int) -> np.ndarray:
 
 def images(n: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(n, *shape)).astype(np.float32)
+
+
+def test_layers_in_a_model_of_transformers(need: Any, tmp_path: Path) -> None:
+    """`from_pretrained` builds it without memory, and gives what a file lacks any: a layer's position is then that of
+    its seed, or the one that is in the file. A model that is converted afterwards has no position before."""
+    need("torch")
+    import multidrop_torch
+    import torch
+    from torch import nn
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    class Model(PreTrainedModel):
+        config_class = PreTrainedConfig
+        dropout: Any = nn.Dropout
+
+        def __init__(self, config: PreTrainedConfig) -> None:
+            super().__init__(config)
+            self.dense, self.drop = nn.Linear(8, 8), self.dropout(0.5)
+            self.post_init()
+
+        def forward(self, X: Any) -> Any:
+            return self.drop(self.dense(X))
+
+    class Keyed(Model):
+        dropout = functools.partial(multidrop_torch.Dropout, seed=3)
+
+    class Unseeded(Model):
+        dropout = multidrop_torch.Dropout
+
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    Model(PreTrainedConfig()).save_pretrained(theirs)
+    model = Keyed.from_pretrained(theirs).train()
+    assert model.drop.stream.tolist() == [3, 0]
+    model(torch.ones(2, 8))
+    model.save_pretrained(ours)
+    assert torch.equal(Keyed.from_pretrained(ours, dtype=torch.bfloat16).drop.stream, torch.tensor([3, 1]))
+    assert Unseeded.from_pretrained(theirs).drop.stream.tolist() == [0, 0]
+    model = Model.from_pretrained(theirs)
+    md.convert(model, seed=3)
+    assert model.drop.stream.tolist() == [md.Key(3).fold_in("drop").seed, 0]
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])

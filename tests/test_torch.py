@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -417,6 +420,88 @@ def test_a_stream_that_was_without_memory(seed: int | None) -> None:
     if seed is not None:
         built.to("meta").load_state_dict({"stream": torch.tensor([7, 9])}, assign=True)
         assert built.half().stream.tolist() == [7, 9]
+
+
+def test_memory_in_the_place_of_memory() -> None:
+    """`to_empty` gives layers that were converted outside of the meta device other memory too."""
+    module = layer()
+    module(torch.ones(8))
+    assert module.to_empty(device="cpu").stream.tolist() == [3, 1]
+    assert module.to("meta").to_empty(device="cpu").stream.tolist() == [3, 1]
+
+
+@pytest.mark.parametrize("seed", [3, None])
+def test_a_state_without_a_stream_that_is_assigned(seed: int | None) -> None:
+    """To a net on the meta device, whose stream then has memory too."""
+    with torch.device("meta"):
+        net = torch.nn.Sequential(torch.nn.Linear(4, 8), layer(seed))
+    net.load_state_dict({"0.weight": torch.ones(8, 4), "0.bias": torch.ones(8)}, assign=True)
+    assert net(torch.ones(2, 4)).shape == (2, 8)
+    assert net.to("cpu")[1].stream[1] == 1
+    if seed is not None:
+        assert net[1].stream[0] == seed
+
+
+def test_a_state_that_is_assigned_is_copied() -> None:
+    first, second = layer(1), layer(2)
+    second.load_state_dict(first.state_dict(), assign=True)
+    first(torch.ones(8))
+    assert second.stream.tolist() == [1, 0]
+    second.load_state_dict(first.to("meta").state_dict(), assign=True)
+    assert second.to_empty(device="cpu").stream.tolist() == [1, 0]
+
+
+def test_a_position_keeps_its_type() -> None:
+    """Where weights get another one; a state of another is an error."""
+    module = layer().type(torch.float32)
+    for assign in (False, True):
+        with pytest.raises(RuntimeError, match=r"stream: expected a position, of torch\.int64; got torch\.float32"):
+            module.load_state_dict({"stream": torch.ones(2)}, assign=assign)
+    assert torch.equal(module.stream, torch.tensor([3, 0]))
+    with torch.device("meta"):
+        module = layer().type(torch.float32)
+    assert torch.equal(module.to_empty(device="cpu").stream, torch.tensor([3, 0]))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_a_copy_where_new_tensors_have_no_memory(copied: Callable[[Any], Any]) -> None:
+    module = layer()
+    module(torch.ones(8))
+    with torch.device("meta"):
+        assert copied(module).stream.tolist() == [3, 1]
+
+
+@pytest.mark.parametrize("seed", [3, None])
+def test_a_call_where_new_tensors_have_no_memory(seed: int | None) -> None:
+    """What is drawn and counted is on the host, whatever torch's default device."""
+    module, X = layer(seed), torch.ones(4, 16, requires_grad=True)
+    many = torch.ones(3, 4, 16)
+    with torch.device("meta"):
+        Y = module(X)
+        assert torch.equal(md.dropout_layer(X, 0.5, md.last_mask(module).key), Y)
+        torch.autograd.grad(Y, X, many, is_grads_batched=True)
+        assert torch.func.vmap(module, randomness="different")(X).is_cpu
+
+
+def test_imported_where_new_tensors_have_no_memory() -> None:
+    code = """
+import torch
+import multidrop as md
+with torch.device("meta"):
+    import multidrop_torch
+md.manual_seed(3)
+first, second = [md.dropout_layer(torch.ones(64), 0.5) for _ in range(2)]
+assert not torch.equal(first, second)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_layer_that_was_built_in_inference_mode() -> None:
+    with torch.inference_mode():
+        module = layer()
+    module.load_state_dict({"stream": torch.tensor([7, 9])})
+    assert module.stream.tolist() == [7, 9]
 
 
 def test_memory_formats() -> None:

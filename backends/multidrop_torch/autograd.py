@@ -214,7 +214,7 @@ class _Offsets(torch.autograd.Function):
 
     @staticmethod
     def forward(X: Tensor, mask: Mask, random: bool) -> Tensor:
-        return torch.zeros((), dtype=torch.int64)
+        return torch.zeros((), dtype=torch.int64, device="cpu")
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -238,7 +238,7 @@ class _Offsets(torch.autograd.Function):
             return _Offsets.apply(example, mask, random), None
         batched = mask._replace(axes=tuple(axis + 1 for axis in mask.axes))
         count = math.prod(masks.drawn_shape(tuple(X.shape[1:]), mask.axes))
-        return _Offsets.apply(X, batched, random) + count * torch.arange(len(X)), 0
+        return _Offsets.apply(X, batched, random) + count * torch.arange(len(X), device="cpu"), 0
 
 
 class _Transformed(torch.autograd.Function):

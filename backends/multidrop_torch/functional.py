@@ -254,7 +254,7 @@ class _Calls:
     on with it."""
 
     def __init__(self) -> None:
-        self.stream, self.keyed = torch.zeros(2, dtype=torch.int64), False
+        self.stream, self.keyed = torch.zeros(2, dtype=torch.int64, device="cpu"), False
         on_manual_seed(self.restart)
 
     def restart(self, root: Key | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -44,7 +45,8 @@ class _DropoutNd(nn.modules.dropout._DropoutNd):
 
     def _key_by(self, key: Key | None) -> None:
         """Has the layer's stream go on from `key`; None: it is to follow torch's generator."""
-        position = position_of(key or Key(0))
+        with torch.inference_mode(False):  # whose tensors can take no state later
+            position = position_of(key or Key(0)).to(torch.get_default_device())
         if key is not None and getattr(self, "keyed", False):
             self.stream.copy_(position)
         else:
@@ -64,13 +66,24 @@ class _DropoutNd(nn.modules.dropout._DropoutNd):
         """Along which one decision holds for all elements of an input of so many dimensions."""
         return ()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """A stream that loses its memory leaves its position in `unplaced`. One that is given memory, which holds
+        anything, takes it from there, unless Hugging Face's `from_pretrained` says that it has read what it gives."""
+        if name == "stream" and value.is_meta != self.stream.is_meta:
+            if value.is_meta:
+                self.unplaced = key_at(self.stream)
+            elif not getattr(value, "_is_hf_initialized", False):
+                value = position_of(self.unplaced).to(value.device)
+        super().__setattr__(name, value)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _DropoutNd:
         before = self.stream
         super()._apply(fn, recurse)
-        if self.stream.is_meta and not before.is_meta:
-            self.unplaced = key_at(before)
-        elif before.is_meta and not self.stream.is_meta:  # by `to_empty`, whose memory holds anything
-            self.stream.copy_(position_of(self.unplaced))
+        after = self.stream
+        if type(before) is type(after) is Tensor:  # and not what stands for one, as that of a FakeTensorMode
+            # Its device alone is taken: its type may be that of the weights, its memory without what was there.
+            self._buffers["stream"], device = before, after.device
+            self.stream = torch.empty_like(before, device=device) if before.is_meta else before.to(device)
         if self.stream.device.type == "cpu" and self.stream.is_shared():
             # `share_memory` is for weights: processes that move one counter repeat masks
             self.stream = self.stream.clone()
@@ -85,12 +98,26 @@ class _DropoutNd(nn.modules.dropout._DropoutNd):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._buffers["stream"] = torch.as_tensor(self._buffers["stream"])
+        stream = self._buffers["stream"]
+        if isinstance(stream, np.ndarray):
+            self._buffers["stream"] = torch.from_numpy(stream)  # wherever new tensors are
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
+    ) -> None:
+        assign = local_metadata.get("assign_to_params_buffers", False)
+        if assign and self.stream.is_meta:
+            self.stream = position_of(self.unplaced)
         if self.keyed:
-            state_dict.setdefault(prefix + "stream", self.stream)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+            name = prefix + "stream"
+            stream = state_dict.setdefault(name, self.stream)
+            if isinstance(stream, Tensor) and stream.dtype != torch.int64:
+                error_msgs: list[str] = rest[-1]
+                error_msgs.append(f"{name}: expected a position, of torch.int64; got {stream.dtype}")
+                state_dict[name] = self.stream
+            elif assign and isinstance(stream, Tensor):
+                state_dict[name] = stream.clone()  # for layers that hold one tensor move one position
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (

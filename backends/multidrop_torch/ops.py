@@ -101,7 +101,7 @@ def is_batched(dY: Tensor) -> bool:
 
 def _scaled(X: Tensor, p: float) -> Tensor:
     compute = torch.float64 if X.dtype == torch.float64 else torch.float32
-    return (X.to(compute) * torch.tensor(masks.scale(p, NAMES[X.dtype]), dtype=compute)).to(X.dtype)
+    return (X.to(compute) * torch.tensor(masks.scale(p, NAMES[X.dtype]), dtype=compute, device="cpu")).to(X.dtype)
 
 
 def _empty_like(X: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ def _empty_like(X: Tensor) -> Tensor:
 
 def position_of(key: Key) -> Tensor:
     """A key as a position."""
-    return torch.tensor([word - 2**64 if word >= 2**63 else word for word in (key.seed, key.call)])
+    return torch.tensor([word - 2**64 if word >= 2**63 else word for word in (key.seed, key.call)], device="cpu")
 
 
 def key_at(position: Tensor) -> Key:
@@ -241,7 +241,7 @@ def drawn_key(stream: Tensor) -> Key:
 
 def draw_key() -> Key:
     """A key from torch's default generator, the one that `torch.manual_seed` seeds and `fork_rng` restores."""
-    return Key(int(torch.randint(-(2**63), 2**63 - 1, ())) % 2**64)
+    return Key(int(torch.randint(-(2**63), 2**63 - 1, (), device="cpu")) % 2**64)
 
 
 _library = torch.library.Library("multidrop", "DEF")
