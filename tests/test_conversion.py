@@ -641,7 +641,7 @@ def test_keras_layers_that_drop_by_themselves(need: Any) -> None:
     X = layers.MultiHeadAttention(2, 3, dropout=0.5, name="heads")(X, X)
     X = layers.SimpleRNN(4, recurrent_dropout=0.2, name="rnn")(X)
     report = md.convert(keras.Model(given, X), seed=0)
-    assert [path for path, _ in report.replaced] == ["heads.dropout"]
+    assert [path.rstrip("_0123456789") for path, _ in report.replaced] == ["heads.dropout"]
     assert [what.partition(",")[0] for _, what in report.unreached] == [
         "Attention.dropout = 0.2",
         "SimpleRNNCell.recurrent_dropout = 0.2",
