@@ -48,6 +48,44 @@ def test_a_stream_goes_on_where_a_word_of_its_position_is_full(first: int, jit_c
     assert md.last_mask(layer, shape=(64,)).key == key
 
 
+def after_set_seed() -> list[np.ndarray]:
+    """The masks of layers and calls that `tf.random` keys, in functions, traces, branches and loops that are alike."""
+    import tensorflow as tf
+    from multidrop_tensorflow import Dropout
+
+    def function() -> Any:
+        layer = Dropout(0.5)
+        return tf.function(lambda X: layer(X, training=True))
+
+    @tf.function
+    def branches(X: Any, first: Any) -> Any:
+        one, other = Dropout(0.5), Dropout(0.5)
+        return tf.cond(first, lambda: one(X, training=True), lambda: other(X, training=True))
+
+    @tf.function
+    def loops(X: Any) -> Any:
+        layers = [Dropout(0.5), Dropout(0.5)]
+        return [tf.map_fn(lambda x, layer=layer: layer(x, training=True), X) for layer in layers]
+
+    tf.random.set_seed(3)
+    X, first = tf.ones((1, 64)), function()
+    drawn = [first(X), function()(X), tf.function(lambda X: md.dropout_layer(X, 0.5))(X), first(tf.ones((2, 64)))[:1]]
+    drawn += [branches(X, tf.constant(True)), *loops(X), Dropout(0.5)(X, training=True)]
+    tf.random.set_seed(3)
+    drawn += [branches(X, tf.constant(False)), first(X), Dropout(0.5)(X, training=True)]
+    return [Y.numpy() for Y in drawn]
+
+
+def test_programs_that_are_alike_draw_masks_of_their_own() -> None:
+    """As TensorFlow's generator is seeded; and the same ones again when it is seeded so again."""
+    after_set_seed()  # the first call without a key makes variables, for which TensorFlow traces its function twice
+    *drawn, first, eager = after_set_seed()
+    assert np.array_equal(first, drawn[0])
+    assert np.array_equal(eager, drawn[-2])
+    assert len({Y.tobytes() for Y in drawn}) == len(drawn)
+    assert all(np.array_equal(a, b) for a, b in zip(after_set_seed(), [*drawn, first, eager], strict=True))
+
+
 def test_what_programs_hold() -> None:
     """The kernel as an operator, or as a call of XLA's."""
     import tensorflow as tf

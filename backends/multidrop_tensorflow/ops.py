@@ -9,11 +9,13 @@ key is a constant of the trace, where a position can be read from a variable tha
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
@@ -27,6 +29,11 @@ from multidrop.keys import Key
 from multidrop.masks import Mask
 
 from .recomputation import taken
+
+try:
+    from tensorflow.python.eager import context
+except ImportError:  # it is not TensorFlow's public interface
+    context = None
 
 PHILOX = 1  # the code for Philox4x32-10 of TensorFlow's own operators
 SHIFT = 8  # bits of a position's counter below those of the call
@@ -203,6 +210,20 @@ def draw_position() -> Key | tf.Tensor:
 
 
 def _draw_position() -> Key | tf.Tensor:
-    eager = tf.executing_eagerly()
-    words = tf.random.uniform((1 if eager else 3,), tf.int64.min, tf.int64.max, tf.int64)
-    return Key(int(words[0]) % 2**64) if eager else words
+    if tf.executing_eagerly():
+        return Key(int(tf.random.uniform((), tf.int64.min, tf.int64.max, tf.int64)) % 2**64)
+    return tf.random.uniform((3,), tf.int64.min, tf.int64.max, tf.int64, seed=_operator_seed())
+
+
+# How many draws were traced since each `tf.random.set_seed`, which makes a generator anew.
+_traced: WeakKeyDictionary[Any, Iterator[int]] = WeakKeyDictionary()
+
+
+def _operator_seed() -> int | None:
+    """Of the next draw that is traced; None where no seed is set. TensorFlow's own choice is the operator's number in
+    its graph, by which functions and branches that are alike would draw alike. Those count up from 0, and these down.
+    """
+    generator = getattr(context and context.context(), "_rng", None)
+    if generator is None or tf.compat.v1.get_default_graph().seed is None:
+        return None
+    return next(_traced.setdefault(generator, itertools.count(-1, -1)))
