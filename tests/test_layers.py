@@ -288,6 +288,37 @@ class TestKeras:
         again = type(layer).from_config(layer.get_config())
         assert np.array_equal(again(x, training=True), masks.dropout(x, 0.3, md.Key(7), axes=axes))
 
+    @pytest.mark.parametrize("name", ["Dropout", "GaussianNoise"])
+    def test_a_variable(self, name: str) -> None:
+        """Is as its value, and has a gradient."""
+        import keras
+        import multidrop_tensorflow
+        import tensorflow as tf
+
+        kind, x = getattr(multidrop_tensorflow, name), images((4, 6))
+        expected = kind(0.5, seed=1)(x, training=True)
+        for X in (tf.Variable(x), keras.Variable(x)):
+            layer = kind(0.5, seed=1)
+            with tf.GradientTape() as tape:
+                Y = layer(X, training=True)
+            assert np.array_equal(Y, expected)
+            assert tape.gradient(Y, X.value if isinstance(X, keras.Variable) else X) is not None
+            assert np.array_equal(layer(X, training=False), x)
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_what_is_no_tensor(self, training: bool) -> None:
+        """Is an error in both modes, and takes no call."""
+        import multidrop_tensorflow
+        import tensorflow as tf
+
+        tensors = [tf.ragged.constant([[1.0, 2.0], [3.0]]), tf.sparse.from_dense(tf.ones((2, 2)))]
+        for kind in (multidrop_tensorflow.Dropout, multidrop_tensorflow.GaussianNoise):
+            layer = kind(0.5, seed=1)
+            for bad in (*tensors, [tf.ones(2)], {"a": tf.ones(2)}, None):
+                with pytest.raises(TypeError, match=r"(?s)X: expected a tensor of type .*; got .*: convert it with"):
+                    layer(bad, training=training)
+            assert np.array_equal(layer(images(), training=True), kind(0.5, seed=1)(images(), training=True))
+
     def test_a_shape_that_is_not_known(self) -> None:
         import multidrop_tensorflow
         import tensorflow as tf

@@ -64,6 +64,11 @@ class _Random(keras.layers.Layer):
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None) -> tf.Tensor:
         """The output for inputs of any shape; `training` may be a bool tensor, and None is evaluation mode."""
+        if isinstance(inputs, tf.Variable | keras.Variable):
+            inputs = tf.convert_to_tensor(inputs)
+        if not isinstance(inputs, tf.Tensor):  # ragged and sparse ones are none
+            remedy = "tf.convert_to_tensor, its to_tensor() or tf.sparse.to_dense"
+            raise checks.not_floating(checks.shown(inputs), remedy)
         check_floating(inputs)
         if tf.is_tensor(training):  # in a trace, where Python cannot ask what it holds
             return tf.cond(tf.cast(training, tf.bool), lambda: self._train(inputs), lambda: tf.identity(inputs))
