@@ -315,6 +315,23 @@ class TestKeras:
         assert type(drop) is keras.layers.Dropout
         model.fit(x, y, verbose=0)
 
+    def test_a_model_within(self) -> None:
+        """That was trained by itself goes on with the layers that it has now."""
+        import keras
+
+        inner = keras.Sequential([keras.Input((8,)), keras.layers.Dropout(0.5, name="drop"), keras.layers.Dense(1)])
+        outer, x, y = keras.Sequential([keras.Input((8,)), inner], name="outer"), values(8, 8), np.ones(8)
+        inner.compile("sgd", "mse")
+        inner.fit(x, y, verbose=0)
+        md.convert(outer, seed=0)
+        inner.fit(x, y, verbose=0)
+        drop = inner.get_layer("drop")
+        assert md.last_mask(drop, (8, 8)).key.call == 0
+        md.restore(outer)
+        state = np.array(drop.seed_generator.state)
+        inner.fit(x, y, verbose=0)
+        assert not np.array_equal(drop.seed_generator.state, state)
+
     LAYERS = (
         ("Dropout", 1),
         ("AlphaDropout", 1),

@@ -132,8 +132,9 @@ def _unreached(layer: keras.layers.Layer) -> Iterator[str]:
     return unreached(layer, "call", (_Random, *OURS), "keras.")
 
 
-def _trace_anew(model: Any) -> None:
-    """Compiled steps hold the layers that they were traced with."""
-    for name in ("train_function", "test_function", "predict_function"):
-        if hasattr(model, name):
-            setattr(model, name, None)
+def _trace_anew(model: keras.layers.Layer) -> None:
+    """Compiled steps, of a model within the model too, hold the layers that they were traced with."""
+    for _, layer in layers_of(model):
+        for name in ("train_function", "test_function", "predict_function"):
+            if hasattr(layer, name):
+                setattr(layer, name, None)
