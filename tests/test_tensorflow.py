@@ -48,6 +48,31 @@ def test_a_stream_goes_on_where_a_word_of_its_position_is_full(first: int, jit_c
     assert md.last_mask(layer, shape=(64,)).key == key
 
 
+@pytest.mark.parametrize("way", ["eager", "function", "xla"])
+@pytest.mark.parametrize("first", [0, 2**56 - 1, 2**64 - 1])
+def test_without_state(first: int, way: str) -> None:
+    """A stateless call takes the position that it is given, and gives the next; the layer's own stays."""
+    import keras
+    import tensorflow as tf
+    from multidrop_tensorflow import Dropout
+
+    layer, X = Dropout(0.5, seed=md.Key(5, first)), tf.ones((8, 8))
+    model = keras.Sequential([keras.Input((8,)), layer])
+    call = lambda state: model.stateless_call([], state, X, training=True)  # noqa: E731  # as what is traced, or as it is
+    call = call if way == "eager" else traced(call, jit_compile=way == "xla")
+    own = layer.stream.numpy()
+    state = [tf.constant(own)]
+    for number in (first, (first + 1) % 2**64):
+        Y, state = call(state)
+        assert np.array_equal(Y, 2.0 * md.keep_mask((8, 8), 0.5, md.Key(5, number)))
+    assert np.array_equal(layer.stream, own)
+    with keras.StatelessScope() as scope:
+        layer(X, training=True)
+        assert np.array_equal(layer(X, training=True), Y)
+    assert scope.get_current_value(layer.stream) is not None
+    assert np.array_equal(layer.stream, own)
+
+
 def after_set_seed() -> list[np.ndarray]:
     """The masks of layers and calls that `tf.random` keys, in functions, traces, branches and loops that are alike."""
     import tensorflow as tf

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Collection, Iterator
-from typing import Any
 
 import keras
 from keras.src.utils.naming import to_snake_case

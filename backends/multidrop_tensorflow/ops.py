@@ -34,6 +34,10 @@ try:
     from tensorflow.python.eager import context
 except ImportError:  # it is not TensorFlow's public interface
     context = None
+try:
+    from keras.src.backend.common.stateless_scope import in_stateless_scope
+except ImportError:  # nor Keras'
+    in_stateless_scope = bool  # False
 
 PHILOX = 1  # the code for Philox4x32-10 of TensorFlow's own operators
 SHIFT = 8  # bits of a position's counter below those of the call
@@ -199,8 +203,20 @@ def key_of(words: npt.NDArray[np.int64]) -> Key:
 
 def next_position(stream: tf.Variable | keras.Variable) -> tf.Tensor:
     """The position that a stream variable holds, and moves it on by one call, from 2^64 − 1 to 0; see `taken`."""
+    if isinstance(stream, keras.Variable) and in_stateless_scope():
+        return taken(lambda: _next_in_scope(stream))
     variable = stream.value if isinstance(stream, keras.Variable) else stream
     return taken(lambda: tf.raw_ops.RngReadAndSkip(resource=variable.handle, alg=PHILOX, delta=1))
+
+
+def _next_in_scope(stream: keras.Variable) -> tf.Tensor:
+    """`next_position` in a `keras.StatelessScope`, which holds the values of variables, and takes what is assigned."""
+    position = tf.convert_to_tensor(stream.value)
+    low, high, seed = tf.unstack(position)
+    low += 2**SHIFT
+    carry = tf.cast(tf.bitcast(low, tf.uint64) < 2**SHIFT, tf.int64)
+    stream.assign(tf.stack([low, high + carry, seed]))
+    return position
 
 
 def draw_position() -> Key | tf.Tensor:
