@@ -233,6 +233,38 @@ def test_ranks_of_torch_distributed(need: Any, tmp_path: Path) -> None:
         assert found == {"whole": dict.fromkeys(("rows", "columns", "copies"), True), "stream": [3, 1]}
 
 
+def test_replicas_of_tensorflow(need: Any) -> None:
+    """Drop the same positions, however a model runs, whether its layers were built as replicas or converted."""
+    need("tensorflow")
+    code = """
+import keras, numpy as np, tensorflow as tf, multidrop as md
+from multidrop_tensorflow import Dropout
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+x = np.ones((8, 16), np.float32)
+for layer in (Dropout, keras.layers.Dropout):
+    with strategy.scope():
+        model = keras.Sequential([keras.Input((16,)), layer(0.5, seed=1, name="drop"), keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+    md.convert(model, seed=0)
+    drop = model.get_layer("drop")
+    outputs = [drop(x, training=True)]
+    with strategy.scope():
+        outputs.append(drop(x, training=True))
+    outputs.append(tf.function(lambda: drop(x, training=True))())
+    model.fit(x, np.ones((8, 1)), batch_size=8, verbose=0)
+    outputs += strategy.run(lambda: drop(tf.constant(x), training=True)).values
+    key = md.Key(1) if layer is Dropout else md.Key(0).fold_in("drop")
+    for call, Y in zip((0, 1, 2, 4, 4), outputs, strict=True):
+        assert np.array_equal(Y, 2.0 * md.keep_mask(x.shape, 0.5, md.Key(key.seed, call))), (layer, call)
+    first, second = drop.stream.value.values
+    assert np.array_equal(first, second)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_examples_of_the_documentation(need: Any) -> None:
     need("torch")
     page = Path(__file__).resolve().parent.parent / "docs" / "processes.md"

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterator
 
 import keras
+import tensorflow as tf
 from keras.src.utils.naming import to_snake_case
 
 from multidrop.conversion import Replaced
@@ -37,7 +38,7 @@ def convert(
 ) -> tuple[tuple[Replaced, ...], tuple[Unreached, ...]]:
     """`multidrop.convert`: gives layers another class, so that all that holds one, a model's graph too, holds the new
     layer."""
-    replaced, others = [], []
+    replaced, others, strategy = [], [], _strategy_of(model)
     keyed = {id(layer): path for path, layer in layers_of(model, _own_name)}
     for path, layer in list(layers_of(model)):
         ours = OURS.get(type(layer))
@@ -49,12 +50,19 @@ def convert(
         if generator is not None:
             layer._tracker.unlock()
             del layer.seed_generator
-        layer._key_by(key_of(keyed[id(layer)]))
+        with strategy.scope():
+            layer._key_by(key_of(keyed[id(layer)]))
         object.__setattr__(layer, "converted", generator)
         amount = f"stddev={layer.stddev}" if ours is GaussianNoise else f"rate={layer.rate}"
         replaced.append(Replaced(path, f"{ours.__name__}({amount})"))
     _trace_anew(model)
     return tuple(replaced), tuple(others)
+
+
+def _strategy_of(model: keras.layers.Layer) -> tf.distribute.Strategy:
+    """That of the model's variables, so that those that are added have a value in each replica too."""
+    found = (getattr(variable.value, "distribute_strategy", None) for variable in model.variables)
+    return next(filter(None, found), tf.distribute.get_strategy())
 
 
 def restore(model: keras.layers.Layer, paths: Collection[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -206,7 +206,16 @@ def next_position(stream: tf.Variable | keras.Variable) -> tf.Tensor:
     if isinstance(stream, keras.Variable) and in_stateless_scope():
         return taken(lambda: _next_in_scope(stream))
     variable = stream.value if isinstance(stream, keras.Variable) else stream
-    return taken(lambda: tf.raw_ops.RngReadAndSkip(resource=variable.handle, alg=PHILOX, delta=1))
+    # A variable of `tf.distribute` has a value in each replica. A replica's run moves its own on; any other run, all.
+    own = tf.distribute.has_strategy() and not tf.distribute.in_cross_replica_context()
+    variables = [variable] if own else getattr(variable, "values", [variable])
+    return taken(lambda: _next_of(variables))
+
+
+def _next_of(variables: Sequence[tf.Variable]) -> tf.Tensor:
+    """The position that equal variables hold, and moves each on."""
+    first, *_ = [tf.raw_ops.RngReadAndSkip(resource=variable.handle, alg=PHILOX, delta=1) for variable in variables]
+    return first
 
 
 def _next_in_scope(stream: keras.Variable) -> tf.Tensor:
