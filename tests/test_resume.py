@@ -205,9 +205,11 @@ def test_what_tensorflow_recomputes_by_itself(need: Any) -> None:
         return md.dropout_layer(tf.tanh(md.relu_dropout(X, 0.5, 1)), 0.5, 2)
 
     assert np.array_equal(gradient(tf.recompute_grad(keyed)), gradient(keyed))
+    assert np.array_equal(gradient(tf.recompute_grad(tf.function(keyed))), gradient(keyed))
     for layer in (Dropout(0.5, seed=1), Dropout(0.5)):
-        with pytest.raises(RuntimeError, match="expected a function whose masks are named by a key"):
-            gradient(tf.recompute_grad(lambda X, layer=layer: layer(X, training=True)))
+        for way in (lambda f: f, tf.function):  # which is not traced again
+            with pytest.raises(RuntimeError, match="expected a function whose masks are named by a key"):
+                gradient(tf.recompute_grad(way(lambda X, layer=layer: layer(X, training=True))))
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["", "nested"])
@@ -250,6 +252,48 @@ def test_a_recomputed_function_is_the_plain_one(way: str, nested: bool, need: An
     assert moved == streams
     for a, b in zip(values, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("way", ["eager", "function"])
+def test_programs_within_what_is_recomputed(way: str, need: Any) -> None:
+    """Whose positions do not come out of them: an error, and never another mask for the gradient."""
+    need("tensorflow")
+    import tensorflow as tf
+    from multidrop_tensorflow import Dropout, recompute_grad
+
+    layer, X = Dropout(0.5, seed=1), tf.ones((4, 16))
+
+    def drop(X: Any) -> Any:
+        return layer(X, training=True)
+
+    def gradient(function: Callable[[Any], Any]) -> tuple[Any, Any]:
+        with tf.GradientTape() as tape:
+            tape.watch(X)
+            Y = function(X)
+        return Y, tape.gradient(Y, X)
+
+    def outer(function: Callable[[Any], Any]) -> tuple[Any, Any]:
+        return gradient(function) if way == "eager" else tf.function(lambda: gradient(function))()
+
+    traced = tf.function(drop)
+    traced(X)
+    with pytest.raises(TypeError, match=r"f: expected a function that is no tf.function, .*; got <"):
+        recompute_grad(traced)
+    within = {
+        "function": lambda X: tf.function(drop)(X),
+        "branch": lambda X: tf.cond(tf.reduce_sum(X) > 0.0, lambda: drop(X), lambda: X),
+        "loop": lambda X: tf.while_loop(lambda n, _: n < 1, lambda n, X: (n + 1, drop(X)), (tf.constant(0), X))[1],
+    }
+    for what, function in within.items():
+        if way == "eager" and what != "function":  # which Python runs
+            Y, dX = outer(recompute_grad(function))
+            assert np.array_equal(Y, dX)
+            continue
+        with pytest.raises(RuntimeError, match="drops in the program that it is recomputed in; got a dropout in a "):
+            outer(recompute_grad(function))
+    for function in (tf.function(recompute_grad(drop)), lambda X: tf.map_fn(recompute_grad(drop), X)):
+        Y, dX = outer(function)
+        assert np.array_equal(Y, dX)
 
 
 def test_a_recomputed_function_drops_as_often_as_at_first(need: Any) -> None:

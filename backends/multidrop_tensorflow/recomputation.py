@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import tensorflow as tf
 
+from multidrop.checks import shown
+
 Position = TypeVar("Position")
 
 
@@ -21,7 +23,17 @@ def recompute_grad(f: Callable[..., Any]) -> Callable[..., Any]:
 
     Args:
         f: a function of tensors, a layer or a model; eager, in a `tf.function` or under XLA.
+
+    Raises:
+        TypeError: for a `tf.function`, which is not traced again for its gradient, and so cannot drop by these masks.
+            One that holds what this gives is right. The result is a RuntimeError for a function that drops within a
+            `tf.function`, or in a program within a branch or a loop.
     """
+    if isinstance(f, tf.types.experimental.PolymorphicFunction):
+        raise TypeError(
+            f"f: expected a function that is no tf.function, to put tf.function around what recompute_grad gives; got "
+            f"{shown(f)}"
+        )
 
     @tf.autograph.experimental.do_not_convert
     @functools.wraps(f, updated=())
@@ -51,9 +63,16 @@ class _Run:
 
     def __init__(self, positions: list[Any], first: bool, outer: _Run | None) -> None:
         self.positions, self.first, self.outer, self.taken = positions, first, outer, 0
+        self.graph = tf.compat.v1.get_default_graph()
 
     def take(self, take: Callable[[], Position]) -> Position:
         """`taken`, of this run."""
+        if tf.compat.v1.get_default_graph() is not self.graph:  # out of which the others could not read the position
+            raise RuntimeError(
+                "recompute_grad: expected a function that drops in the program that it is recomputed in; got a dropout "
+                "in a tf.function, a branch or a loop within: put tf.function around what is recomputed, and "
+                "recompute_grad within branches and loops"
+            )
         if self.first:
             self.positions.append(self.outer.take(take) if self.outer else _take_once(take))
         elif self.taken == len(self.positions):
@@ -73,7 +92,8 @@ def taken(take: Callable[[], Position]) -> Position:
     first.
 
     Raises:
-        RuntimeError: in the backward pass of TensorFlow's own `tf.recompute_grad`.
+        RuntimeError: in the backward pass of TensorFlow's own `tf.recompute_grad`; in its forward pass, where a
+            `tf.function` is traced.
     """
     run = _running.get()
     return run.take(take) if run else _take_once(take)
@@ -81,10 +101,15 @@ def taken(take: Callable[[], Position]) -> Position:
 
 def _take_once(take: Callable[[], Position]) -> Position:
     """Where it is not for a gradient, in which it would take another mask than in the forward pass, and give a wrong
-    gradient in silence. TensorFlow tells that by nothing but the name of the function that calls it."""
+    gradient in silence. TensorFlow tells that by nothing but the names of the functions that call it. What it
+    recomputes of a `tf.function` is seen in the forward pass alone: that is not traced again."""
     frame: Any = sys._getframe()
+    traced = False
     while frame := frame.f_back:
-        if frame.f_code.co_name == "inner_recompute_grad":
+        name = frame.f_code.co_name
+        traced = traced or name == "trace_function"
+        forward = traced and name == "inner" and frame.f_code.co_filename.endswith("custom_gradient.py")
+        if forward or name == "inner_recompute_grad":
             raise RuntimeError(
                 "tf.recompute_grad (keras.remat): expected a function whose masks are named by a key; got a dropout "
                 "that takes the next mask, and would take another one when it is recomputed: use "
