@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -308,8 +309,9 @@ class TestKeras:
         key = md.Key(5).fold_in("head.drop")
         assert md.last_mask(drop, shape=(16, 108)).key == md.Key(key.seed, 1)
         assert len(model.weights) == count + 2
-        again = keras.models.clone_model(model)
-        assert type(again.get_layer("spatial")) is type(model.get_layer("spatial"))
+        for again in (keras.models.clone_model(model), copy.deepcopy(model)):
+            assert type(again.get_layer("spatial")) is type(model.get_layer("spatial"))
+            assert md.restore(again) == 0
         assert md.restore(model) == 2
         assert len(model.weights) == count
         assert type(drop) is keras.layers.Dropout
@@ -331,6 +333,56 @@ class TestKeras:
         state = np.array(drop.seed_generator.state)
         inner.fit(x, y, verbose=0)
         assert not np.array_equal(drop.seed_generator.state, state)
+
+    @pytest.mark.parametrize(("name", "amount"), [("Dropout", "rate"), ("GaussianNoise", "stddev")])
+    def test_an_amount_that_is_raised_from_0(self, name: str, amount: str) -> None:
+        """Keras' layer, which has no generator at 0, gets one."""
+        import keras
+
+        layer = getattr(keras.layers, name)(0.0)
+        md.convert(layer, seed=0)
+        setattr(layer, amount, 0.5)
+        md.restore(layer)
+        assert not np.array_equal(layer(values(8), training=True), values(8))
+
+    @pytest.mark.parametrize("kind", ["subclassed", "functional"])
+    @pytest.mark.parametrize("file", ["model.keras", "model.weights.h5", None])
+    def test_a_model_that_builds_layers_of_its_own(self, kind: str, file: str | None, tmp_path: Path) -> None:
+        """Is built as at first, converted, and given the weights; then it goes on."""
+        import keras
+
+        class Net(keras.Model):
+            def __init__(self) -> None:
+                super().__init__()
+                self.dense, self.drop = keras.layers.Dense(8), keras.layers.Dropout(0.5, name="drop")
+
+            def call(self, X: Any, training: bool = False) -> Any:
+                return self.drop(self.dense(X), training=training)
+
+        def built() -> Any:
+            if kind == "subclassed":
+                model = Net()
+            else:
+                inputs = keras.Input((3, 8))
+                attention = keras.layers.MultiHeadAttention(2, 4, dropout=0.5, name="attention")
+                model = keras.Model(inputs, keras.layers.Dropout(0.5, name="drop")(attention(inputs, inputs)))
+            model(x)
+            return model
+
+        x = values(2, 3, 8)
+        model = built()
+        assert md.convert(model, seed=1).unreached == ()
+        model(x, training=True)
+        again = built()
+        md.convert(again, seed=2)
+        if file is None:
+            again.set_weights(model.get_weights())
+        else:
+            model.save(tmp_path / file) if file == "model.keras" else model.save_weights(tmp_path / file)
+            again.load_weights(tmp_path / file)
+        Y = model(x, training=True)
+        assert np.array_equal(again(x, training=True), Y)
+        assert not np.array_equal(again(x, training=True), Y)
 
     LAYERS = (
         ("Dropout", 1),

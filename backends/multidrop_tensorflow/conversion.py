@@ -76,6 +76,9 @@ def restore(model: keras.layers.Layer, paths: Collection[str] | None = None) -> 
         layer._tracker.unlock()
         vars(layer).pop("stream", None)
         layer.__class__ = THEIRS[type(layer)]
+        amount = layer.stddev if isinstance(layer, keras.layers.GaussianNoise) else layer.rate
+        if generator is None and amount > 0:  # Keras makes one at once, but the amount was 0 then
+            generator = keras.random.SeedGenerator(layer.seed)
         if generator is not None:
             layer.seed_generator = generator
         layer._tracker.lock()
