@@ -393,6 +393,29 @@ class TestKeras:
         for a, b in zip(model.get_weights(), loaded.get_weights(), strict=True):
             assert np.array_equal(a, b)
 
+    @pytest.mark.parametrize("file", ["model.keras", "model.weights.h5"])
+    def test_weights_of_other_layers(self, file: str, tmp_path: Path) -> None:
+        """Load, whether either has a position; a layer that has one keeps it where there is none."""
+        import keras
+        import multidrop_tensorflow
+
+        def model(drop: Any) -> Any:
+            return keras.Sequential([keras.Input((4,)), keras.layers.Dense(4), drop])
+
+        x, kind = images((8, 4)), multidrop_tensorflow.Dropout
+        for saved in (kind(0.5, seed=1), kind(0.5), keras.layers.Dropout(0.5)):
+            of = model(saved)
+            of(x, training=True)
+            of.save(tmp_path / file) if file == "model.keras" else of.save_weights(tmp_path / file)
+            for loaded in (kind(0.5, seed=2), kind(0.5)):
+                to = model(loaded)
+                to.load_weights(tmp_path / file)
+                assert np.array_equal(to(x), of(x))
+                to(x, training=True)
+                if loaded.seed is not None:
+                    key = md.Key(1, 1) if saved.seed is not None else md.Key(2)
+                    assert md.last_mask(loaded).key == key
+
     def test_the_net_is_saved_whole(self, tmp_path: Path) -> None:
         import keras
 

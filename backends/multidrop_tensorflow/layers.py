@@ -90,8 +90,8 @@ class _Random(keras.layers.Layer):
         return input_shape
 
     def load_own_variables(self, store: Any) -> None:
-        """Takes the position from saved weights that have one."""
-        if "0" in store and tuple(store["0"].shape) == (3,):
+        """Takes the position from saved weights that have one; a layer without a key needs none."""
+        if self.stream is not None and "0" in store and tuple(store["0"].shape) == (3,):
             super().load_own_variables(store)
 
     def get_config(self) -> dict[str, Any]:
