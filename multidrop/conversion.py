@@ -50,7 +50,9 @@ def shown_path(path: str) -> str:
 
 def convert(model: Any, *, seed: int | Key | None = None) -> Report:
     """Makes every dropout layer of a model this library's, in place: wherever it sits, the model itself too, and a
-    layer that is shared once. Rates, modes, names and weights stay; what holds a layer goes on holding it.
+    layer that is shared once. Rates, modes, names and weights stay; what holds a layer goes on holding it. Layers that
+    are this library's already stay as they are, with their keys, and are not in the report: to key those that a
+    conversion made anew, `restore` first.
 
     Args:
         model: a `torch.nn.Module`, a Keras model or layer, or a Gluon block. A compiled or hybridized program of it is
@@ -78,7 +80,8 @@ def convert(model: Any, *, seed: int | Key | None = None) -> Report:
 
 
 def restore(model: Any, report: Report | None = None) -> int:
-    """Undoes `convert`: its layers are the framework's own again, with the rates that they have now.
+    """Undoes `convert`: its layers are the framework's own again, with the rates that they have now. Layers that were
+    built as this library's stay, and so in Keras all those of a copy or a loaded model, which it builds anew.
 
     Args:
         model: one that was converted.
