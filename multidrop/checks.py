@@ -25,7 +25,8 @@ def probability(name: str, value: object) -> float:
     Raises:
         ValueError: where it is no number (a string, None, a bool), NaN, or outside [0, 1].
     """
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+    # A float is not asked whether it is a number, for that takes longer than the rest.
+    if type(value) is float or (isinstance(value, numbers.Real) and not isinstance(value, bool)):
         p = float(value)
         if 0.0 <= p <= 1.0:
             return p + 0.0  # -0.0 becomes 0.0
@@ -33,6 +34,8 @@ def probability(name: str, value: object) -> float:
 
 
 def _integer(value: object) -> int | None:
+    if type(value) is int:
+        return value
     if isinstance(value, bool):
         return None
     try:

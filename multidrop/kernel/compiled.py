@@ -30,7 +30,7 @@ from ..philox import MULTIPLIERS, ROUNDS, WEYL
 
 BLOCKS = 128
 TILE = 8 * BLOCKS
-CHUNK = 8  # blocks, between which memory is asked for
+CHUNK = 16  # blocks, between which memory is asked for
 FAR = 1 << 17  # elements: fewer are likely to lie in a cache
 AHEAD = 1 << 13  # bytes
 LINE = 64  # bytes that come from memory together
@@ -172,11 +172,16 @@ def drop(source, target, size, like, scale, floor, start, call, seed, threshold,
                     _prefetch_to_read(source + line)
                     if not streamed:
                         _prefetch_to_write(target + line)
-            words = carray(pointer(drawn + 16 * chunk, np.uint64(0)), (2 * CHUNK,))
-            for j in range(CHUNK):
-                w0, w1, w2, w3 = _block_words(block + np.uint64(chunk + j), call, seed)
-                words[2 * j] = (w0 & _LOW) | (w1 << _HALF)
-                words[2 * j + 1] = (w2 & _LOW) | (w3 << _HALF)
+            words = carray(pointer(drawn + 16 * chunk, np.uint64(0)), (2, CHUNK))
+            for j in range(CHUNK // 2):
+                first_block = block + np.uint64(chunk + j)
+                (w0, w1, w2, w3), (v0, v1, v2, v3) = _words_of_two(
+                    first_block, first_block + np.uint64(CHUNK // 2), call, seed
+                )
+                words[0, 2 * j] = (w0 & _LOW) | (w1 << _HALF)
+                words[0, 2 * j + 1] = (w2 & _LOW) | (w3 << _HALF)
+                words[1, 2 * j] = (v0 & _LOW) | (v1 << _HALF)
+                words[1, 2 * j + 1] = (v2 & _LOW) | (v3 << _HALF)
         limit = _settle(lanes[: 8 * blocks], block, call, seed, threshold)
         values, tile_lanes = x[first:last], lanes[first - base :]
         if streamed:  # with what the tile before left, which fills no line
@@ -283,17 +288,22 @@ def _settle(lanes, block, call, seed, threshold):
 
 
 @_inlined
-def _block_words(block, call, seed):
-    """The four words of a block, each in the lower half of 64 bits, whose upper half may hold anything: a vector unit
-    multiplies lower halves to 64 bits as they lie, and all else is done bit by bit."""
+def _words_of_two(block, other, call, seed):
+    """The four words of each of two blocks, whose rounds take turns, for a processor computes one while it waits for
+    the other. A word is in the lower half of 64 bits, whose upper half may hold anything: a vector unit multiplies
+    lower halves to 64 bits as they lie, and all else is done bit by bit."""
     x0, x1, x2, x3 = block, block >> _HALF, call, call >> _HALF
+    y0, y1, y2, y3 = other, other >> _HALF, call, call >> _HALF
     k0, k1 = seed, seed >> _HALF
     for _ in range(ROUNDS):
         first, second = (x0 & _LOW) * _M0, (x2 & _LOW) * _M1
-        x0, x1 = (second >> _HALF) ^ x1 ^ k0, second
-        x2, x3 = (first >> _HALF) ^ x3 ^ k1, first
+        third, fourth = (y0 & _LOW) * _M0, (y2 & _LOW) * _M1
+        x0, x1 = (second >> _HALF) ^ (x1 ^ k0), second
+        y0, y1 = (fourth >> _HALF) ^ (y1 ^ k0), fourth
+        x2, x3 = (first >> _HALF) ^ (x3 ^ k1), first
+        y2, y3 = (third >> _HALF) ^ (y3 ^ k1), third
         k0, k1 = k0 + _W0, k1 + _W1
-    return x0, x1, x2, x3
+    return (x0, x1, x2, x3), (y0, y1, y2, y3)
 
 
 @compiled
@@ -301,7 +311,8 @@ def _settle_ties(lanes, limit, low, block, call, seed):
     """Puts 0 in place of a lane that ties and is kept, and the highest one in place of one that is dropped."""
     for i in range(lanes.size):
         if lanes[i] == limit:
-            w0, w1, w2, w3 = _block_words((block + np.uint64(i // 8)) | _PLANE1, call, seed)
+            at = (block + np.uint64(i // 8)) | _PLANE1
+            (w0, w1, w2, w3), _ = _words_of_two(at, at, call, seed)
             pair = i % 8 // 2
             word = w0 if pair == 0 else w1 if pair == 1 else w2 if pair == 2 else w3
             half = np.uint16(word >> np.uint64(16) if i % 2 else word)
