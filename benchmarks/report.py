@@ -68,13 +68,16 @@ def _about(results: Mapping[str, Result]) -> str:
 
 def machine(facts: Mapping[str, Any], language: str = "en") -> str:
     """The machine and the versions, in a line."""
-    words = {"en": ("cores", "memory", "commit", "load before"), "tr": ("çekirdek", "bellek", "commit", "")}[language]
+    words = {"en": ("cores", "memory", "commit", "load before"), "tr": ("çekirdek", "bellek", "commit", "önceki yük")}[
+        language
+    ]
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     gpu = f"{facts['gpu']}, " if facts["gpu"] else ""
-    busy = f"; {words[3]} {facts['load']:.1f}" if language == "en" else ""
+    load = f"{facts['load']:.1f}"
     return (
         f"{gpu}{facts['processor']}, {facts['cores']} {words[0]}, {facts['memory'] / 2**30:.0f} GiB {words[1]}, "
-        f"{facts['system']}; Python {facts['python']}, {versions}; {words[2]} {facts['commit']}, {facts['date']}{busy}."
+        f"{facts['system']}; Python {facts['python']}, {versions}; {words[2]} {facts['commit']}, {facts['date']}; "
+        f"{words[3]} {load.replace('.', ',') if language == 'tr' else load}."
     )
 
 
@@ -267,6 +270,7 @@ WORDS: dict[str, dict[str, Any]] = {
         "head": ["framework", "÷ its own: 16", "256 × 256", "4096 × 4096", "÷ formula", "÷ copy", "backward too"],
         "note": "The last three: 4096 × 4096 elements; the last: forward with backward ÷ forward.",
         "training": "Training the section's net, the time divided by that with the framework's own dropout",
+        "apart": "In a run of its own:",
         "without": "without any",
         "effort": "{epochs} epochs, {rounds} rounds",
         "plot": "Time by size",
@@ -280,6 +284,7 @@ WORDS: dict[str, dict[str, Any]] = {
         "head": ["çerçeve", "÷ kendisininki: 16", "256 × 256", "4096 × 4096", "÷ formül", "÷ kopya", "geri geçişle"],
         "note": "Son üç sütun: 4096 × 4096 öğe; sonuncusu: ileri ve geri geçiş ÷ ileri geçiş.",
         "training": "Bölümün ağının eğitimi; süre, çerçevenin kendi dropout'uyla geçen süreye bölünmüş",
+        "apart": "Ayrı bir koşuda:",
         "without": "dropout'suz",
         "effort": "{epochs} dönem, {rounds} tur",
         "plot": "Boyuta göre süre",
@@ -321,11 +326,13 @@ def readme(language: str, folder: Path, base: str) -> str:
     plot_path = os.path.relpath(folder / "sizes.png", base)
     parts = [words["about"] + machine(results["sizes"]["machine"], language), table(words["head"], rows), words["note"]]
     if "training" in results:
-        parts.append(_training_line(results["training"], language))
+        apart = results["training"]["machine"] != results["sizes"]["machine"]
+        parts.append(_training_line(results["training"], language, apart))
     return "\n\n".join([*parts, f"![{words['plot']}]({plot_path})"])
 
 
-def _training_line(result: Result, language: str) -> str:
+def _training_line(result: Result, language: str, apart: bool) -> str:
+    """The training run in a line, with its machine where that is told `apart` from the one of the sizes."""
     words, values = WORDS[language], []
     for record in result["records"]:
         if f"{OURS} / {OWN}" in record["ratios"]:
@@ -333,4 +340,5 @@ def _training_line(result: Result, language: str) -> str:
             effort = words["effort"].format(**record)
             values.append(f"{record['framework']} {own} ({words['without']}: {none}; {effort})")
     text = "; ".join(values)
-    return f"{words['training']}: {text.replace('.', ',') if language == 'tr' else text}."
+    line = f"{words['training']}: {text.replace('.', ',') if language == 'tr' else text}."
+    return f"{line} {words['apart']} {machine(result['machine'], language)}" if apart else line
