@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import mmap
 import os
 import subprocess
 import sys
@@ -355,6 +356,31 @@ def test_memory_is_used_again() -> None:
     assert sum(block.size for block in memory._free) <= memory.LIMIT
     memory.release_memory()
     assert len(memory._free) == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not show what it was told of memory")
+def test_memory_of_others_comes_in_large_pages() -> None:
+    """As far as the kernel can ask for them: for a large result that another allocated, and nothing beside it."""
+    size, before = kernel.STREAMED, 5 * mmap.PAGESIZE
+    region = mmap.mmap(-1, size + 2 * before, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    x, y = normal((size // 4,), "float32"), np.frombuffer(region, np.float32, size // 4, before)
+    address = kernel.address_of(y)
+    kernel.drop(kernel.address_of(x), address, x.size, "float32", 0.3, KEY)
+    assert same_bits(y, masks.dropout(x, 0.3, KEY))
+    assert (address, address + size) in _spans_with_flag("hg")
+
+
+def _spans_with_flag(flag: str) -> list[tuple[int, int]]:
+    """Where the parts of this process' memory begin and end that have a flag; see proc_pid_smaps(5)."""
+    spans, span = [], (0, 0)
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first, *rest = line.split()
+        if "-" in first and not first.endswith(":"):
+            low, high = (int(end, 16) for end in first.split("-"))
+            span = low, high
+        elif first == "VmFlags:" and flag in rest:
+            spans.append(span)
+    return spans
 
 
 def test_results_do_not_share_memory() -> None:

@@ -102,8 +102,7 @@ class _Settings:
         self.table = np.zeros(compiled.WORDS, np.int64)
         self.address = self.table.ctypes.data
         words, numbers = self.table.view(np.uint64), self.table.view(np.float64)
-        words[compiled.LOOP] = kernel.drop_entry(dtype).address
-        words[compiled.KIND] = {"float32": compiled.FLOAT, "float64": compiled.DOUBLE}.get(dtype, compiled.BITS)
+        words[compiled.LOOP], words[compiled.KIND] = kernel.drop_entry(dtype)
         words[compiled.THRESHOLD], words[compiled.START] = masks.threshold(p), start
         numbers[compiled.SCALE], numbers[compiled.FLOOR] = masks.scale(p, dtype), -np.inf
         words[compiled.SHARED] = _shared.ctypes.data

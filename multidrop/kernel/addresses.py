@@ -4,7 +4,7 @@ pays for."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from .. import garbage, masks
 from ..keys import Key
-from .memory import address_of
+from .memory import address_of, prefer_large_pages
 from .pool import share
 
 GRAIN = 1 << 18  # elements; from twice that on a second thread pays
@@ -56,16 +56,17 @@ def drop(
         start: the index of the first element.
         relu: whether they first go through ReLU.
     """
-    loop, kind, arguments, threshold = _drop_loop(p, dtype, relu)
-    width, seed, call = kind.like.itemsize, key.seed, key.call
-    streamed = width * size >= STREAMED and source != target and target % width == 0
+    loop, width = _drop_loop(p, dtype, relu)
+    call, seed = key.call, key.seed
     if size < 2 * GRAIN:
-        loop(source, target, size, *arguments, start, call, seed, threshold, streamed)
+        loop(source, target, size, start, call, seed, False)
         return
+    streamed = width * size >= STREAMED and source != target and target % width == 0
+    if streamed:
+        prefer_large_pages(target, width * size)
 
     def part(a: int, b: int) -> None:
-        offset = width * a
-        loop(source + offset, target + offset, b - a, *arguments, start + a, call, seed, threshold, streamed)
+        loop(source + width * a, target + width * a, b - a, start + a, call, seed, streamed)
 
     share(part, size, GRAIN)
 
@@ -165,20 +166,28 @@ def gate(source: int, target: int, size: int, dtype: str, p: float, output: int)
 
 
 @lru_cache(1024)
-def _drop_loop(p: float, dtype: str, relu: bool) -> tuple[Callable[..., None], _Type, tuple[float, ...], int]:
-    """The loop of `drop` for a type, the type, the arguments that follow from both and p, and the threshold."""
+def _drop_loop(p: float, dtype: str, relu: bool) -> tuple[Callable[..., None], int]:
+    """The loop of `drop` for what a tensor's type and p decide, which is still to be called with (source, target, size,
+    start, call, seed, streamed); and the bytes of a value."""
     kind, scale, threshold = _constants(p, dtype)
     floor = kind.zero if relu else kind.lowest
-    return drop_entry(dtype).ctypes, kind, (kind.like.item(), scale.item(), floor.item()), int(threshold)
+    address, number = drop_entry(dtype)
+    fixed = address, number, scale.item(), floor.item(), int(threshold)
+    return partial(_loops().run, *fixed), kind.like.itemsize
 
 
 @cache
 @garbage.put_off()
-def drop_entry(dtype: str) -> Any:
-    """The loop of `drop` for a type as a C function, loaded or compiled; see `compiled.drop`. A Numba `CFunc`, of which
-    `address` is where it is, and `ctypes` what Python calls."""
-    kind = _TYPES[dtype]
-    return _loops().drop_for(kind.like, kind.zero)
+def drop_entry(dtype: str) -> tuple[int, int]:
+    """The address of the C function of `drop` for a type, loaded or compiled, and which kind it is of; for
+    `compiled.run`."""
+    kind, loops = _TYPES[dtype], _loops()
+    loop = loops.drop_for(kind.like, kind.zero)
+    _kept.append(loop)
+    return loop.address, {"float32": loops.FLOAT, "float64": loops.DOUBLE}.get(dtype, loops.BITS)
+
+
+_kept: list[Any] = []  # whose machine code goes when Python lets go of them
 
 
 @cache

@@ -30,7 +30,7 @@ from ..philox import MULTIPLIERS, ROUNDS, WEYL
 
 BLOCKS = 128
 TILE = 8 * BLOCKS
-CHUNK = 16  # blocks, between which memory is asked for
+CHUNK = 64  # blocks, between which memory is asked for
 FAR = 1 << 17  # elements: fewer are likely to lie in a cache
 AHEAD = 1 << 13  # bytes
 LINE = 64  # bytes that come from memory together
@@ -85,6 +85,18 @@ def scratch(size):
 _room_for_words, _room_for_values = scratch(2 * 8 * BLOCKS), scratch(8 * TILE + LINE)
 
 
+@intrinsic
+def call_address(context, address, arguments):
+    """Calls the C function at an address. Its integers and pointers are words of 64 bits, as they lie in registers."""
+
+    def code(context, builder, signature, values):
+        given = cgutils.unpack_tuple(builder, values[1])
+        kind = ir.FunctionType(ir.IntType(64), [value.type for value in given])
+        return builder.call(builder.inttoptr(values[0], kind.as_pointer()), given)
+
+    return types.int64(address, arguments), code
+
+
 def _prefetch(write):
     """A loop's wish for the cache line at an address: asked for before it is needed, and not waited for."""
 
@@ -135,13 +147,34 @@ def _fence(context):
 
 
 def drop_for(like, scale):
-    """`drop` as a C function, for values of the type of `like` and a scale of that of `scale`: threads call it without
-    the GIL, and a framework without Python."""
+    """`drop` as a C function, for values of the type of `like` and a scale of that of `scale`, which `run` calls."""
     address, word, number = types.int64, types.uint64, typeof(scale)
     signature = types.void(
         address, address, address, typeof(like), number, number, word, word, word, word, types.boolean
     )
     return compiled(drop, partial(cfunc, signature))
+
+
+FLOAT, DOUBLE, BITS = range(3)  # which C type `like`, scale and floor are of: float, double; or an integer, and float
+
+
+def _run(loop, kind, scale, floor, threshold, source, target, size, start, call, seed, streamed):
+    """Calls the C function of a `drop` at the address `loop`, whose types are of that kind."""
+    mask = (start, call, seed, threshold, np.int64(streamed))
+    if kind == DOUBLE:
+        call_address(loop, (source, target, size, 0.0, scale, floor, *mask))
+    elif kind == FLOAT:
+        call_address(loop, (source, target, size, np.float32(0), np.float32(scale), np.float32(floor), *mask))
+    else:
+        call_address(loop, (source, target, size, 0, np.float32(scale), np.float32(floor), *mask))
+
+
+# With its types, for Numba to look for them by those of each call's arguments takes longer than the call itself.
+_arguments = (
+    *(types.int64, types.int64, types.float64, types.float64, types.uint64),
+    *(types.int64, types.int64, types.int64, types.uint64, types.uint64, types.uint64, types.boolean),
+)
+run = compiled(_run, partial(njit, types.void(*_arguments), nogil=True))
 
 
 def drop(source, target, size, like, scale, floor, start, call, seed, threshold, streamed):
@@ -173,15 +206,15 @@ def drop(source, target, size, like, scale, floor, start, call, seed, threshold,
                     if not streamed:
                         _prefetch_to_write(target + line)
             words = carray(pointer(drawn + 16 * chunk, np.uint64(0)), (2, CHUNK))
-            for j in range(CHUNK // 2):
-                first_block = block + np.uint64(chunk + j)
-                (w0, w1, w2, w3), (v0, v1, v2, v3) = _words_of_two(
-                    first_block, first_block + np.uint64(CHUNK // 2), call, seed
-                )
-                words[0, 2 * j] = (w0 & _LOW) | (w1 << _HALF)
-                words[0, 2 * j + 1] = (w2 & _LOW) | (w3 << _HALF)
-                words[1, 2 * j] = (v0 & _LOW) | (v1 << _HALF)
-                words[1, 2 * j + 1] = (v2 & _LOW) | (v3 << _HALF)
+            begin = block + np.uint64(chunk)
+            high = begin >> _HALF
+            if (begin + np.uint64(CHUNK - 1)) >> _HALF == high:  # of all of them, so that two rounds are half known
+                for j in range(CHUNK // 2):
+                    _draw_two(words, j, begin + np.uint64(j), high, high, call, seed)
+            else:
+                for j in range(CHUNK // 2):
+                    at = begin + np.uint64(j)
+                    _draw_two(words, j, at, at >> _HALF, (at + np.uint64(CHUNK // 2)) >> _HALF, call, seed)
         limit = _settle(lanes[: 8 * blocks], block, call, seed, threshold)
         values, tile_lanes = x[first:last], lanes[first - base :]
         if streamed:  # with what the tile before left, which fills no line
@@ -288,14 +321,28 @@ def _settle(lanes, block, call, seed, threshold):
 
 
 @_inlined
-def _words_of_two(block, other, call, seed):
-    """The four words of each of two blocks, whose rounds take turns, for a processor computes one while it waits for
-    the other. A word is in the lower half of 64 bits, whose upper half may hold anything: a vector unit multiplies
-    lower halves to 64 bits as they lie, and all else is done bit by bit."""
-    x0, x1, x2, x3 = block, block >> _HALF, call, call >> _HALF
-    y0, y1, y2, y3 = other, other >> _HALF, call, call >> _HALF
+def _draw_two(words, j, block, high, other_high, call, seed):
+    """Writes the words of a block and of the one that is half a chunk behind it, of whose numbers the upper halves are
+    `high` and `other_high`."""
+    first, second, third, fourth = _words_of_two(block, high, block + np.uint64(CHUNK // 2), other_high, call, seed)
+    words[0, 2 * j] = first
+    words[0, 2 * j + 1] = second
+    words[1, 2 * j] = third
+    words[1, 2 * j + 1] = fourth
+
+
+@_inlined
+def _words_of_two(block, high, other, other_high, call, seed):
+    """The words of each of two blocks, two in 64 bits, the first one low. Their rounds take turns, for a processor
+    computes one while it waits for the other.
+
+    Within the rounds a word is in the lower half of 64 bits, whose upper half may hold anything: a vector unit
+    multiplies lower halves to 64 bits as they lie, and all else is done bit by bit. Of a block's number the lower half
+    and the upper one come apart, for what follows from the upper one alone is the same for many blocks."""
+    x0, x1, x2, x3 = block, high, call, call >> _HALF
+    y0, y1, y2, y3 = other, other_high, call, call >> _HALF
     k0, k1 = seed, seed >> _HALF
-    for _ in range(ROUNDS):
+    for _ in range(ROUNDS - 1):
         first, second = (x0 & _LOW) * _M0, (x2 & _LOW) * _M1
         third, fourth = (y0 & _LOW) * _M0, (y2 & _LOW) * _M1
         x0, x1 = (second >> _HALF) ^ (x1 ^ k0), second
@@ -303,7 +350,15 @@ def _words_of_two(block, other, call, seed):
         x2, x3 = (first >> _HALF) ^ (x3 ^ k1), first
         y2, y3 = (third >> _HALF) ^ (y3 ^ k1), third
         k0, k1 = k0 + _W0, k1 + _W1
-    return (x0, x1, x2, x3), (y0, y1, y2, y3)
+    # Of the last round both words of a product stay, which changing the halves' places does at once.
+    first, second = (x0 & _LOW) * _M0, (x2 & _LOW) * _M1
+    third, fourth = (y0 & _LOW) * _M0, (y2 & _LOW) * _M1
+    return (
+        (second >> _HALF | second << _HALF) ^ ((x1 ^ k0) & _LOW),
+        (first >> _HALF | first << _HALF) ^ ((x3 ^ k1) & _LOW),
+        (fourth >> _HALF | fourth << _HALF) ^ ((y1 ^ k0) & _LOW),
+        (third >> _HALF | third << _HALF) ^ ((y3 ^ k1) & _LOW),
+    )
 
 
 @compiled
@@ -312,10 +367,8 @@ def _settle_ties(lanes, limit, low, block, call, seed):
     for i in range(lanes.size):
         if lanes[i] == limit:
             at = (block + np.uint64(i // 8)) | _PLANE1
-            (w0, w1, w2, w3), _ = _words_of_two(at, at, call, seed)
-            pair = i % 8 // 2
-            word = w0 if pair == 0 else w1 if pair == 1 else w2 if pair == 2 else w3
-            half = np.uint16(word >> np.uint64(16) if i % 2 else word)
+            first, second, _, _ = _words_of_two(at, at >> _HALF, at, at >> _HALF, call, seed)
+            half = np.uint16((second if i % 8 >= 4 else first) >> np.uint64(16 * (i % 4)))
             lanes[i] = 0 if half < low else 0xFFFF
 
 

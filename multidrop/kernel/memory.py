@@ -6,6 +6,8 @@ A block that was given back is handed out again as it is.
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 from collections import deque
 from typing import Any
@@ -93,6 +95,29 @@ def _block(size: int) -> npt.NDArray[np.uint8]:
             return block
         _free.appendleft(block)
     return np.empty(size + ALIGNMENT, np.uint8)  # for which NumPy asks for huge pages
+
+
+def _large_pages() -> Any:
+    """The system's function that is told how memory will be used, where there is something to tell."""
+    return getattr(ctypes.CDLL(None), "madvise", None) if hasattr(mmap, "MADV_HUGEPAGE") else None
+
+
+_advise = _large_pages()
+
+
+def prefer_large_pages(address: int, size: int) -> None:
+    """Tells the system that memory which is not there yet may come in large pages. A framework asks for none, and gets
+    a result of 64 MiB in 16,384 pages, which together take longer to come than the result to be computed.
+
+    Args:
+        address: where it begins; what holds no whole page is left out.
+        size: how long it is, in bytes.
+    """
+    if _advise is None:
+        return
+    begin, end = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE, (address + size) // mmap.PAGESIZE * mmap.PAGESIZE
+    if begin < end:  # advice that is not taken, as where the system has no such pages, changes nothing
+        _advise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_HUGEPAGE)
 
 
 def address_of(array: npt.NDArray[Any]) -> int:
