@@ -43,10 +43,10 @@ class Key:
 
     @classmethod
     def of_words(cls, seed: int, call: int) -> Key:
-        """`Key(seed, call)` of two integers that are known to be in range, in half the time."""
+        """`Key(seed, call)` of two integers that are known to be in range, in a quarter of the time."""
         key = object.__new__(cls)
-        object.__setattr__(key, "seed", seed)
-        object.__setattr__(key, "call", call)
+        _set_seed(key, seed)
+        _set_call(key, call)
         return key
 
     def fold_in(self, data: int | str) -> Key:
@@ -71,6 +71,9 @@ class Key:
         low, high = split64(number)
         seed = _first64((low, tag, *split64(self.call)), self.seed)
         return Key(_first64((high, tag + 1, 0, 0), seed))
+
+
+_set_seed, _set_call = (getattr(Key, name).__set__ for name in ("seed", "call"))  # past the class' own __setattr__
 
 
 def _first64(counter: tuple[int, int, int, int], seed: int) -> int:

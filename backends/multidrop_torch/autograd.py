@@ -107,7 +107,7 @@ def _check_randomness(X: Tensor) -> None:
 
 def _in_trace() -> bool:
     """Whether what runs is written down, or looked at by a dispatch mode, whose tensors may have no memory."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack() > 0
+    return torch.compiler.is_compiling() or torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0
 
 
 def _in_program(X: Tensor, mask: Mask) -> Tensor:
