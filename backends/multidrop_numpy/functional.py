@@ -23,7 +23,7 @@ def tensor(data: npt.ArrayLike, dtype: str | None = None) -> Array:
 
 def to_numpy(tensor: Array) -> Array:
     """The array itself; bfloat16 (of the ml_dtypes package) comes as float32."""
-    return tensor.astype(np.float32) if tensor.dtype.name == "bfloat16" else tensor
+    return tensor.astype(np.float32) if kernel.name_of(tensor.dtype) == "bfloat16" else tensor
 
 
 def draw_key() -> Key:
@@ -89,7 +89,7 @@ def _checked(
 def check_floating(X: Array, name: str = "X") -> None:
     """TypeError where X is no array of a floating type, with NumPy's remedy."""
     try:
-        dtype = X.dtype.name
+        dtype = kernel.name_of(X.dtype)
     except AttributeError:
         raise checks.not_floating(checks.shown(X), f"np.asarray({name})", name) from None
     checks.floating(dtype, f'{name}.astype("float32")', name)

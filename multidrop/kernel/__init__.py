@@ -88,7 +88,7 @@ def dropout(
     if p == 0.0 and not relu:
         result = x
     elif _NATIVE and x.dtype.isnative:
-        result = _fused(x, p, key, start, out, tuple(axes), dtype or _name(x.dtype), relu)
+        result = _fused(x, p, key, start, out, tuple(axes), dtype or name_of(x.dtype), relu)
     else:
         result = masks.dropout(masks.relu(x) if relu else x, p, key, start, axes)
     if out is None or result is out:
@@ -109,8 +109,9 @@ _NATIVE = sys.byteorder == "little"  # the loops read a word as its halves, the 
 
 
 @cache
-def _name(dtype: np.dtype[Any]) -> str:
-    return dtype.name  # which NumPy puts together anew each time, in as long as a small dropout takes
+def name_of(dtype: np.dtype[Any]) -> str:
+    """`dtype.name`, which NumPy puts together anew each time, in as long as a small dropout takes."""
+    return dtype.name
 
 
 def _fused(
@@ -195,7 +196,7 @@ def relu_gradient(dy: Array, y: Array, p: float) -> Array:
     """
     if dy.shape != y.shape:
         raise ValueError(f"dy: expected the output's shape {y.shape}; got {dy.shape}")
-    dtype = _name(dy.dtype)
+    dtype = name_of(dy.dtype)
     if not (_NATIVE and dy.dtype.isnative and dy.dtype == y.dtype):
         return masks.relu_gradient(dy, y, p)
     dy, y = np.ascontiguousarray(dy), np.ascontiguousarray(y)
