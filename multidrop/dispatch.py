@@ -97,7 +97,8 @@ def load(name: str) -> Backend:
     missing = sorted(member for member in _members() if not hasattr(backend, member))
     if missing:
         raise BackendError(f"backend {name!r}: {entry.value} lacks {', '.join(missing)} (see multidrop.protocol)")
-    _owners.update(dict.fromkeys(backend.types, backend))
+    _loaded[name] = backend
+    _owners.update(dict.fromkeys(backend.types, name))
     return backend
 
 
@@ -172,18 +173,29 @@ def current() -> Backend:
 _HOST = (np.ndarray, np.generic, list, tuple, numbers.Number)
 
 
-# Whose the types met so far are; None: host data, which belongs to no framework. A backend's own types are in it once
-# that is loaded. It is a plain dictionary because torch's tracer follows one, and looks behind a functools.cache.
-_owners: dict[type, Backend | None] = {}
+# The name of the backend to which instances of the types met so far belong; None: host data, which belongs to none. A
+# backend's own types are in it once that is loaded.
+_owners: dict[type, str | None] = {}
+_loaded: dict[str, Backend] = {}
 
 
-def _owner(cls: type, name: str) -> Backend | None:
-    """The backend to which instances of a class belong, which came as the argument `name`; None for host data."""
+def _owner(cls: type, name: str) -> str | None:
+    """The backend of instances of a class, which came as the argument `name`."""
+    if cls not in _owners:
+        _owners[cls] = _find_owner(cls, name)
+    return _owners[cls]
+
+
+# torch's tracer then calls it, and does not follow it: in the first call of a process it imports a backend.
+_owner._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _find_owner(cls: type, name: str) -> str | None:
     if not issubclass(cls, _HOST) or (issubclass(cls, np.ndarray) and cls is not np.ndarray):
         for framework in _declared():
             # A framework's object exists only where the framework is imported, so none is imported to look.
             if framework in sys.modules and issubclass(cls, tuple(load(framework).types)):
-                return load(framework)
+                return framework
     if issubclass(cls, _HOST):
         return None
     known = ", ".join(declared_backends())
@@ -200,7 +212,5 @@ def backend_of(value: Any, name: str = "X") -> Backend:
     Raises:
         TypeError: where no backend knows its type.
     """
-    cls = type(value)
-    if cls not in _owners:
-        _owners[cls] = _owner(cls, name)
-    return _owners[cls] or current()
+    owner = _owner(type(value), name)
+    return current() if owner is None else _loaded[owner]

@@ -92,6 +92,20 @@ def test_backward_after_evaluation_passes_on() -> None:
     assert layer.backward(dY) is dY
 
 
+@pytest.mark.parametrize("name", ["Dropout", "AlphaDropout", "GaussianDropout"])
+def test_backward_goes_by_the_p_of_the_forward(name: str) -> None:
+    layer, other = (getattr(multidrop_numpy, name)(0.3, seed=0) for _ in range(2))
+    X, dY = np.random.default_rng(0).normal(size=(2, 40, 5))
+    layer(X), other(X)
+    layer.p = 0.8
+    assert np.array_equal(layer.backward(dY), other.backward(dY))
+    if name == "Dropout":
+        layer.p = 0.3
+        layer.after_relu(X), other.after_relu(X)
+        layer.p = 0.8
+        assert np.array_equal(layer.backward(dY), other.backward(dY))
+
+
 class TestAlphaDropout:
     def test_values(self) -> None:
         """a·x + a·α·p where kept, a·α·(p − 1) where dropped, with the a that keeps the variance."""

@@ -131,6 +131,20 @@ def test_a_compiled_function_with_a_key() -> None:
     assert np.array_equal(run(X).numpy(), masks.dropout(X.numpy(), 0.2, KEY))
 
 
+@pytest.mark.parametrize("tensor", ["torch.ones(9)", "torch.nn.Parameter(torch.ones(9))"])
+def test_the_first_call_of_a_process_is_in_a_whole_graph(tensor: str) -> None:
+    """Where the backend of a type of tensors is still to be found, and to be imported."""
+    code = f"""
+import torch
+import multidrop as md
+X = {tensor}
+Y = torch.compile(lambda X: md.dropout_layer(X, 0.5, 7), fullgraph=True, backend="aot_eager")(X)
+assert torch.equal(Y, md.dropout_layer(X, 0.5, 7))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_compiled_for_shapes_that_change() -> None:
     run = torch.compile(layer(), fullgraph=True, dynamic=True)
     for call, size in enumerate((8, 13, 100)):

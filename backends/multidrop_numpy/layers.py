@@ -169,19 +169,20 @@ class Dropout(_Random):
         if key is None:
             return np.maximum(X, 0) if relu else X
         self._last = key, X.shape, self.p
-        return self._dropout(X, key, relu)
+        return self._dropout(X, self.p, key, relu)
 
     def backward(self, dY: Array) -> Array:
         self._check_gradient(dY)
+        *_, p = self._last if self._key and self._last else (None, 0.0)  # that of the forward, for p may have changed
         if self._Y is not None:
-            return kernel.relu_gradient(dY, self._Y, 0.0 if self._key is None else self.p)
-        return dY if self._key is None else self._gradient(dY, self._key)
+            return kernel.relu_gradient(dY, self._Y, p)
+        return dY if self._key is None else self._gradient(dY, p, self._key)
 
-    def _dropout(self, X: Array, key: Key, relu: bool) -> Array:
-        return kernel.dropout(X, self.p, key, axes=checks.axes(self.axes, X.ndim), relu=relu)
+    def _dropout(self, X: Array, p: float, key: Key, relu: bool) -> Array:
+        return kernel.dropout(X, p, key, axes=checks.axes(self.axes, X.ndim), relu=relu)
 
-    def _gradient(self, dY: Array, key: Key) -> Array:
-        return self._dropout(dY, key, relu=False)
+    def _gradient(self, dY: Array, p: float, key: Key) -> Array:
+        return self._dropout(dY, p, key, relu=False)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(p={self.p}" + (f", axes={self.axes})" if self.axes else ")")
@@ -196,17 +197,17 @@ class AlphaDropout(Dropout):
         """TypeError: what SELU keeps normal is normal no more after a ReLU."""
         raise TypeError("AlphaDropout.after_relu: expected a layer for networks with ReLU; got one for those with SELU")
 
-    def _dropout(self, X: Array, key: Key, relu: bool) -> Array:
-        if self.p == 0.0:
+    def _dropout(self, X: Array, p: float, key: Key, relu: bool) -> Array:
+        if p == 0.0:
             return X
-        scale, shift = masks.alpha_affine(self.p)
-        return (super()._dropout(X + masks.ALPHA, key, relu) * scale + shift).astype(X.dtype, copy=False)
+        scale, shift = masks.alpha_affine(p)
+        return (super()._dropout(X + masks.ALPHA, p, key, relu) * scale + shift).astype(X.dtype, copy=False)
 
-    def _gradient(self, dY: Array, key: Key) -> Array:
-        if self.p == 0.0:
+    def _gradient(self, dY: Array, p: float, key: Key) -> Array:
+        if p == 0.0:
             return dY
-        scale, _ = masks.alpha_affine(self.p)
-        return (super()._dropout(dY, key, relu=False) * scale).astype(dY.dtype, copy=False)
+        scale, _ = masks.alpha_affine(p)
+        return (super()._dropout(dY, p, key, relu=False) * scale).astype(dY.dtype, copy=False)
 
 
 class GaussianDropout(_Random):
@@ -227,15 +228,13 @@ class GaussianDropout(_Random):
         super().__init__(seed)
 
     def forward(self, X: Array) -> Array:
-        stddev = masks.gaussian_stddev("p", self.p) if self.training else 0.0  # before a key is taken
+        self._stddev = masks.gaussian_stddev("p", self.p) if self.training else 0.0  # before a key is taken
         key = self._next_key(X)
-        return X if key is None else masks.gaussian_dropout(X, stddev, key)
+        return X if key is None else masks.gaussian_dropout(X, self._stddev, key)
 
     def backward(self, dY: Array) -> Array:
         self._check_gradient(dY)
-        if self._key is None:
-            return dY
-        return masks.gaussian_dropout(dY, masks.gaussian_stddev("p", self.p), self._key)
+        return dY if self._key is None else masks.gaussian_dropout(dY, self._stddev, self._key)
 
     def __repr__(self) -> str:
         return f"GaussianDropout(p={self.p})"
