@@ -30,7 +30,7 @@ from ..philox import MULTIPLIERS, ROUNDS, WEYL
 
 BLOCKS = 128
 TILE = 8 * BLOCKS
-CHUNK = 32  # blocks, between which memory is asked for: twice as many lines at once would be waited for
+CHUNK = 16  # blocks, between which memory is asked for: four times as many lines at once would be waited for
 FAR = 1 << 17  # elements: fewer are likely to lie in a cache
 AHEAD = 1 << 13  # bytes
 LINE = 64  # bytes that come from memory together
