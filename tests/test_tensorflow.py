@@ -135,6 +135,29 @@ def test_shapes_that_xla_learns_when_it_compiles(dtype: str, signature: tuple[in
         assert np.array_equal(tf.cast(dropout(tf.ones(shape, dtype)), tf.float64).numpy(), expected)
 
 
+def test_a_call_of_xlas_without_the_sizes() -> None:
+    """XLA hands over what it has not looked at before, and where it knew the result's shape, not the sizes."""
+    from ctypes import POINTER, c_int64, pointer, sizeof
+
+    from multidrop_tensorflow import ops, xla
+
+    key, X, Y = md.Key(7, 2**63), np.ones(20, np.float32), np.zeros(20, np.float32)
+    settings = np.array([np.float64(0.5).view(np.int64), 3])
+    parts = [(X, 11), (ops.words_of(key), 5), (settings, 5), (Y, 11)]
+    buffers = [
+        xla._BUFFER(sizeof(xla._BUFFER), None, code, part.ctypes.data, 1, (c_int64 * 1)(part.size))
+        for part, code in parts
+    ]
+    given, result = (POINTER(xla._BUFFER) * 4)(*map(pointer, buffers[:3])), pointer(pointer(buffers[3]))
+    api = xla._sized(xla._API)
+    api.create_error = type(api.create_error)(lambda error: pytest.fail(error.contents.message.decode()) or 0)
+    call = xla._sized(xla._CALL, api=pointer(api))
+    call.arguments.count, call.arguments.items = 3, given  # behind which lies what is no buffer
+    call.results.count, call.results.items = 1, result
+    assert xla._handler(pointer(call)) is None
+    assert np.array_equal(Y, 2.0 * md.keep_mask(20, 0.5, key, start=3))
+
+
 def test_a_gradient_under_xla() -> None:
     import tensorflow as tf
     from multidrop_tensorflow import Dropout

@@ -171,7 +171,8 @@ def _handler(given: Any) -> int | None:
                 version = extension.metadata.contents.version
                 version.major, version.minor = api.version.major, api.version.minor
                 return None
-        X, position, settings, _ = (call.arguments.items[number].contents for number in range(4))
+        # The sizes follow them, where XLA learned the result's shape by those, and not where it knew it.
+        X, position, settings = (call.arguments.items[number].contents for number in range(3))
         p, start = words(settings.data, 2)
         size, target = math.prod(X.sizes[: X.rank]), call.results.items[0].contents.data
         key, dtype = key_of(words(position.data, 3)), _TYPE_CODES[X.dtype]
