@@ -368,6 +368,13 @@ def test_memory_of_others_comes_in_large_pages() -> None:
     kernel.drop(kernel.address_of(x), address, x.size, "float32", 0.3, KEY)
     assert same_bits(y, masks.dropout(x, 0.3, KEY))
     assert (address, address + size) in _spans_with_flag("hg")
+    most, page = memory.MOST_IN_LARGE_PAGES, mmap.PAGESIZE
+    untouched = mmap.mmap(-1, most + 3 * page, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    begin = kernel.address_of(np.frombuffer(untouched, np.uint8)) + page
+    memory.prefer_large_pages(begin, most + page)
+    assert begin not in [low for low, _ in _spans_with_flag("hg")]
+    memory.prefer_large_pages(begin, most)
+    assert (begin, begin + most) in _spans_with_flag("hg")
 
 
 def _spans_with_flag(flag: str) -> list[tuple[int, int]]:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 LARGE = 1 << 22  # bytes, from which on memory is better taken from here than from a framework's allocator
+MOST_IN_LARGE_PAGES = 1 << 27  # bytes
 LEAST_LIMIT, MOST_LIMIT = 1 << 28, 1 << 30  # bytes
 ALIGNMENT = 64  # bytes; TensorFlow stops the process at the first use of a buffer that is less aligned
 
@@ -109,11 +110,14 @@ def prefer_large_pages(address: int, size: int) -> None:
     """Tells the system that memory which is not there yet may come in large pages. A framework asks for none, and gets
     a result of 64 MiB in 16,384 pages, which together take longer to come than the result to be computed.
 
+    Not so for more than 128 MiB. A virtual machine gives large pages that were free for two seconds back to its host,
+    from where they come slowest of all; and so large a result takes a part of those two seconds itself.
+
     Args:
         address: where it begins; what holds no whole page is left out.
         size: how long it is, in bytes.
     """
-    if _advise is None:
+    if _advise is None or size > MOST_IN_LARGE_PAGES:
         return
     begin, end = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE, (address + size) // mmap.PAGESIZE * mmap.PAGESIZE
     if begin < end:  # advice that is not taken, as where the system has no such pages, changes nothing
