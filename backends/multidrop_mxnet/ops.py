@@ -20,7 +20,6 @@ import mxnet as mx
 import numpy as np
 import numpy.typing as npt
 from mxnet.base import _LIB, MXCallbackList, NDArrayHandle, c_handle_array, check_call
-from mxnet.ndarray.ndarray import _DTYPE_NP_TO_MX
 
 from multidrop import checks, kernel, keys
 from multidrop.kernel import memory
@@ -33,20 +32,39 @@ atexit.register(mx.nd.waitall)
 Array: TypeAlias = mx.nd.NDArray
 """Either kind of array: `mx.np.ndarray` is a subclass."""
 
-# An array's type is NumPy's type object or a NumPy dtype, as the array came about.
-NAMES: dict[Any, str] = {np.dtype(name): name for name in ("float16", "float32", "float64")}
-NAMES |= {dtype.type: name for dtype, name in NAMES.items()}
-_CODES = {name: _DTYPE_NP_TO_MX[np.dtype(name).type] for name in NAMES.values()}  # by which C knows them
+_NAMES = {0: "float32", 1: "float64", 2: "float16"}  # by the numbers that C knows types by
+_CODES = {name: code for code, name in _NAMES.items()}
+_CPU = mx.Context.devstr2type["cpu"]
+
+# An array is asked by C what it is, and no more than once: its own attributes take two to six times as long, and all of
+# them longer than a small dropout.
+
+
+def name_of(X: Array) -> str:
+    """The name of an array's type, or "" for one that dropout is not defined for."""
+    code = c_int()
+    check_call(_LIB.MXNDArrayGetDType(X.handle, ctypes.byref(code)))
+    return _NAMES.get(code.value, "")
+
+
+def _place_of(X: Array) -> tuple[int, int]:
+    """An array's context: its kind and its number."""
+    kind, number = c_int(), c_int()
+    check_call(_LIB.MXNDArrayGetContext(X.handle, ctypes.byref(kind), ctypes.byref(number)))
+    return kind.value, number.value
 
 
 def drop(X: Array, mask: Mask, relu: bool = False) -> Array:
-    """X, or max(X, 0), through a mask, without a gradient: a new array of X's kind."""
+    """X, or max(X, 0), through a mask, without a gradient: a new array of X's kind; X itself where it is empty."""
     kind = mx.np.ndarray if isinstance(X, mx.np.ndarray) else mx.nd.NDArray
     with mx.util.np_shape(True):  # without it, () means an unknown shape
-        shape, name, context = X.shape, NAMES[X.dtype], X.ctx  # each asked of MXNet once, for it takes a while
-        if context.device_type != "cpu":
+        shape, place = X.shape, _place_of(X)
+        if 0 in shape:
+            return X
+        if place[0] != _CPU:
             return _as(kind, _drop_on_device(X, mask, relu))
-        Y = _empty(kind, shape, name, context)
+        name = name_of(X)
+        Y = _empty(kind, shape, name, place)
         _fused(Y, X, math.prod(shape), name, mask, relu)
         return Y
 
@@ -61,13 +79,12 @@ def _fused(Y: Array, X: Array, size: int, name: str, mask: Mask, relu: bool = Fa
     kernel.drop(_address(X), _address(Y), size, name, p, key, start, relu=relu)
 
 
-def _empty(kind: type[Array], shape: tuple[int, ...], name: str, context: mx.Context) -> Array:
+def _empty(kind: type[Array], shape: tuple[int, ...], name: str, place: tuple[int, int]) -> Array:
     dtype = np.dtype(name)
     if math.prod(shape) * dtype.itemsize >= memory.LARGE:
         return _as(kind, mx.nd.from_numpy(memory.empty(shape, dtype), zero_copy=True))
     # As `mx.nd.empty` does, in a fifth of its time, which is that of a small dropout itself.
     handle, ndim = NDArrayHandle(), len(shape)
-    place = context.device_typeid, context.device_id
     sizes, code = (c_int64 * ndim)(*shape), _CODES[name]
     check_call(_LIB.MXNDArrayCreateEx64(sizes, ndim, *place, 0, code, ctypes.byref(handle)))
     return kind(handle)
@@ -105,6 +122,8 @@ def recorded(X: Array, mask: Mask, relu: bool = False) -> Array:
     """
     with mx.autograd.pause(train_mode=mx.autograd.is_training()):
         Y = drop(X, mask, relu)
+    if Y is X:
+        return X
     number = next(_numbers)
     states = (c_void_p * 2)(number, number)
     record = MXCallbackList(2, _CALLBACKS, ctypes.cast(states, POINTER(c_void_p)))
@@ -155,7 +174,7 @@ def assign(target: Array, request: str, X: Array, mask: Mask) -> None:
     if request == "add":
         target[:] = target + drop(X, mask)
     elif X.ctx.device_type == "cpu":
-        _fused(target, X, X.size, NAMES[X.dtype], mask)
+        _fused(target, X, X.size, name_of(X), mask)
     else:
         target[:] = _drop_on_device(X, mask)
 
@@ -169,7 +188,7 @@ def _assign_relu_gradient(target: Array, request: str, dY: Array, Y: Array, p: f
         target[:] = target + dX if request == "add" else dX
     else:
         dY.wait_to_read()
-        kernel.gate(_address(dY), _address(target), Y.size, NAMES[Y.dtype], p, _address(Y))
+        kernel.gate(_address(dY), _address(target), Y.size, name_of(Y), p, _address(Y))
 
 
 def position_of(key: Key) -> Array:
@@ -195,11 +214,7 @@ def next_key(stream: Array) -> Key:
         move(stream, Key(key.seed, (key.call + 1) % 2**64))
         return key
     check_call(_LIB.MXNDArrayWaitToWrite(stream.handle))
-    words = (ctypes.c_uint64 * 2).from_address(_address(stream))
-    with keys.lock:  # not while waiting: what is waited for may be an operator, which takes it too
-        key = Key(*words)
-        words[1] = (key.call + 1) % 2**64
-    return key
+    return kernel.take(_address(stream))
 
 
 def _words(key: Key) -> npt.NDArray[np.int64]:

@@ -13,7 +13,6 @@ import inspect
 import itertools
 import sys
 from collections.abc import Callable, Sequence
-from ctypes import c_uint64
 from types import FrameType
 from typing import Any
 
@@ -134,13 +133,10 @@ def next_key(stream: Tensor) -> Key:
         return _recomputed()
     if type(stream) is not Tensor and hasattr(stream, "to_local"):
         stream = stream.to_local()  # of a distributed model, each rank its own
-    with keys.lock:
-        if stream.is_cpu and stream.is_contiguous():
-            # Past torch, by which it takes five times as long, the time of a small dropout itself.
-            words = _Words.from_address(stream.data_ptr())
-            key = Key.of_words(*words)
-            words[1] = key.call + 1  # of which 64 bits are written
-        else:
+    if stream.is_cpu and stream.is_contiguous():
+        key = kernel.take(stream.data_ptr())
+    else:
+        with keys.lock:
             key = key_at(stream)
             stream[1] += 1  # wraps from 2^63 − 1 to −2^63, as two's complement is to
     # What torch.utils.checkpoint runs for the first time runs without gradients, or with its hooks on saved tensors.
@@ -148,9 +144,6 @@ def next_key(stream: Tensor) -> Key:
     if (hooks is not None or not torch.is_grad_enabled()) and (parts := _checkpointed(hooks)):
         _remember(parts, draw_key(), key)
     return key
-
-
-_Words = c_uint64 * 2
 
 
 def below_transforms(take: Callable[[Tensor], Key], stream: Tensor) -> Key:

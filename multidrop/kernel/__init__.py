@@ -24,6 +24,7 @@ from .addresses import drop as drop
 from .addresses import drop_entry as drop_entry
 from .addresses import drop_masked, drop_transposed
 from .addresses import gate as gate
+from .addresses import take as take
 from .memory import address_of
 from .memory import release_memory as release_memory
 

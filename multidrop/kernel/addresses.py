@@ -165,6 +165,12 @@ def gate(source: int, target: int, size: int, dtype: str, p: float, output: int)
     share(part, size, GRAIN)
 
 
+def take(address: int) -> Key:
+    """The key of the stream whose position, uint64 (seed, call), lies at an address, and which moves on by one call.
+    Safe to call from any number of threads, and sooner done than NumPy or a framework reads two numbers."""
+    return Key.of_words(*_position().take(address))
+
+
 @lru_cache(1024)
 def _drop_loop(p: float, dtype: str, relu: bool) -> tuple[Callable[..., None], int]:
     """The loop of `drop` for what a tensor's type and p decide, which is still to be called with (source, target, size,
@@ -202,6 +208,14 @@ def _transposition() -> ModuleType:
     from . import transposition
 
     return transposition
+
+
+@cache
+@garbage.put_off()
+def _position() -> ModuleType:
+    from . import position
+
+    return position
 
 
 @lru_cache(1024)

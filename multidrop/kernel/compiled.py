@@ -364,12 +364,17 @@ def _words_of_two(block, high, other, other_high, call, seed):
 @compiled
 def _settle_ties(lanes, limit, low, block, call, seed):
     """Puts 0 in place of a lane that ties and is kept, and the highest one in place of one that is dropped."""
-    for i in range(lanes.size):
-        if lanes[i] == limit:
-            at = (block + np.uint64(i // 8)) | _PLANE1
-            first, second, _, _ = _words_of_two(at, at >> _HALF, at, at >> _HALF, call, seed)
-            half = np.uint16((second if i % 8 >= 4 else first) >> np.uint64(16 * (i % 4)))
-            lanes[i] = 0 if half < low else 0xFFFF
+    i = -1
+    while True:
+        i += 1
+        while i < lanes.size and lanes[i] != limit:  # a loop of its own, or plane 1 is drawn for all, as a vector
+            i += 1
+        if i == lanes.size:
+            return
+        at = (block + np.uint64(i // 8)) | _PLANE1
+        first, second, _, _ = _words_of_two(at, at >> _HALF, at, at >> _HALF, call, seed)
+        half = np.uint16((second if i % 8 >= 4 else first) >> np.uint64(16 * (i % 4)))
+        lanes[i] = 0 if half < low else 0xFFFF
 
 
 def _select(x, y, scale, floor, lanes, limit):
@@ -392,7 +397,8 @@ def _select_floats(x, y, scale, floor, lanes, limit):
     zero = x.dtype.type(0)
     if floor < zero:  # apart, for the floor takes a tenth of the time
         for i in range(x.size):
-            y[i] = x[i] * scale if lanes[i] < limit else zero
+            value = x[i] * scale  # in any case: to load but what is kept would take longer
+            y[i] = value if lanes[i] < limit else zero
     else:
         for i in range(x.size):
             value = x[i] * scale
