@@ -11,7 +11,7 @@ would first read each line that is written.
 The lanes of a block are its four words read as 16-bit halves, the low one first: on a little-endian machine, and the
 package uses these loops on no other.
 """
-# mypy: disable-error-code="no-untyped-def,no-untyped-call,call-arg"
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,call-arg,var-annotated"
 # The types of a compiled function's arguments are Numba's to infer, and an intrinsic is called without its context.
 
 from __future__ import annotations
@@ -26,17 +26,15 @@ from numba import carray, cfunc, njit, typeof, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from ..philox import MULTIPLIERS, ROUNDS, WEYL
+from ..philox import MASK32, MULTIPLIERS, ROUNDS, WEYL
 
 BLOCKS = 128
 TILE = 8 * BLOCKS
-CHUNK = 16  # blocks, between which memory is asked for: four times as many lines at once would be waited for
+CHUNK = 32  # blocks that are drawn together, before which memory is asked for: more of that would be waited for
 FAR = 1 << 17  # elements: fewer are likely to lie in a cache
 AHEAD = 1 << 13  # bytes
 LINE = 64  # bytes that come from memory together
 
-_M0, _M1 = (np.uint64(number) for number in MULTIPLIERS)
-_W0, _W1 = (np.uint64(number) for number in WEYL)
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
 _PLANE1 = np.uint64(1 << 63)  # plane 1 is bit 31 of the counter's second word: of the 64-bit block, the highest
@@ -146,6 +144,97 @@ def _fence(context):
     return types.void(), code
 
 
+def _philox(builder, counter, seed):
+    """The words of a block, two in 64 bits, the first one low; or of several, where a part of the counter is a vector.
+
+    Within the rounds a word is in the lower half of 64 bits, whose upper half may hold anything: a vector unit
+    multiplies lower halves to 64 bits as they lie, and all else is done bit by bit. What is the same for all blocks
+    stays a single word, so that of two rounds a half is computed once for all of them.
+    """
+
+    def both(operation, a, b):
+        kind = a.type if isinstance(a.type, ir.VectorType) else b.type
+        return operation(_spread(builder, a, kind), _spread(builder, b, kind))
+
+    def number(value):
+        return ir.Constant(_WORD, value)
+
+    def times(x, multiplier):
+        return both(builder.mul, both(builder.and_, x, number(MASK32)), number(multiplier))
+
+    def high(product):
+        return both(builder.lshr, product, number(32))
+
+    def turned(product):
+        return builder.or_(high(product), both(builder.shl, product, number(32)))
+
+    def keyed(x, key):
+        return both(builder.xor, x, key)
+
+    x0, x1, x2, x3 = counter
+    k0, k1 = seed, high(seed)
+    for _ in range(ROUNDS - 1):
+        first, second = times(x0, MULTIPLIERS[0]), times(x2, MULTIPLIERS[1])
+        x0, x1 = both(builder.xor, high(second), keyed(x1, k0)), second
+        x2, x3 = both(builder.xor, high(first), keyed(x3, k1)), first
+        k0, k1 = (builder.add(key, number(weyl)) for key, weyl in zip((k0, k1), WEYL, strict=True))
+    # Of the last round both words of a product stay, which changing the halves' places does at once.
+    first, second = times(x0, MULTIPLIERS[0]), times(x2, MULTIPLIERS[1])
+    return (
+        both(builder.xor, turned(second), both(builder.and_, keyed(x1, k0), number(MASK32))),
+        both(builder.xor, turned(first), both(builder.and_, keyed(x3, k1), number(MASK32))),
+    )
+
+
+_WORD = ir.IntType(64)
+
+
+def _spread(builder, value, kind):
+    """A word as a vector that has it everywhere."""
+    if value.type == kind:
+        return value
+    undefined, place = ir.Constant(kind, ir.Undefined), ir.IntType(32)
+    first = builder.insert_element(undefined, value, ir.Constant(place, 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(place, kind.count), None))
+
+
+@intrinsic
+def _words(context, block, call, seed):
+    """The words of a block."""
+
+    def code(context, builder, signature, arguments):
+        block, call, seed = arguments
+        half = ir.Constant(_WORD, 32)
+        counter = block, builder.lshr(block, half), call, builder.lshr(call, half)
+        return context.make_tuple(builder, signature.return_type, _philox(builder, counter, seed))
+
+    return types.UniTuple(types.uint64, 2)(block, call, seed), code
+
+
+@intrinsic
+def _draw(context, target, block, call, seed):
+    """Writes the words of a chunk of blocks from `block` on, whose numbers have one upper half, to an address that is a
+    multiple of a cache line's size. They fill several vectors, whose rounds take turns: a processor computes some while
+    it waits for the others."""
+
+    def code(context, builder, signature, arguments):
+        target, block, call, seed = arguments
+        half = ir.Constant(_WORD, 32)
+        # Of each four, the middle two change places: a vector of first words and one of second words, of four blocks
+        # each, then become two of neighbours by an instruction each, which takes the words of either turn about.
+        order = [4 * (i // 4) + (0, 2, 1, 3)[i % 4] for i in range(CHUNK)]
+        kind = ir.VectorType(_WORD, CHUNK)
+        blocks = builder.add(_spread(builder, block, kind), ir.Constant(kind, order))
+        counter = blocks, builder.lshr(block, half), call, builder.lshr(call, half)
+        places = [order.index(i // 2) + CHUNK * (i % 2) for i in range(2 * CHUNK)]
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), 2 * CHUNK), places)
+        words = builder.shuffle_vector(*_philox(builder, counter, seed), mask)
+        builder.store(words, builder.inttoptr(target, words.type.as_pointer()), align=LINE)
+        return context.get_dummy_value()
+
+    return types.void(target, block, call, seed), code
+
+
 def drop_for(like, scale):
     """`drop` as a C function, for values of the type of `like` and a scale of that of `scale`, which `run` calls."""
     address, word, number = types.int64, types.uint64, typeof(scale)
@@ -205,16 +294,13 @@ def drop(source, target, size, like, scale, floor, start, call, seed, threshold,
                     _prefetch_to_read(source + line)
                     if not streamed:
                         _prefetch_to_write(target + line)
-            words = carray(pointer(drawn + 16 * chunk, np.uint64(0)), (2, CHUNK))
             begin = block + np.uint64(chunk)
-            high = begin >> _HALF
-            if (begin + np.uint64(CHUNK - 1)) >> _HALF == high:  # of all of them, so that two rounds are half known
-                for j in range(CHUNK // 2):
-                    _draw_two(words, j, begin + np.uint64(j), high, high, call, seed)
+            if begin >> _HALF == (begin + np.uint64(CHUNK - 1)) >> _HALF:
+                _draw(drawn + 16 * chunk, begin, call, seed)
             else:
-                for j in range(CHUNK // 2):
-                    at = begin + np.uint64(j)
-                    _draw_two(words, j, at, at >> _HALF, (at + np.uint64(CHUNK // 2)) >> _HALF, call, seed)
+                words = carray(pointer(drawn + 16 * chunk, np.uint64(0)), (CHUNK, 2))
+                for i in range(CHUNK):
+                    words[i, 0], words[i, 1] = _words(begin + np.uint64(i), call, seed)
         limit = _settle(lanes[: 8 * blocks], block, call, seed, threshold)
         values, tile_lanes = x[first:last], lanes[first - base :]
         if streamed:  # with what the tile before left, which fills no line
@@ -320,47 +406,6 @@ def _settle(lanes, block, call, seed, threshold):
     return limit
 
 
-@_inlined
-def _draw_two(words, j, block, high, other_high, call, seed):
-    """Writes the words of a block and of the one that is half a chunk behind it, of whose numbers the upper halves are
-    `high` and `other_high`."""
-    first, second, third, fourth = _words_of_two(block, high, block + np.uint64(CHUNK // 2), other_high, call, seed)
-    words[0, 2 * j] = first
-    words[0, 2 * j + 1] = second
-    words[1, 2 * j] = third
-    words[1, 2 * j + 1] = fourth
-
-
-@_inlined
-def _words_of_two(block, high, other, other_high, call, seed):
-    """The words of each of two blocks, two in 64 bits, the first one low. Their rounds take turns, for a processor
-    computes one while it waits for the other.
-
-    Within the rounds a word is in the lower half of 64 bits, whose upper half may hold anything: a vector unit
-    multiplies lower halves to 64 bits as they lie, and all else is done bit by bit. Of a block's number the lower half
-    and the upper one come apart, for what follows from the upper one alone is the same for many blocks."""
-    x0, x1, x2, x3 = block, high, call, call >> _HALF
-    y0, y1, y2, y3 = other, other_high, call, call >> _HALF
-    k0, k1 = seed, seed >> _HALF
-    for _ in range(ROUNDS - 1):
-        first, second = (x0 & _LOW) * _M0, (x2 & _LOW) * _M1
-        third, fourth = (y0 & _LOW) * _M0, (y2 & _LOW) * _M1
-        x0, x1 = (second >> _HALF) ^ (x1 ^ k0), second
-        y0, y1 = (fourth >> _HALF) ^ (y1 ^ k0), fourth
-        x2, x3 = (first >> _HALF) ^ (x3 ^ k1), first
-        y2, y3 = (third >> _HALF) ^ (y3 ^ k1), third
-        k0, k1 = k0 + _W0, k1 + _W1
-    # Of the last round both words of a product stay, which changing the halves' places does at once.
-    first, second = (x0 & _LOW) * _M0, (x2 & _LOW) * _M1
-    third, fourth = (y0 & _LOW) * _M0, (y2 & _LOW) * _M1
-    return (
-        (second >> _HALF | second << _HALF) ^ ((x1 ^ k0) & _LOW),
-        (first >> _HALF | first << _HALF) ^ ((x3 ^ k1) & _LOW),
-        (fourth >> _HALF | fourth << _HALF) ^ ((y1 ^ k0) & _LOW),
-        (third >> _HALF | third << _HALF) ^ ((y3 ^ k1) & _LOW),
-    )
-
-
 @compiled
 def _settle_ties(lanes, limit, low, block, call, seed):
     """Puts 0 in place of a lane that ties and is kept, and the highest one in place of one that is dropped."""
@@ -372,7 +417,7 @@ def _settle_ties(lanes, limit, low, block, call, seed):
         if i == lanes.size:
             return
         at = (block + np.uint64(i // 8)) | _PLANE1
-        first, second, _, _ = _words_of_two(at, at >> _HALF, at, at >> _HALF, call, seed)
+        first, second = _words(at, call, seed)
         half = np.uint16((second if i % 8 >= 4 else first) >> np.uint64(16 * (i % 4)))
         lanes[i] = 0 if half < low else 0xFFFF
 
