@@ -15,6 +15,7 @@ from .experiments import BACKWARD
 from .frameworks import APART, COPY, FUSED, NONE, OURS, OWN, OWN_PAIR, SECTION
 
 PAGE = "report.md"
+CHOICE = "its choice"  # of threads: for MXNet half of the cores, for the others all
 EXPERIMENTS = ("sizes", "settings", "relu", "memory", "training", "startup")
 BEGIN, END = "<!-- benchmark -->", "<!-- /benchmark -->"
 SMALL, MIDDLE, LARGE = 16, 2**16, 2**24
@@ -150,7 +151,7 @@ def _settings(result: Result) -> list[str]:
     names = {"p": "p", "type": "dtype", "layout": "layout", "threads": ""}
     for question, key in names.items():
         rows = [
-            [record["framework"], str(record["case"][key] if key else record["threads"]), *_columns(record)]
+            [record["framework"], str(record["case"][key] if key else record["threads"] or CHOICE), *_columns(record)]
             for record in result["records"]
             if record["question"] == question
         ]

@@ -143,9 +143,9 @@ def _measure(progress: Progress, experiment: str, names: list[str], device: str,
 
 
 def _jobs(experiment: str, framework: str, device: str, quick: bool) -> list[Job]:
-    """The processes of an experiment in a framework: with other settings also one of a single thread, and for memory
-    one for each who drops."""
-    threads = sorted({1, cores()}) if experiment == "settings" else [cores()]
+    """The processes of an experiment in a framework: with other settings also one of a single thread and one of as many
+    as the framework takes by itself, and for memory one for each who drops."""
+    threads = [*sorted({1, cores()}), None] if experiment == "settings" else [cores()]
     parts = MEMORY_PARTS if experiment == "memory" else ("",)
     return [Job(experiment, framework, device, count, quick, part) for count in threads for part in parts]
 

@@ -29,7 +29,7 @@ class Job:
         experiment: a module of `experiments`, which has `cases(framework, job)` and `measure(framework, case, job)`.
         framework: one of `frameworks.NAMES`.
         device: "cpu" or "gpu".
-        threads: how many to compute with.
+        threads: how many to compute with; None: as many as the framework, and multidrop, take by themselves.
         quick: small sizes and few rounds, to see that all of it runs.
         part: which of its cases, where an experiment has parts.
     """
@@ -37,7 +37,7 @@ class Job:
     experiment: str
     framework: str
     device: str
-    threads: int
+    threads: int | None
     quick: bool
     part: str = ""
 
@@ -56,9 +56,10 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def threads() -> int:
-    """The number of threads of the job that this process does."""
-    return int(os.environ[THREAD_VARIABLES[0]])
+def threads() -> int | None:
+    """The number of threads of the job that this process does; None: it is left to the framework."""
+    text = os.environ.get(THREAD_VARIABLES[0])
+    return int(text) if text else None
 
 
 def perform(job: Job, total: Callable[[int], None], advance: Callable[[str], None]) -> Outcome:
@@ -73,7 +74,7 @@ def perform(job: Job, total: Callable[[int], None], advance: Callable[[str], Non
     ours, theirs = context.Pipe()
     outcome = Outcome([], [])
     log = tempfile.NamedTemporaryFile("r", suffix=".log")  # noqa: SIM115  # closed below
-    variables = dict.fromkeys(THREAD_VARIABLES, str(job.threads))
+    variables = dict.fromkeys(THREAD_VARIABLES, str(job.threads) if job.threads else None)
     if job.experiment == "memory":
         variables["MALLOC_MMAP_THRESHOLD_"] = str(2**16)  # so that glibc gives back at once what is freed
     with _environment(variables):
@@ -108,17 +109,22 @@ def perform(job: Job, total: Callable[[int], None], advance: Callable[[str], Non
 
 
 @contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
+def _environment(variables: dict[str, str | None]) -> Iterator[None]:
+    """With these variables; without those that are None."""
     before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+    _set(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        _set(before)
+
+
+def _set(variables: dict[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _work(job: Job, pipe: Connection, log: str) -> None:

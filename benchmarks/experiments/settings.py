@@ -1,4 +1,4 @@
-"""One size under other settings: p, types, layouts, threads, and the ways to call a dropout."""
+"""Some sizes under other settings: p, types, layouts, threads, and the ways to call a dropout."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ PROBABILITIES = (0.1, 0.2, 0.5, 0.9)
 QUICK_PROBABILITIES = (0.2, 0.9)
 IMAGES = (16, 64, 64, 64)  # (n, c, h, w), for the layouts
 QUICK_IMAGES = (4, 16, 32, 32)
+LARGE = (4096, 4096)  # for the threads, which a small one does not divide
 SMALL = ((4, 4), (256, 256))  # where what a call costs by itself shows
 
 
@@ -26,12 +27,12 @@ class Setting:
 
 
 def cases(framework: Framework, job: Job) -> list[Setting]:
-    """With every thread that there is, all settings; with fewer, those in which threads are the question."""
+    """With every core, all settings; with fewer, or as many as each takes, those in which threads are the question."""
     plain = Case((256, 1024) if job.quick else (2048, 2048))
     # Under `torch.compile` and XLA the same kernels would be asked again.
     plain = replace(plain, mode=framework.modes[0])
-    settings = [Setting("threads", plain)]
-    if job.threads < cores():
+    settings = [Setting("threads", plain if job.quick else replace(plain, shape=LARGE))]
+    if job.threads != cores():
         return settings
     probabilities = QUICK_PROBABILITIES if job.quick else PROBABILITIES
     settings += [Setting("p", replace(plain, p=p)) for p in probabilities]

@@ -23,6 +23,8 @@ def cases(framework: Framework, job: Job) -> list[Case]:
 
 def measure(framework: Framework, case: Case, job: Job) -> Iterator[Event]:
     """One size."""
-    fewest = 3 if case.size > 2**24 else 7  # of the largest, one round takes seconds
+    # The larger a tensor is, the more does its time depend on what else uses the machine's memory; but of the largest,
+    # one round takes seconds.
+    fewest = 5 if case.size > 2**24 else 21
     effort = Effort(0.3, 3, 5) if job.quick else Effort(0.7, fewest, 41)
     return timed(framework, case, effort)

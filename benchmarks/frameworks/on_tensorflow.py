@@ -41,7 +41,7 @@ class Measured:
             raise ImportError("this TensorFlow has no GPU")
         if device == "cpu":
             tf.config.set_visible_devices([], "GPU")
-        tf.config.threading.set_intra_op_parallelism_threads(threads())
+        tf.config.threading.set_intra_op_parallelism_threads(threads() or 0)
         self.device = f"/{device.upper()}:0"
         md.manual_seed(0)
 
