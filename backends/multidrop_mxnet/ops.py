@@ -36,8 +36,8 @@ _NAMES = {0: "float32", 1: "float64", 2: "float16"}  # by the numbers that C kno
 _CODES = {name: code for code, name in _NAMES.items()}
 _CPU = mx.Context.devstr2type["cpu"]
 
-# An array is asked by C what it is, and no more than once: its own attributes take two to six times as long, and all of
-# them longer than a small dropout.
+# An array is asked by C what it is: its own attributes take two to six times as long, and all of them longer than a
+# small dropout.
 
 
 def name_of(X: Array) -> str:
@@ -122,7 +122,7 @@ def recorded(X: Array, mask: Mask, relu: bool = False) -> Array:
     """
     with mx.autograd.pause(train_mode=mx.autograd.is_training()):
         Y = drop(X, mask, relu)
-    if Y is X:
+    if Y is X:  # empty, and nothing to record
         return X
     number = next(_numbers)
     states = (c_void_p * 2)(number, number)

@@ -144,8 +144,9 @@ def _fence(context):
     return types.void(), code
 
 
-def _philox(builder, counter, seed):
-    """The words of a block, two in 64 bits, the first one low; or of several, where a part of the counter is a vector.
+def _philox(builder, blocks, block, call, seed):
+    """The words of a block, two in 64 bits, the first one low; or of each of a vector of blocks, of whose numbers the
+    upper half is that of `block`.
 
     Within the rounds a word is in the lower half of 64 bits, whose upper half may hold anything: a vector unit
     multiplies lower halves to 64 bits as they lie, and all else is done bit by bit. What is the same for all blocks
@@ -156,33 +157,29 @@ def _philox(builder, counter, seed):
         kind = a.type if isinstance(a.type, ir.VectorType) else b.type
         return operation(_spread(builder, a, kind), _spread(builder, b, kind))
 
-    def number(value):
-        return ir.Constant(_WORD, value)
+    xor, half, low = partial(both, builder.xor), ir.Constant(_WORD, 32), ir.Constant(_WORD, MASK32)
 
     def times(x, multiplier):
-        return both(builder.mul, both(builder.and_, x, number(MASK32)), number(multiplier))
+        return both(builder.mul, both(builder.and_, x, low), ir.Constant(_WORD, multiplier))
 
-    def high(product):
-        return both(builder.lshr, product, number(32))
+    def high(word):
+        return both(builder.lshr, word, half)
 
     def turned(product):
-        return builder.or_(high(product), both(builder.shl, product, number(32)))
+        return builder.or_(high(product), both(builder.shl, product, half))
 
-    def keyed(x, key):
-        return both(builder.xor, x, key)
-
-    x0, x1, x2, x3 = counter
+    x0, x1, x2, x3 = blocks, high(block), call, high(call)
     k0, k1 = seed, high(seed)
     for _ in range(ROUNDS - 1):
         first, second = times(x0, MULTIPLIERS[0]), times(x2, MULTIPLIERS[1])
-        x0, x1 = both(builder.xor, high(second), keyed(x1, k0)), second
-        x2, x3 = both(builder.xor, high(first), keyed(x3, k1)), first
-        k0, k1 = (builder.add(key, number(weyl)) for key, weyl in zip((k0, k1), WEYL, strict=True))
+        x0, x1 = xor(high(second), xor(x1, k0)), second
+        x2, x3 = xor(high(first), xor(x3, k1)), first
+        k0, k1 = (builder.add(key, ir.Constant(_WORD, weyl)) for key, weyl in zip((k0, k1), WEYL, strict=True))
     # Of the last round both words of a product stay, which changing the halves' places does at once.
     first, second = times(x0, MULTIPLIERS[0]), times(x2, MULTIPLIERS[1])
     return (
-        both(builder.xor, turned(second), both(builder.and_, keyed(x1, k0), number(MASK32))),
-        both(builder.xor, turned(first), both(builder.and_, keyed(x3, k1), number(MASK32))),
+        xor(turned(second), both(builder.and_, xor(x1, k0), low)),
+        xor(turned(first), both(builder.and_, xor(x3, k1), low)),
     )
 
 
@@ -204,9 +201,7 @@ def _words(context, block, call, seed):
 
     def code(context, builder, signature, arguments):
         block, call, seed = arguments
-        half = ir.Constant(_WORD, 32)
-        counter = block, builder.lshr(block, half), call, builder.lshr(call, half)
-        return context.make_tuple(builder, signature.return_type, _philox(builder, counter, seed))
+        return context.make_tuple(builder, signature.return_type, _philox(builder, block, block, call, seed))
 
     return types.UniTuple(types.uint64, 2)(block, call, seed), code
 
@@ -219,16 +214,14 @@ def _draw(context, target, block, call, seed):
 
     def code(context, builder, signature, arguments):
         target, block, call, seed = arguments
-        half = ir.Constant(_WORD, 32)
         # Of each four, the middle two change places: a vector of first words and one of second words, of four blocks
         # each, then become two of neighbours by an instruction each, which takes the words of either turn about.
         order = [4 * (i // 4) + (0, 2, 1, 3)[i % 4] for i in range(CHUNK)]
         kind = ir.VectorType(_WORD, CHUNK)
         blocks = builder.add(_spread(builder, block, kind), ir.Constant(kind, order))
-        counter = blocks, builder.lshr(block, half), call, builder.lshr(call, half)
         places = [order.index(i // 2) + CHUNK * (i % 2) for i in range(2 * CHUNK)]
         mask = ir.Constant(ir.VectorType(ir.IntType(32), 2 * CHUNK), places)
-        words = builder.shuffle_vector(*_philox(builder, counter, seed), mask)
+        words = builder.shuffle_vector(*_philox(builder, blocks, block, call, seed), mask)
         builder.store(words, builder.inttoptr(target, words.type.as_pointer()), align=LINE)
         return context.get_dummy_value()
 

@@ -31,4 +31,5 @@ def _take(address):
     return seed, _add(address + 8, np.uint64(1))
 
 
+# With the GIL, which to let go of and to get back takes longer than this.
 take = compiled(_take, partial(njit, types.UniTuple(types.uint64, 2)(types.int64)))
