@@ -7,6 +7,7 @@ import mmap
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -407,3 +408,27 @@ def test_a_part_lies_as_the_whole_without_gaps(order: tuple[int, ...]) -> None:
     y = kernel.dropout(part, 0.5, KEY)
     assert y.transpose(order).flags.c_contiguous
     assert same_bits(y, masks.dropout(np.ascontiguousarray(part), 0.5, KEY))
+
+
+def test_threads_that_take_a_position_at_once() -> None:
+    """Without the GIL, which Python's calls hold, and which alone would keep two of them apart."""
+    from numba import njit
+
+    from multidrop.kernel import position
+
+    stream, count = np.array([3, 2**64 - 5000], np.uint64), 3_000_000  # whose call begins anew on the way
+    address = memory.address_of(stream)
+
+    @njit(nogil=True)  # type: ignore[misc]  # Numba's decorators have no types
+    def take_all(calls: Any) -> None:
+        for i in range(calls.size):
+            calls[i] = position.take(address)[1]
+
+    calls = np.empty((2, count), np.uint64)
+    take_all(calls[0, :0])  # compiled before they begin
+    start = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda part: (start.wait(), take_all(part)), calls))
+    taken = np.sort(calls.ravel() + np.uint64(5000))
+    assert (taken == np.arange(2 * count, dtype=np.uint64)).all()
+    assert stream.tolist() == [3, 2 * count - 5000]

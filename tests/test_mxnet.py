@@ -290,3 +290,13 @@ def test_what_autograd_recorded_is_forgotten() -> None:
     gc.collect()
     mx.nd.waitall()
     assert len(ops._recorded) <= 1  # what the array that was recorded last still holds
+
+
+def test_an_empty_array_is_given_back() -> None:
+    import mxnet as mx
+
+    with mx.util.np_shape(True):  # or 0 means an unknown length
+        X = mx.np.ones((0, 5))
+        with mx.autograd.record():
+            assert md.dropout_layer(X, 0.5, 1) is X
+        assert md.dropout_layer(X, 0.5, 1) is X
