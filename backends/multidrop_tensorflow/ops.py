@@ -28,6 +28,7 @@ from multidrop.kernel.memory import address_of
 from multidrop.keys import Key
 from multidrop.masks import Mask
 
+from .compiled.layout import SHIFT
 from .recomputation import taken
 
 try:
@@ -40,7 +41,6 @@ except ImportError:  # nor Keras'
     in_stateless_scope = bool  # False
 
 PHILOX = 1  # the code for Philox4x32-10 of TensorFlow's own operators
-SHIFT = 8  # bits of a position's counter below those of the call
 PLANE1 = 2**63  # plane 1 is bit 31 of the counter's second word: of the 64-bit block, the highest
 
 

@@ -1,0 +1,19 @@
+"""What Python and the machine code agree on: the layout of a job, and of the arguments of each kind of work."""
+
+from __future__ import annotations
+
+from struct import Struct
+
+# A job: int64 words. OPEN, from when on it may be worked on; NEXT, what is to be done next; ACTIVE, how many threads
+# help; WORKERS, how many threads have begun; then what it is.
+OPEN, NEXT, ACTIVE, WORKERS, SIZE, GRAIN, FUNCTION, ARGUMENTS = range(8)
+JOB = Struct("=8q")
+
+# The arguments of each kind of work, 64 bits each: the address of the entry that does it, and what that takes.
+DROP = Struct("=qddQqqqQQQq")  # entry, scale, floor, threshold, source, target, width, start, call, seed, streamed
+SELECT = Struct("=qddqqqq")  # entry, scale, floor, source, target, width, dropped
+ROWS = Struct("=qddqqqqqqq")  # entry, scale, floor, source, target, width, inner, dropped, offsets, shared
+GATE = Struct("=qdqqqq")  # entry, scale, source, target, width, output
+# entry of the mask, threshold, start, call, seed; that of its transposition, rows, columns; that of the selection,
+# scale, floor, source, target, width; the address of room for masks, and how much of it a thread has
+TRANSPOSED = Struct("=qQQQQqqqqddqqqqq")
