@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import http.server
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import multidrop as md
+from multidrop import files
 from multidrop.data import download, fashion_mnist
 from multidrop.data.fashion_mnist import FILES, MINI, MINI_FOLDER
 
@@ -21,7 +23,7 @@ from multidrop.data.fashion_mnist import FILES, MINI, MINI_FOLDER
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty cache, and no other place to find the set in."""
-    monkeypatch.setenv(download.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(files.VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "none")
     monkeypatch.setattr(download, "ADDRESSES", ("http://127.0.0.1:9/",))  # the discard port: refused at once
     return tmp_path / "cache" / "fashion-mnist"
@@ -34,8 +36,9 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder.mkdir()
     for name in FILES:
         (folder / f"{name}.gz").write_bytes((MINI_FOLDER / f"{name}.gz").read_bytes())
-    archives = {f"{n}.gz": hashlib.md5((folder / f"{n}.gz").read_bytes()).hexdigest() for n in FILES}
-    monkeypatch.setattr(fashion_mnist, "FULL", fashion_mnist.Edition("published", MINI.digests))
+    contents = {f"{n}.gz": (folder / f"{n}.gz").read_bytes() for n in FILES}
+    archives = {n: download.Archive(len(content), hashlib.md5(content).hexdigest()) for n, content in contents.items()}
+    monkeypatch.setattr(fashion_mnist, "FULL", dataclasses.replace(MINI, name="published"))
     monkeypatch.setattr(download, "ARCHIVES", archives)
     return folder
 
