@@ -81,7 +81,9 @@ def write(path: str | os.PathLike[str], data: bytes | Callable[[BinaryIO], objec
             if not stat.S_ISREG(before.st_mode):
                 _write_into(path, content)
                 return
-            if not os.access(path, os.W_OK):  # replaced, a file that is protected would be lost all the same
+            if not os.access(
+                path, os.W_OK, effective_ids=os.access in os.supports_effective_ids
+            ):  # replaced, a file that is protected would be lost all the same
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         target = os.path.realpath(path)
         _sweep(target)

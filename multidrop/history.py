@@ -158,7 +158,7 @@ def write_figure(path: str | Path, figure: Figure) -> None:
     form = path.suffix[1:].lower()
     endings = sorted(figure.canvas.get_supported_filetypes())
     if form not in endings:
-        raise ValueError(f"path: expected an ending among {', '.join(endings)}; got {checks.shown(str(path))}")
+        raise ValueError(f"path: expected an ending among {', '.join(endings)}; got {checks.shown(path.name)}")
     files.write(path, lambda file: figure.savefig(file, format=form, dpi=150))
 
 

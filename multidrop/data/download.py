@@ -134,7 +134,7 @@ def _receive(url: str, size: int, parts: queue.SimpleQueue[bytes | Exception], g
 
 def _cause(error: BaseException) -> str:
     """The innermost reason of a network error, whose outer layers repeat one another at length."""
-    while error.__context__ is not None:
+    while error.__context__ is not None and not error.__suppress_context__:
         error = error.__context__
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
