@@ -73,3 +73,14 @@ def check_state(state: Mapping[str, npt.NDArray], expected: Mapping[str, tuple[i
     for name, shape in expected.items():
         if state[name].shape != shape:
             raise ValueError(f"state: expected {name} of shape {shape}; got {state[name].shape}")
+
+
+def check_types(state: Mapping[str, npt.NDArray], own: Mapping[str, npt.NDArray]) -> None:
+    """That a state's arrays have the types of the net's own state, of those that have the same name.
+
+    Raises:
+        ValueError: naming the first that differs.
+    """
+    for name in sorted(state.keys() & own.keys()):
+        if state[name].dtype != own[name].dtype:
+            raise ValueError(f"state: expected {name} of type {own[name].dtype}; got {state[name].dtype}")

@@ -6,7 +6,10 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 FLOATING = ("float16", "bfloat16", "float32", "float64")
@@ -152,6 +155,51 @@ def choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
         return value
     expected = ", ".join(map(repr, choices))
     raise ValueError(f"{name}: expected one of {expected}; got {shown(value)}")
+
+
+def path(name: str, value: object, expected: str = "the path of a file, a string or a Path") -> Path:
+    """A path that a file can have, whether one is there or not.
+
+    Raises:
+        ValueError: where it is no path of characters, or contains the character NUL.
+    """
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(text, str) or "\0" in text:
+        raise ValueError(f"{name}: expected {expected}; got {shown(value)}")
+    return Path(text)
+
+
+def json_object(name: str, value: Any) -> dict[str, Any]:
+    """A mapping of names to what JSON can hold, as JSON gives it back: tuples are lists, and a number that is not
+    finite, which JSON cannot hold, is None.
+
+    Raises:
+        ValueError: where it is no such mapping.
+    """
+    if isinstance(value, Mapping):
+        with suppress(TypeError, RecursionError):
+            return {_text(key): _of_json(item) for key, item in value.items()}
+    raise ValueError(f"{name}: expected names and values that JSON can hold; got {shown(value)}")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _of_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {_text(key): _of_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_of_json(item) for item in value]
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value) if math.isfinite(value) else None
+    raise TypeError
 
 
 def floating(dtype: str, remedy: str, name: str = "X") -> None:

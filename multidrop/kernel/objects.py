@@ -160,8 +160,8 @@ def file_name(level: str) -> str:
 def _folder_of(module: str) -> Path:
     """The folder of a module, of a package that is imported, or whose parent is."""
     spec = find_spec(module.rpartition(".")[0])
-    assert spec is not None and spec.origin is not None, module
-    return Path(spec.origin).parent
+    assert spec is not None, module
+    return Path(str(spec.origin)).parent
 
 
 @cache

@@ -30,8 +30,8 @@ class Entry:
     words: int = 0
 
 
-# How values of a type go into the loops: as themselves, or as the bits of a type that Numba does not know; the type that
-# they are computed in; and the unsigned type of their width.
+# How values of a type go into the loops (as themselves, or as the bits of a type that Numba does not know), the type that
+# they are computed in, and the unsigned type of their width.
 _TYPES: dict[str, tuple[np.generic, type[np.floating[Any]], np.generic]] = {
     "float16": (np.uint16(0), np.float32, np.uint16(0)),
     "bfloat16": (np.int16(0), np.float32, np.uint16(0)),
