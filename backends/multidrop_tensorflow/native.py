@@ -103,7 +103,7 @@ class _Settings:
         self.table = np.zeros(layout.WORDS, np.int64)
         self.address = self.table.ctypes.data
         words, numbers = self.table.view(np.uint64), self.table.view(np.float64)
-        words[layout.LOOP] = kernel.drop_entry(dtype)
+        words[layout.LOOP], words[layout.TILE] = kernel.drop_entry(dtype)
         words[layout.THRESHOLD], words[layout.START] = masks.threshold(p), start
         numbers[layout.SCALE], numbers[layout.FLOOR] = masks.scale(p, dtype), -np.inf
         words[layout.SHARED] = _shared.ctypes.data
@@ -196,10 +196,11 @@ def _compiled_kernel() -> None:
     global _compiled
     if _compiled:
         return
+    address = library(_ENTRIES).address("compute")  # before the lock, for this takes another
     with keys.lock:  # of two kernels that it is to prefer, TensorFlow runs neither
         if not _compiled:
             *_, tfc, create, delete = _registered
-            tfc.register(OP, create, COMPUTE(library(_ENTRIES).address("compute")), delete, priority=1)
+            tfc.register(OP, create, COMPUTE(address), delete, priority=1)
             _compiled = True
 
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import json
-import logging
 import os
-import platform
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -23,6 +21,7 @@ from typing import Any, NamedTuple
 
 from .. import checks, files, garbage
 
+ENTRIES = "multidrop.kernel.compiled.entries"
 VARIABLE = "MULTIDROP_KERNEL"
 FOLDER = "objects"
 HOST = "host"
@@ -37,8 +36,6 @@ LEVELS = {
     "aarch64": "neon",
 }
 _MACHINES = {"x86-64": ("x86_64", "amd64"), "aarch64": ("aarch64", "arm64")}
-
-_log = logging.getLogger("multidrop")
 
 
 class Library:
@@ -90,7 +87,7 @@ if hasattr(os, "register_at_fork"):  # a child's only thread is the one that for
 _libraries: dict[str, Library] = {}
 
 
-def library(module: str = "multidrop.kernel.compiled.entries") -> Library:
+def library(module: str = ENTRIES) -> Library:
     """The machine code of a module's entries, which are loaded or compiled at the first call.
 
     Args:
@@ -114,16 +111,23 @@ def _load(module: str) -> Library:
             return _open(_read(path, module))
     from .compiled.build import build
 
-    path = _cached(module)
-    _log.warning("multidrop: no compiled kernel fits this processor; compiling it, which takes some ten seconds")
+    _warn(f"{module}: no object file fits; compiling one, which takes some ten seconds")
     packed = build(module, HOST)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write(path, packed)
-        _forget_others(path)
-    except OSError as error:
-        _log.warning("multidrop: the compiled kernel is not kept: %s", error)
+    if kept := _cached(module):
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            files.write(kept, packed)
+            _forget_others(kept)
+        except OSError as error:
+            _warn(f"{module}: the object file is not kept, and will be compiled again: {error}")
     return _open(_unpack(packed, module))
+
+
+def _warn(message: str) -> None:
+    """Logs why the first call takes long; a program that has not configured logging shows it on standard error."""
+    import logging
+
+    logging.getLogger("multidrop").warning(message)
 
 
 class Unusable(Exception):
@@ -131,24 +135,23 @@ class Unusable(Exception):
 
 
 def _candidates(module: str) -> Iterator[Path]:
-    forced = os.environ.get(VARIABLE)
     levels = [level for level in LEVELS if _has(level)]
-    if forced:
+    if forced := os.environ.get(VARIABLE):
         checks.choice(VARIABLE, forced, (*levels, HOST))
         levels = [level for level in levels if level == forced]
     if levels:
         yield _folder_of(module) / FOLDER / file_name(levels[0])
-    yield _cached(module)
+    if path := _cached(module):
+        yield path
 
 
 def levels_to_build() -> list[str]:
     """The levels of this kind of processor."""
+    import platform
+
     machine = platform.machine().lower()
-    return [
-        level
-        for level in LEVELS
-        if any(level.startswith(kind) and machine in names for kind, names in _MACHINES.items())
-    ]
+    kinds = tuple(kind for kind, names in _MACHINES.items() if machine in names)
+    return [level for level in LEVELS if kinds and level.startswith(kinds)]
 
 
 def file_name(level: str) -> str:
@@ -209,6 +212,8 @@ class Object(NamedTuple):
 
 def pack(module: str, level: str, built: Object) -> bytes:
     """An object file."""
+    import json
+
     facts = {"level": level, "sources": _digest_of_sources(module), "names": built.names, "externals": built.externals}
     content = json.dumps(facts).encode() + b"\n" + built.code
     return _digest(content).encode() + b"\n" + content
@@ -232,6 +237,8 @@ def _read(path: Path, module: str) -> Object:
 
 
 def _unpack(packed: bytes, module: str) -> Object:
+    import json
+
     digest, _, content = packed.partition(b"\n")
     if digest != _digest(content).encode():
         raise Unusable
@@ -278,11 +285,14 @@ def _address_of(name: str) -> int:
     raise Unusable
 
 
-def _cached(module: str) -> Path:
-    """Where the object file of a module for this very processor is kept."""
-    cpu, features = target(HOST)
-    made_of = f"{_digest_of_sources(module)} {cpu} {features} {platform.system()}"
-    return files.cache_folder() / "kernel" / f"{module}-{_digest(made_of.encode())}.o"
+def _cached(module: str) -> Path | None:
+    """Where the object file for this very processor is kept; None for a user without a folder for caches."""
+    made_of = " ".join((_digest_of_sources(module), *target(HOST), sys.platform))
+    try:
+        folder = files.cache_folder()
+    except OSError:
+        return None
+    return folder / "kernel" / f"{module}-{_digest(made_of.encode())}.o"
 
 
 def _forget_others(path: Path) -> None:

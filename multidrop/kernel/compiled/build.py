@@ -3,7 +3,8 @@
     python -m multidrop.kernel.compiled.build MODULE LEVEL FILE
 
 Numba compiles each entry and hands over its LLVM IR. The IR is linked, together with two small functions for each
-entry: one with a plain C signature, and one that Python calls. Numba's own wrappers, which raise exceptions, are removed.
+entry: one with a plain C signature, and one that Python calls. Numba's own wrappers, which raise exceptions, are
+removed.
 """
 
 from __future__ import annotations

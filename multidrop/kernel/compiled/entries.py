@@ -30,8 +30,8 @@ class Entry:
     words: int = 0
 
 
-# How values of a type go into the loops (as themselves, or as the bits of a type that Numba does not know), the type that
-# they are computed in, and the unsigned type of their width.
+# How values of a type go into the loops (as themselves, or as the bits of a type that Numba does not know), the type
+# that they are computed in, and the unsigned type of their width.
 _TYPES: dict[str, tuple[np.generic, type[np.floating[Any]], np.generic]] = {
     "float16": (np.uint16(0), np.float32, np.uint16(0)),
     "bfloat16": (np.int16(0), np.float32, np.uint16(0)),
@@ -42,12 +42,12 @@ _MASK = np.uint8(0), np.float32, np.uint8(0)
 
 
 def _drop(like, number, bits):
-    def drop(scale, floor, threshold, source, target, size, start, call, seed, streamed):
+    def drop(tile, scale, floor, threshold, source, target, size, start, call, seed, streamed):
         loops.drop(
-            source, target, size, like, number(scale), number(floor), start, call, seed, threshold, streamed != 0
+            tile, source, target, size, like, number(scale), number(floor), start, call, seed, threshold, streamed != 0
         )
 
-    return Entry(drop, "ddwiiiwwwi")
+    return Entry(drop, "iddwiiiwwwi")
 
 
 def _select(like, number, bits):
@@ -55,15 +55,6 @@ def _select(like, number, bits):
         loops.select(source, target, size, like, number(scale), number(floor), dropped)
 
     return Entry(select, "ddiiii")
-
-
-def _select_rows(like, number, bits):
-    def select_rows(scale, floor, source, target, inner, dropped, offsets, rows, shared):
-        loops.select_rows(
-            source, target, inner, like, number(scale), number(floor), dropped, offsets, rows, shared != 0
-        )
-
-    return Entry(select_rows, "ddiiiiiii")
 
 
 def _gate(like, number, bits):
@@ -76,12 +67,24 @@ def _gate(like, number, bits):
 ENTRIES: dict[str, Entry] = {
     **{
         f"{name}_{dtype}": make(*kind)
-        for name, make in (("drop", _drop), ("select", _select), ("select_rows", _select_rows), ("gate", _gate))
+        for name, make in (("drop", _drop), ("select", _select), ("gate", _gate))
         for dtype, kind in _TYPES.items()
     },
     "drop_mask": _drop(*_MASK),
     "negated": Entry(
         lambda source, target, count, rows, columns: negated(source, target, count, rows, columns), "iiiii"
+    ),
+    "draw_tile": Entry(
+        lambda lanes, block, blocks, call, seed, threshold, source, target, step: loops.draw_tile(
+            lanes, block, blocks, call, seed, threshold, source, target, step
+        ),
+        "iwiwwwiii",
+    ),
+    "select_rows": Entry(
+        lambda select, scale, floor, source, target, width, inner, dropped, offsets, rows, shared: loops.select_rows(
+            select, scale, floor, source, target, width, inner, dropped, offsets, rows, shared != 0
+        ),
+        "iddiiiiiiii",
     ),
     "share": Entry(parts.share, "i"),
     "help": Entry(parts.help_with, "i"),

@@ -9,11 +9,16 @@ from struct import Struct
 OPEN, NEXT, ACTIVE, WORKERS, SIZE, GRAIN, FUNCTION, ARGUMENTS = range(8)
 JOB = Struct("=8q")
 
-# The arguments of each kind of work, 64 bits each: the address of the entry that does it, and what that takes.
-DROP = Struct("=qddQqqqQQQq")  # entry, scale, floor, threshold, source, target, width, start, call, seed, streamed
-SELECT = Struct("=qddqqqq")  # entry, scale, floor, source, target, width, dropped
-ROWS = Struct("=qddqqqqqqq")  # entry, scale, floor, source, target, width, inner, dropped, offsets, shared
-GATE = Struct("=qdqqqq")  # entry, scale, source, target, width, output
-# entry of the mask, threshold, start, call, seed; that of its transposition, rows, columns; that of the selection,
-# scale, floor, source, target, width; the address of room for masks, and how much of it a thread has
-TRANSPOSED = Struct("=qQQQQqqqqddqqqqq")
+# The arguments of each kind of work, 64 bits each. First the address of the entry that does it, then what that takes.
+
+# tile, scale, floor, threshold, source, target, width, start, call, seed, streamed
+DROP = Struct("=qqddQqqqQQQq")
+# scale, floor, source, target, width, dropped
+SELECT = Struct("=qddqqqq")
+# select, scale, floor, source, target, width, inner, dropped, offsets, shared
+ROWS = Struct("=qqddqqqqqqq")
+# scale, source, target, width, output
+GATE = Struct("=qdqqqq")
+# tile, threshold, start, call, seed; the entry that transposes, rows, columns; the entry that selects, scale, floor,
+# source, target, width; the address of room for masks, and how much of it a thread has
+TRANSPOSED = Struct("=qqQQQQqqqqddqqqqq")

@@ -22,6 +22,7 @@ from numba import carray
 from .instructions import (
     LINE,
     add,
+    call_address,
     fence,
     loop,
     pointer,
@@ -42,14 +43,46 @@ _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
 _PLANE1 = np.uint64(1 << 63)  # plane 1 is bit 31 of the counter's second word: of the 64-bit block, the highest
 
-_room_for_words, _room_for_values, _room_for_mask = scratch(2 * 8 * BLOCKS), scratch(8 * TILE + LINE), scratch(TILE)
+_room_for_words, _room_for_values = scratch(2 * TILE + LINE), scratch(8 * TILE + LINE)
+_room_for_mask = scratch(TILE)
 
 
 @loop
-def drop(source, target, size, like, scale, floor, start, call, seed, threshold, streamed):
+def draw_tile(lanes, block, blocks, call, seed, threshold, source, target, step):
+    """Draws the lanes of consecutive blocks and resolves their ties.
+
+    Args:
+        lanes: the address of room for them, uint16, a multiple of a cache line's; behind that of a whole tile, the
+            limit is written: an element is kept where its lane is below it.
+        block: the first one's number.
+        blocks: how many there are.
+        source, target: what is to be prefetched on the way; 0 for nothing.
+        step: how many bytes of each go with a chunk of blocks.
+    """
+    for chunk in range(0, blocks, CHUNK):
+        if source:
+            begin = chunk // CHUNK * step
+            for line in range(begin, begin + step, LINE):
+                prefetch_to_read(source + line)
+                if target:
+                    prefetch_to_write(target + line)
+        number = block + np.uint64(chunk)
+        if number >> _HALF == (number + np.uint64(CHUNK - 1)) >> _HALF:
+            draw(lanes + 16 * chunk, number, call, seed)
+        else:
+            room = carray(pointer(lanes + 16 * chunk, np.uint64(0)), (CHUNK, 2))
+            for i in range(CHUNK):
+                room[i, 0], room[i, 1] = words(number + np.uint64(i), call, seed)
+    drawn = carray(pointer(lanes, np.uint16(0)), (TILE + 1,))
+    drawn[TILE] = _settle(drawn[: 8 * blocks], block, call, seed, threshold)
+
+
+@loop
+def drop(tile, source, target, size, like, scale, floor, start, call, seed, threshold, streamed):
     """Writes max(x·scale, floor) where the mask keeps an element, else +0.
 
     Args:
+        tile: the address of the C function of `draw_tile`, which is the same for all types.
         source: the address of the first element.
         target: where the first one is to go; may be `source`.
         size: how many there are.
@@ -60,33 +93,24 @@ def drop(source, target, size, like, scale, floor, start, call, seed, threshold,
         streamed: whether the result goes past the caches; not where target is source.
     """
     x, y = carray(pointer(source, like), (size,)), carray(pointer(target, like), (size,))
-    drawn, tile = _room_for_words(), _room_for_values()
-    lanes = carray(pointer(drawn, np.uint16(0)), (TILE,))
-    room, held, to = carray(pointer(tile, like), (TILE + LINE,)), 0, target
+    drawn, values_room = _room_for_words(), _room_for_values()
+    lanes = carray(pointer(drawn, np.uint16(0)), (TILE + 1,))
+    room, held, to = carray(pointer(values_room, like), (TILE + LINE,)), 0, target
+    width, ahead_source, ahead_target = x.itemsize, 0, 0
     skipped = np.int64(start % np.uint64(8))
     for base in range(-skipped, size, TILE):
         first, last = max(base, 0), min(base + TILE, size)
         block, blocks = start // np.uint64(8) + np.uint64((base + skipped) // 8), (last - base + 7) // 8
-        for chunk in range(0, blocks, CHUNK):
-            if size >= FAR:
-                at = (base + 8 * chunk) * x.itemsize + AHEAD
-                for line in range(at, at + 8 * CHUNK * x.itemsize, LINE):
-                    prefetch_to_read(source + line)
-                    if not streamed:
-                        prefetch_to_write(target + line)
-            begin = block + np.uint64(chunk)
-            if begin >> _HALF == (begin + np.uint64(CHUNK - 1)) >> _HALF:
-                draw(drawn + 16 * chunk, begin, call, seed)
-            else:
-                room_of_chunk = carray(pointer(drawn + 16 * chunk, np.uint64(0)), (CHUNK, 2))
-                for i in range(CHUNK):
-                    room_of_chunk[i, 0], room_of_chunk[i, 1] = words(begin + np.uint64(i), call, seed)
-        limit = _settle(lanes[: 8 * blocks], block, call, seed, threshold)
+        if size >= FAR:
+            ahead_source = source + base * width + AHEAD
+            ahead_target = 0 if streamed else target + base * width + AHEAD
+        call_address(tile, (drawn, block, blocks, call, seed, threshold, ahead_source, ahead_target, 8 * CHUNK * width))
+        limit = lanes[TILE]
         values, tile_lanes = x[first:last], lanes[first - base :]
         if streamed:  # with what the tile before left, which fills no line
             _select(values, room[held : held + values.size], scale, floor, tile_lanes, limit)
             held += values.size
-            count = _stream(tile, held, to, like)
+            count = _stream(values_room, held, to, like)
             held, to = held - count, to + count * x.itemsize
             for i in range(held):
                 room[i] = room[count + i]
@@ -125,36 +149,41 @@ def select(source, target, size, like, scale, floor, dropped):
     """`drop` with a mask that is there already: `dropped` is the address of bytes that are 0 where an element is kept
     and 1 where it is not."""
     x, y = carray(pointer(source, like), (size,)), carray(pointer(target, like), (size,))
-    _select(x, y, scale, floor, carray(pointer(dropped, np.uint8(0)), (size,)), np.uint8(1))
+    mask = carray(pointer(dropped, np.uint8(0)), (size,))
+    if source != target:
+        _select(x, y, scale, floor, mask, np.uint8(1))
+        return
+    room = carray(pointer(_room_for_values(), like), (TILE,))
+    for first in range(0, size, TILE):
+        last = min(first + TILE, size)
+        values = room[: last - first]
+        for i in range(values.size):
+            values[i] = x[first + i]
+        _select(values, y[first:last], scale, floor, mask[first:last], np.uint8(1))
 
 
 @loop
-def select_rows(source, target, inner, like, scale, floor, dropped, offsets, rows, shared):
-    """`select` for `rows` rows of `inner` values, one after the other, whose masks lie apart: `offsets` is the address
-    of int64 words, which tell where in `dropped` each row's begins. Where they are `shared`, a row has but that one
-    byte."""
-    size = inner * rows
-    x, y = carray(pointer(source, like), (size,)), carray(pointer(target, like), (size,))
+def select_rows(select, scale, floor, source, target, width, inner, dropped, offsets, rows, shared):
+    """`select` for `rows` rows of `inner` values of `width` bytes, one after the other, whose masks lie apart.
+
+    Args:
+        select: the address of the C function of `select` for their type.
+        dropped, offsets: the address of the masks, and that of int64 words, which tell where in them each row's begins.
+        shared: whether a row's mask is but one byte.
+    """
     begins = carray(pointer(offsets, np.int64(0)), (rows,))
-    room, kept = (
-        carray(pointer(_room_for_values(), like), (TILE,)),
-        carray(pointer(_room_for_mask(), np.uint8(0)), (TILE,)),
-    )
-    kept[:] = 0
+    kept = _room_for_mask()
+    carray(pointer(kept, np.uint8(0)), (TILE,))[:] = 0
     for row in range(rows):
-        mask = carray(pointer(dropped + begins[row], np.uint8(0)), (1 if shared else inner,))
-        for start in range(0, inner, TILE):
-            first, count = row * inner + start, min(TILE, inner - start)
-            if shared and mask[0]:
-                y[first : first + count] = 0
-                continue
-            values = x[first : first + count]
-            if source == target:
-                for i in range(count):
-                    room[i] = values[i]
-                values = room[:count]
-            lanes = kept[:count] if shared else mask[start : start + count]
-            _select(values, y[first : first + count], scale, floor, lanes, np.uint8(1))
+        mask, at = dropped + begins[row], row * inner * width
+        if not shared:
+            call_address(select, (scale, floor, source + at, target + at, inner, mask))
+        elif carray(pointer(mask, np.uint8(0)), (1,))[0]:
+            carray(pointer(target + at, np.uint8(0)), (inner * width,))[:] = 0
+        else:
+            for first in range(0, inner, TILE):
+                to = at + first * width
+                call_address(select, (scale, floor, source + to, target + to, min(TILE, inner - first), kept))
 
 
 @loop
