@@ -23,7 +23,8 @@ class Architecture:
     """784-256-256-10 by default: every layer but the last followed by ReLU and dropout.
 
     Raises:
-        ValueError: for a size below 1, a probability outside [0, 1] or a dtype other than float32 and float64.
+        ValueError: for a size below 1 or beyond all memory, a probability outside [0, 1] or a dtype other than float32
+            and float64.
     """
 
     num_inputs: int
@@ -39,7 +40,12 @@ class Architecture:
             object.__setattr__(self, name, checks.positive(name, getattr(self, name)))
         for name in ("dropout1", "dropout2"):
             object.__setattr__(self, name, checks.probability(name, getattr(self, name)))
-        checks.choice("dtype", self.dtype, DTYPES)
+        object.__setattr__(self, "dtype", checks.choice("dtype", self.dtype, DTYPES))
+        for inputs, outputs in self.layers:
+            if inputs * outputs >= 2**60:  # of eight bytes each, which NumPy can number no more
+                raise ValueError(
+                    f"num_inputs, …: expected fewer than 2^60 weights a layer; got {inputs} times {outputs}"
+                )
 
     @property
     def layers(self) -> tuple[tuple[int, int], ...]:

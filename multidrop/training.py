@@ -63,9 +63,10 @@ def train(
         CheckpointError: where the checkpoint cannot be written or read, exists without `resume`, or is of a run with
             other settings. A checkpoint that was there is never lost by it.
     """
-    checks.positive("num_epochs", num_epochs)
+    num_epochs = checks.positive("num_epochs", num_epochs)
+    lr, weight_decay = checks.at_least_zero("lr", lr), checks.at_least_zero("weight_decay", weight_decay)
     backend = backend_of(net, "net")
-    trainer = backend.Trainer(net, checks.at_least_zero("lr", lr), checks.at_least_zero("weight_decay", weight_decay))
+    trainer = backend.Trainer(net, lr, weight_decay)
     history = History(
         {
             "backend": backend.name,

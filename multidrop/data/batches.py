@@ -92,8 +92,8 @@ def load_data_fashion_mnist(
         ValueError: for a batch size below 1, another dtype or a bad seed.
         DataError: where the data is missing, truncated or altered.
     """
-    checks.positive("batch_size", batch_size)
-    checks.choice("dtype", dtype, DTYPES)
+    batch_size = checks.positive("batch_size", batch_size)
+    dtype = checks.choice("dtype", dtype, DTYPES)
     backend = current()
     seeds = seeds_for(backend.name, seed)
     key = seeds.next("batches") or backend.draw_key()
