@@ -3,6 +3,7 @@ the names that its state has in every backend."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -41,11 +42,14 @@ class Architecture:
         for name in ("dropout1", "dropout2"):
             object.__setattr__(self, name, checks.probability(name, getattr(self, name)))
         object.__setattr__(self, "dtype", checks.choice("dtype", self.dtype, DTYPES))
-        for inputs, outputs in self.layers:
-            if inputs * outputs >= 2**60:  # of eight bytes each, which NumPy can number no more
-                raise ValueError(
-                    f"num_inputs, …: expected fewer than 2^60 weights a layer; got {inputs} times {outputs}"
-                )
+        order = ("num_inputs", "num_hiddens1", "num_hiddens2", "num_outputs")
+        for pair in pairwise(order):
+            count, name = (
+                math.prod(getattr(self, name) for name in pair),
+                max(pair, key=lambda name: getattr(self, name)),
+            )
+            if count >= 2**60:  # NumPy numbers no more, of eight bytes each
+                raise ValueError(f"{name}: expected fewer than 2^60 weights a layer; got {checks.shown(count)}")
 
     @property
     def layers(self) -> tuple[tuple[int, int], ...]:

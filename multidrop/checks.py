@@ -98,7 +98,9 @@ def _integer(value: Any) -> int | None:
     if type(value) is int:
         return value
     try:
-        return int(operator.index(value)) if _single(value, "int") else None
+        if not _single(value, "int"):
+            return None
+        return int(value if hasattr(value, "dtype") else operator.index(value))  # MXNet's arrays have no `__index__`
     except Exception:  # a type of the caller's may raise anything; TensorFlow's raises an AttributeError
         return None
 
@@ -215,11 +217,13 @@ def positive(name: str, value: object) -> int:
     """A size or a count as an int.
 
     Raises:
-        ValueError: where it is no integer above 0.
+        ValueError: where it is no integer in [1, 2^63).
     """
     number = _integer(value)
     if number is None or number < 1:
         raise ValueError(f"{name}: expected an integer above 0; got {shown(value)}")
+    if number >= 2**63:
+        raise ValueError(f"{name}: expected an integer below 2^63; got {shown(value)}")
     return number
 
 
@@ -336,4 +340,6 @@ def host_tensor(convert: Callable[[Any, str | None], Converted], data: Any, dtyp
     try:
         return convert(data if plain else array, dtype)
     except Exception as error:  # each framework has its own, and MXNet a KeyError
-        raise not_floating(shown(array), 'np.asarray(X, "float32")') from error
+        if array.dtype.name not in FLOATING:
+            raise not_floating(array.dtype.name, 'np.asarray(X, "float32")') from error
+        raise TypeError(f"X: expected data of a type and a shape that the framework has; got {shown(array)}") from error

@@ -257,7 +257,8 @@ class Mask(NamedTuple):
 
 def relu(x: npt.NDArray) -> npt.NDArray:
     """max(x, 0): +0 for what is not above 0, and NaN for NaN."""
-    return np.where(x <= 0, np.zeros((), x.dtype), x)
+    with np.errstate(invalid="ignore"):  # of which NumPy warns where a NaN is compared, in some types
+        return np.where(x <= 0, np.zeros((), x.dtype), x)
 
 
 def relu_gradient(dy: npt.NDArray, y: npt.NDArray, p: float) -> npt.NDArray:
