@@ -1,4 +1,4 @@
-"""Ends the interpreter within a call, as `fuzzed` notes one, for `test_fuzz`: `python aborting.py BACKEND CALLS LOG`."""
+"""Ends the interpreter within a call that is noted as in `fuzzed`: `python aborting.py BACKEND CALLS LOG`."""
 
 from __future__ import annotations
 
