@@ -139,7 +139,11 @@ def _items(value: Any) -> tuple[Any, ...] | None:
         if isinstance(value, (str, bytes, bytearray, memoryview, Mapping, Set, np.ma.MaskedArray)):
             return None
         indexed = hasattr(type(value), "__len__") and hasattr(type(value), "__getitem__")
-        return tuple(value) if indexed and len(value) <= _MOST_DIMENSIONS else None
+        if not indexed or len(value) > _MOST_DIMENSIONS:
+            return None
+        # The items of an array of MXNet's are arrays with one dimension, which hold one number.
+        row = hasattr(value, "dtype") and hasattr(value, "tolist") and len(value.shape) == 1
+        return tuple(value.tolist() if row else value)
     except Exception:  # a type of the caller's may raise anything
         return None
 

@@ -58,7 +58,7 @@ def array(dtype: str, shape: tuple[int, ...], layout: str) -> Any:
     if layout == "read-only":
         values.flags.writeable = False
     change = {
-        "Fortran": lambda: np.asfortranarray(values),
+        "Fortran": lambda: np.array(values, order="F"),
         "swapped": lambda: values.astype(values.dtype.newbyteorder(">")),
         "masked": lambda: np.ma.array(values, mask=False),
         "matrix": lambda: values.view(np.matrix) if values.ndim == 2 else values,

@@ -239,6 +239,13 @@ def test_shapes(bad: Any) -> None:
         assert md.keep_mask(good, 0.5, 0).shape == (3,)
 
 
+def test_a_tensor_is_a_shape(backend: Any) -> None:
+    assert md.keep_mask(backend.tensor(np.array([2, 3])), 0.5, 0).shape == (2, 3)
+    for bad in ([2.0, 3.0], [True, True], [[2, 3]]):
+        with pytest.raises(ValueError, match="shape: expected integers of at least 0; got "):
+            md.keep_mask(backend.tensor(np.array(bad)), 0.5, 0)
+
+
 @pytest.mark.parametrize("bad", [(2**70,), (2**40, 2**40), (2**63, 0), 10**400, (1,) * 65], ids=checks.shown)
 def test_shapes_that_no_array_has(backend: Any, bad: Any) -> None:
     for keep_mask in (md.keep_mask, masks.keep_mask, backend.keep_mask):
