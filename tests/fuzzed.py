@@ -187,8 +187,8 @@ def keep_masks(draw: Any) -> None:
         draw(starts),
     )
     good = all(value is not BAD for _, value in (sizes, p, key, start))
-    if good and sizes[1] != "no memory":
-        good = start[1] + math.prod(sizes[1]) <= 2**64
+    if good:
+        good = start[1] + (2**62 if sizes[1] == "no memory" else math.prod(sizes[1])) <= 2**64
     keep = outcome(f"md.keep_mask({sizes[0]}, {p[0]}, {key[0]}, start={start[0]})", good, sizes[1] == "no memory")
     if keep is not None:
         assert np.array_equal(keep, masks.keep_mask(sizes[1], p[1], key[1], start[1]))
