@@ -28,7 +28,7 @@ class _Short(reprlib.Repr):
 
     def repr1(self, x: Any, level: int) -> str:
         try:
-            sizes = tuple(x.shape) if hasattr(x, "dtype") else ()
+            sizes = tuple(x.shape) if hasattr(x, "dtype") and not isinstance(x, type) else ()
             # The values of an array may lie on another device, and say less than its type.
             return f"{_type_name(x)} of shape {sizes}" if sizes else super().repr1(x, level)
         except Exception:  # a repr of the caller's may raise anything, and the one of a very long integer does

@@ -120,6 +120,7 @@ def test_what_is_shown() -> None:
         (["x" * 1000] * 1000, "['xxx"),
         (np.zeros((3, 4)), "float64 of shape (3, 4) (ndarray)"),
         ("a" * 10**6, "'aaaa"),
+        (np.float32, "<class 'numpy.float32'> (type)"),
     ):
         text = checks.shown(value)
         assert text.startswith(beginning)
