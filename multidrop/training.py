@@ -67,7 +67,7 @@ def train(
         CheckpointError: where the checkpoint cannot be written or read, exists without `resume`, or is of a run with
             other settings. A checkpoint that was there is never lost by it.
     """
-    checks.positive("num_epochs", num_epochs)
+    num_epochs = checks.positive("num_epochs", num_epochs)
     settings = checks.json_object("settings", settings or {})
     if checkpoint is not None:
         checkpoint = checks.path("checkpoint", checkpoint)

@@ -92,8 +92,8 @@ def load_data_fashion_mnist(
         ValueError: for a batch size below 1, another dtype, a bad seed, or a `data` that is none of these.
         DataError: where the data is missing, truncated or altered.
     """
-    checks.positive("batch_size", batch_size)
-    checks.choice("dtype", dtype, DTYPES)
+    batch_size = checks.positive("batch_size", batch_size)
+    dtype = checks.choice("dtype", dtype, DTYPES)
     backend = current()
     seeds = seeds_for(backend.name, seed)
     images: ImageSet = load(data)
