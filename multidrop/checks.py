@@ -5,6 +5,7 @@ was expected and what came."""
 from __future__ import annotations
 
 import math
+import numbers
 import operator
 import os
 import reprlib
