@@ -159,4 +159,4 @@ def _floor(relu: bool) -> float:
 
 def drop_entry(dtype: str) -> tuple[int, int]:
     """The addresses of the C function of `drop` for a type, and of its first argument, which draws a tile."""
-    return library().address(f"drop_{dtype}"), library().address("draw_tile")
+    return library().address(f"drop_{dtype}"), library().address(f"draw_tile_{WIDTHS[dtype]}")

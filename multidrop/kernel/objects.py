@@ -196,7 +196,14 @@ def target(level: str) -> tuple[str, str]:
     if level == HOST:
         cpu, has = _processor()
         return cpu, ",".join(f"{'+' if value else '-'}{name}" for name, value in sorted(has.items()))
-    return (level if level.startswith("x86") else "generic"), ",".join(f"+{name}" for name in _features(level))
+    features = [f"+{name}" for name in _features(level)]
+    if level.startswith("x86"):
+        features.append("+prfchw")  # which processors without it take for no operation
+    if level == "x86-64-v4":
+        features.append(
+            "-prefer-256-bit"
+        )  # LLVM would leave half of each vector unused, for the oldest processors' sake
+    return (level if level.startswith("x86") else "generic"), ",".join(features)
 
 
 # An object file begins with a line that holds the digest of all that follows, and a line of facts.

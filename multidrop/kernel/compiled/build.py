@@ -70,7 +70,7 @@ def _compiled(entries: dict[str, Entry], cpu: str, features: str) -> Object:
         text, native = _ir_of(entry)
         part = llvm.parse_assembly(text)
         part.link_in(llvm.parse_assembly(_wrappers(name, entry, native, part)))
-        _remove_all_but(part, {name, PYTHON + name}, machine)
+        _remove_all_but(part, {name, PYTHON + name}, native, machine)
         linked.link_in(part)
     linked.verify()
     names = [prefix + name for name in entries for prefix in ("", PYTHON)]
@@ -168,17 +168,20 @@ def _call(builder: Any, function: Any, values: Iterable[Any], result: Any, point
     return builder.load(room)
 
 
-def _remove_all_but(part: Any, names: set[str], machine: Any) -> None:
+def _remove_all_but(part: Any, names: set[str], native: str, machine: Any) -> None:
     """Inlines what the functions of these names call, and removes all others."""
     from llvmlite import binding as llvm
 
     for function in part.functions:
         if not function.is_declaration and function.name not in names:
             function.linkage = "internal"
+            if function.name == native:
+                function.add_function_attribute("alwaysinline")
     for variable in part.global_variables:
         if variable.linkage == llvm.Linkage.common:  # Numba's environments, which only its wrappers use
             variable.linkage = "internal"
     passes = llvm.create_new_module_pass_manager()
+    passes.add_always_inliner_pass()
     passes.add_ipsccp_pass()
     passes.add_global_dead_code_eliminate_pass()
     passes.add_strip_dead_prototype_pass()

@@ -74,12 +74,7 @@ ENTRIES: dict[str, Entry] = {
     "negated": Entry(
         lambda source, target, count, rows, columns: negated(source, target, count, rows, columns), "iiiii"
     ),
-    "draw_tile": Entry(
-        lambda lanes, block, blocks, call, seed, threshold, source, target, step: loops.draw_tile(
-            lanes, block, blocks, call, seed, threshold, source, target, step
-        ),
-        "iwiwwwiii",
-    ),
+    **{f"draw_tile_{width}": Entry(loops.draw_tile_for(width), "iwiwwwii") for width in (1, 2, 4, 8)},
     "select_rows": Entry(
         lambda select, scale, floor, source, target, width, inner, dropped, offsets, rows, shared: loops.select_rows(
             select, scale, floor, source, target, width, inner, dropped, offsets, rows, shared != 0

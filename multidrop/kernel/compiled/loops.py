@@ -47,34 +47,49 @@ _room_for_words, _room_for_values = scratch(2 * TILE + LINE), scratch(8 * TILE +
 _room_for_mask = scratch(TILE)
 
 
-@loop
-def draw_tile(lanes, block, blocks, call, seed, threshold, source, target, step):
-    """Draws the lanes of consecutive blocks and resolves their ties.
+def draw_tile_for(width):
+    """`draw_tile` beside values of so many bytes."""
+    step = 8 * CHUNK * width  # a number that is known is worth a fifth of a large tensor's time
 
-    Args:
-        lanes: the address of room for them, uint16, a multiple of a cache line's; behind that of a whole tile, the
-            limit is written: an element is kept where its lane is below it.
-        block: the first one's number.
-        blocks: how many there are.
-        source, target: what is to be prefetched on the way; 0 for nothing.
-        step: how many bytes of each go with a chunk of blocks.
-    """
-    for chunk in range(0, blocks, CHUNK):
-        if source:
-            begin = chunk // CHUNK * step
-            for line in range(begin, begin + step, LINE):
-                prefetch_to_read(source + line)
-                if target:
-                    prefetch_to_write(target + line)
-        number = block + np.uint64(chunk)
-        if number >> _HALF == (number + np.uint64(CHUNK - 1)) >> _HALF:
-            draw(lanes + 16 * chunk, number, call, seed)
-        else:
-            room = carray(pointer(lanes + 16 * chunk, np.uint64(0)), (CHUNK, 2))
-            for i in range(CHUNK):
-                room[i, 0], room[i, 1] = words(number + np.uint64(i), call, seed)
-    drawn = carray(pointer(lanes, np.uint16(0)), (TILE + 1,))
-    drawn[TILE] = _settle(drawn[: 8 * blocks], block, call, seed, threshold)
+    def draw_tile(lanes, block, blocks, call, seed, threshold, source, target):
+        """Draws the lanes of consecutive blocks and resolves their ties.
+
+        Args:
+            lanes: the address of room for them, uint16, a multiple of a cache line's; behind that of a whole tile, the
+                limit is written: an element is kept where its lane is below it.
+            block: the first one's number.
+            blocks: how many there are.
+            source, target: the values that are to be prefetched on the way; 0 for none.
+        """
+        for chunk in range(0, blocks, CHUNK):
+            if source:
+                begin = chunk // CHUNK * step
+                for line in range(begin, begin + step, LINE):
+                    prefetch_to_read(source + line)
+                    if target:
+                        prefetch_to_write(target + line)
+            number = block + np.uint64(chunk)
+            if number >> _HALF == (number + np.uint64(CHUNK - 1)) >> _HALF:
+                draw(lanes + 16 * chunk, number, call, seed)
+            else:
+                room = carray(pointer(lanes + 16 * chunk, np.uint64(0)), (CHUNK, 2))
+                for i in range(CHUNK):
+                    room[i, 0], room[i, 1] = words(number + np.uint64(i), call, seed)
+        drawn = carray(pointer(lanes, np.uint16(0)), (TILE + 1,))
+        limit, low, size = np.uint16(threshold >> np.uint64(16)), np.uint16(threshold & np.uint64(0xFFFF)), 8 * blocks
+        if threshold > _LOW:  # a threshold of 2^32 keeps all
+            drawn[:size] = 0
+            limit = np.uint16(1)
+        elif low:
+            least = np.uint16(0xFFFF)
+            for i in range(size):
+                least = min(least, np.uint16(drawn[i] ^ limit))
+            if not least:
+                _settle_ties(drawn[:size], limit, low, block, call, seed)
+                limit = max(limit, np.uint16(1))
+        drawn[TILE] = limit
+
+    return draw_tile
 
 
 @loop
@@ -82,7 +97,7 @@ def drop(tile, source, target, size, like, scale, floor, start, call, seed, thre
     """Writes max(x·scale, floor) where the mask keeps an element, else +0.
 
     Args:
-        tile: the address of the C function of `draw_tile`, which is the same for all types.
+        tile: the address of the C function of `draw_tile` for their width.
         source: the address of the first element.
         target: where the first one is to go; may be `source`.
         size: how many there are.
@@ -199,27 +214,6 @@ def gate(source, target, size, like, scale, floor, output, bits):
         for i in range(tile.size):
             dropped[i] = tile[i] == 0
         _select(x[first:last], y[first:last], scale, floor, dropped, np.uint8(1))
-
-
-@loop
-def _settle(lanes, block, call, seed, threshold):
-    """Settles the ties among the lanes of consecutive blocks from `block` on.
-
-    Returns:
-        The limit, uint16: an element is kept where its lane is below it.
-    """
-    limit, low = np.uint16(threshold >> np.uint64(16)), np.uint16(threshold & np.uint64(0xFFFF))
-    if threshold > _LOW:  # a threshold of 2^32 keeps all
-        lanes[:] = 0
-        return np.uint16(1)
-    if low:
-        least = np.uint16(0xFFFF)
-        for i in range(lanes.size):
-            least = min(least, np.uint16(lanes[i] ^ limit))
-        if not least:
-            _settle_ties(lanes, limit, low, block, call, seed)
-            return max(limit, np.uint16(1))
-    return limit
 
 
 @loop
