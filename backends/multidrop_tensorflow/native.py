@@ -103,7 +103,7 @@ class _Settings:
         self.table = np.zeros(layout.WORDS, np.int64)
         self.address = self.table.ctypes.data
         words, numbers = self.table.view(np.uint64), self.table.view(np.float64)
-        words[layout.LOOP], words[layout.TILE] = kernel.drop_entry(dtype)
+        words[layout.LOOP] = kernel.drop_entry(dtype)
         words[layout.THRESHOLD], words[layout.START] = masks.threshold(p), start
         numbers[layout.SCALE], numbers[layout.FLOOR] = masks.scale(p, dtype), -np.inf
         words[layout.SHARED] = _shared.ctypes.data

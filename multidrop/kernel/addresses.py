@@ -50,7 +50,7 @@ def drop(
     streamed = width * size >= STREAMED and source != target and target % width == 0
     if streamed:
         prefer_large_pages(target, width * size)
-    fixed = *drop_entry(dtype), masks.scale(p, dtype), _floor(relu), masks.threshold(p)
+    fixed = drop_entry(dtype), masks.scale(p, dtype), _floor(relu), masks.threshold(p)
     share("drop", layout.DROP.pack(*fixed, source, target, width, start, call, seed, streamed), size, GRAIN)
 
 
@@ -63,7 +63,7 @@ def drop_transposed(
     room = np.empty((workers(), 2 * min(grain, count) * rows * columns), np.uint8)  # of each thread, for two masks
     address = library().address
     arguments = layout.TRANSPOSED.pack(
-        *(*drop_entry("mask"), masks.threshold(p), start, key.call, key.seed),
+        *(drop_entry("mask"), masks.threshold(p), start, key.call, key.seed),
         *(address("negated"), rows, columns),
         *(address(f"select_{dtype}"), masks.scale(p, dtype), _floor(relu), source, target, WIDTHS[dtype]),
         *(address_of(room), room.shape[1]),
@@ -148,8 +148,7 @@ def _take() -> Callable[[int], tuple[int, int]]:
 def _drop_loop(p: float, dtype: str, relu: bool) -> Callable[..., object]:
     """The loop of `drop` for a p and a type, which is still to be called with (source, target, size, start, call, seed,
     streamed)."""
-    _, tile = drop_entry(dtype)
-    return partial(library().function(f"drop_{dtype}"), tile, masks.scale(p, dtype), _floor(relu), masks.threshold(p))
+    return partial(library().function(f"drop_{dtype}"), masks.scale(p, dtype), _floor(relu), masks.threshold(p))
 
 
 def _floor(relu: bool) -> float:
@@ -157,6 +156,6 @@ def _floor(relu: bool) -> float:
     return 0.0 if relu else -math.inf
 
 
-def drop_entry(dtype: str) -> tuple[int, int]:
-    """The addresses of the C function of `drop` for a type, and of its first argument, which draws a tile."""
-    return library().address(f"drop_{dtype}"), library().address(f"draw_tile_{WIDTHS[dtype]}")
+def drop_entry(dtype: str) -> int:
+    """The address of the C function of `drop` for a type, which is called as `compiled.entries` has it."""
+    return library().address(f"drop_{dtype}")

@@ -37,7 +37,6 @@ from .layout import (
     SHIFT,
     START,
     THRESHOLD,
-    TILE,
     WORDS,
 )
 
@@ -84,7 +83,7 @@ def _drop(table, numbers, x, position, y, size):
     source, target = call_address(table[DATA], (x,)), call_address(table[DATA], (y,))  # type: ignore[var-annotated]  # Numba infers
     low, high, seed = carray(pointer(call_address(table[DATA], (position,)), np.uint64(0)), (3,))
     call = high << np.uint64(64 - SHIFT) | low >> np.uint64(SHIFT)
-    fixed = table[TILE], numbers[SCALE], numbers[FLOOR], table[THRESHOLD]
+    fixed = numbers[SCALE], numbers[FLOOR], table[THRESHOLD]
     call_address(table[LOOP], (*fixed, source, target, size, table[START], call, seed, np.int64(0)))
 
 

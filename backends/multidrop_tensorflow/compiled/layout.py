@@ -4,10 +4,9 @@ from __future__ import annotations
 
 SHIFT = 8  # bits of a position's counter below those of the call
 
-# What is to be computed: the addresses of the loop and of what draws its tiles; the mask's threshold and start, the
-# scale and the floor; the address of what all kernels share; the function `REST` for what is not computed here, called
-# with `NUMBER`.
-LOOP, TILE, THRESHOLD, START, SCALE, FLOOR, SHARED, REST, NUMBER = range(9)
+# What is to be computed: the address of the loop; the mask's threshold and start, the scale and the floor; the address
+# of what all kernels share; the function `REST` for what is not computed here, called with `NUMBER`.
+LOOP, THRESHOLD, START, SCALE, FLOOR, SHARED, REST, NUMBER = range(8)
 FUNCTIONS = (  # of TensorFlow's C interface, without their prefix; their addresses follow
     *("NewStatus", "DeleteStatus", "GetCode", "GetInput", "ForwardInputOrAllocateOutput"),
     *("DeleteTensor", "TensorData", "TensorElementCount", "NumDims", "Dim"),

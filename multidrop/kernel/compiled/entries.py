@@ -42,12 +42,12 @@ _MASK = np.uint8(0), np.float32, np.uint8(0)
 
 
 def _drop(like, number, bits):
-    def drop(tile, scale, floor, threshold, source, target, size, start, call, seed, streamed):
+    def drop(scale, floor, threshold, source, target, size, start, call, seed, streamed):
         loops.drop(
-            tile, source, target, size, like, number(scale), number(floor), start, call, seed, threshold, streamed != 0
+            source, target, size, like, number(scale), number(floor), start, call, seed, threshold, streamed != 0
         )
 
-    return Entry(drop, "iddwiiiwwwi")
+    return Entry(drop, "ddwiiiwwwi")
 
 
 def _select(like, number, bits):
@@ -74,7 +74,6 @@ ENTRIES: dict[str, Entry] = {
     "negated": Entry(
         lambda source, target, count, rows, columns: negated(source, target, count, rows, columns), "iiiii"
     ),
-    **{f"draw_tile_{width}": Entry(loops.draw_tile_for(width), "iwiwwwii") for width in (1, 2, 4, 8)},
     "select_rows": Entry(
         lambda select, scale, floor, source, target, width, inner, dropped, offsets, rows, shared: loops.select_rows(
             select, scale, floor, source, target, width, inner, dropped, offsets, rows, shared != 0

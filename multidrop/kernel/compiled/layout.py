@@ -11,14 +11,14 @@ JOB = Struct("=8q")
 
 # The arguments of each kind of work, 64 bits each. First the address of the entry that does it, then what that takes.
 
-# tile, scale, floor, threshold, source, target, width, start, call, seed, streamed
-DROP = Struct("=qqddQqqqQQQq")
+# scale, floor, threshold, source, target, width, start, call, seed, streamed
+DROP = Struct("=qddQqqqQQQq")
 # scale, floor, source, target, width, dropped
 SELECT = Struct("=qddqqqq")
 # select, scale, floor, source, target, width, inner, dropped, offsets, shared
 ROWS = Struct("=qqddqqqqqqq")
 # scale, source, target, width, output
 GATE = Struct("=qdqqqq")
-# tile, threshold, start, call, seed; the entry that transposes, rows, columns; the entry that selects, scale, floor,
+# threshold, start, call, seed; the entry that transposes, rows, columns; the entry that selects, scale, floor,
 # source, target, width; the address of room for masks, and how much of it a thread has
-TRANSPOSED = Struct("=qqQQQQqqqqddqqqqq")
+TRANSPOSED = Struct("=qQQQQqqqqddqqqqq")

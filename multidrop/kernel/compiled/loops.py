@@ -1,8 +1,10 @@
 """The loops: a mask drawn tile by tile, and what it does to values of each type.
 
 A tile of 1,024 elements is drawn at a time, so that its Philox words stay in the first-level cache, and each loop does
-one thing over whole vectors. The lanes drawn are those of plane 0. Ties with the high half of the threshold (1 in
-65,536) are resolved with plane 1 in a separate loop, which overwrites the lane with a final value.
+one thing over whole vectors. It is drawn within the loop of each type: a function apart would be compiled once for all,
+but takes a fifth longer where the result goes past the caches. The lanes drawn are those of plane 0. Ties with the high
+half of the threshold (1 in 65,536) are resolved with plane 1 in a separate loop, which overwrites the lane with a final
+value.
 
 A large tensor takes the time of memory. So the values of a later tile are prefetched while the words of this one are
 drawn, some lines at a time, because more at once would stall; and the result is stored past the caches, which would
@@ -43,61 +45,15 @@ _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
 _PLANE1 = np.uint64(1 << 63)  # plane 1 is bit 31 of the counter's second word: of the 64-bit block, the highest
 
-_room_for_words, _room_for_values = scratch(2 * TILE + LINE), scratch(8 * TILE + LINE)
+_room_for_words, _room_for_values = scratch(2 * TILE), scratch(8 * TILE + LINE)
 _room_for_mask = scratch(TILE)
 
 
-def draw_tile_for(width):
-    """`draw_tile` beside values of so many bytes."""
-    step = 8 * CHUNK * width  # a number that is known is worth a fifth of a large tensor's time
-
-    def draw_tile(lanes, block, blocks, call, seed, threshold, source, target):
-        """Draws the lanes of consecutive blocks and resolves their ties.
-
-        Args:
-            lanes: the address of room for them, uint16, a multiple of a cache line's; behind that of a whole tile, the
-                limit is written: an element is kept where its lane is below it.
-            block: the first one's number.
-            blocks: how many there are.
-            source, target: the values that are to be prefetched on the way; 0 for none.
-        """
-        for chunk in range(0, blocks, CHUNK):
-            if source:
-                begin = chunk // CHUNK * step
-                for line in range(begin, begin + step, LINE):
-                    prefetch_to_read(source + line)
-                    if target:
-                        prefetch_to_write(target + line)
-            number = block + np.uint64(chunk)
-            if number >> _HALF == (number + np.uint64(CHUNK - 1)) >> _HALF:
-                draw(lanes + 16 * chunk, number, call, seed)
-            else:
-                room = carray(pointer(lanes + 16 * chunk, np.uint64(0)), (CHUNK, 2))
-                for i in range(CHUNK):
-                    room[i, 0], room[i, 1] = words(number + np.uint64(i), call, seed)
-        drawn = carray(pointer(lanes, np.uint16(0)), (TILE + 1,))
-        limit, low, size = np.uint16(threshold >> np.uint64(16)), np.uint16(threshold & np.uint64(0xFFFF)), 8 * blocks
-        if threshold > _LOW:  # a threshold of 2^32 keeps all
-            drawn[:size] = 0
-            limit = np.uint16(1)
-        elif low:
-            least = np.uint16(0xFFFF)
-            for i in range(size):
-                least = min(least, np.uint16(drawn[i] ^ limit))
-            if not least:
-                _settle_ties(drawn[:size], limit, low, block, call, seed)
-                limit = max(limit, np.uint16(1))
-        drawn[TILE] = limit
-
-    return draw_tile
-
-
 @loop
-def drop(tile, source, target, size, like, scale, floor, start, call, seed, threshold, streamed):
+def drop(source, target, size, like, scale, floor, start, call, seed, threshold, streamed):
     """Writes max(x·scale, floor) where the mask keeps an element, else +0.
 
     Args:
-        tile: the address of the C function of `draw_tile` for their width.
         source: the address of the first element.
         target: where the first one is to go; may be `source`.
         size: how many there are.
@@ -108,24 +64,33 @@ def drop(tile, source, target, size, like, scale, floor, start, call, seed, thre
         streamed: whether the result goes past the caches; not where target is source.
     """
     x, y = carray(pointer(source, like), (size,)), carray(pointer(target, like), (size,))
-    drawn, values_room = _room_for_words(), _room_for_values()
-    lanes = carray(pointer(drawn, np.uint16(0)), (TILE + 1,))
-    room, held, to = carray(pointer(values_room, like), (TILE + LINE,)), 0, target
-    width, ahead_source, ahead_target = x.itemsize, 0, 0
+    drawn, tile = _room_for_words(), _room_for_values()
+    lanes = carray(pointer(drawn, np.uint16(0)), (TILE,))
+    room, held, to = carray(pointer(tile, like), (TILE + LINE,)), 0, target
     skipped = np.int64(start % np.uint64(8))
     for base in range(-skipped, size, TILE):
         first, last = max(base, 0), min(base + TILE, size)
         block, blocks = start // np.uint64(8) + np.uint64((base + skipped) // 8), (last - base + 7) // 8
-        if size >= FAR:
-            ahead_source = source + base * width + AHEAD
-            ahead_target = 0 if streamed else target + base * width + AHEAD
-        call_address(tile, (drawn, block, blocks, call, seed, threshold, ahead_source, ahead_target, 8 * CHUNK * width))
-        limit = lanes[TILE]
+        for chunk in range(0, blocks, CHUNK):
+            if size >= FAR:
+                at = (base + 8 * chunk) * x.itemsize + AHEAD
+                for line in range(at, at + 8 * CHUNK * x.itemsize, LINE):
+                    prefetch_to_read(source + line)
+                    if not streamed:
+                        prefetch_to_write(target + line)
+            begin = block + np.uint64(chunk)
+            if begin >> _HALF == (begin + np.uint64(CHUNK - 1)) >> _HALF:
+                draw(drawn + 16 * chunk, begin, call, seed)
+            else:
+                room_of_chunk = carray(pointer(drawn + 16 * chunk, np.uint64(0)), (CHUNK, 2))
+                for i in range(CHUNK):
+                    room_of_chunk[i, 0], room_of_chunk[i, 1] = words(begin + np.uint64(i), call, seed)
+        limit = _settle(lanes[: 8 * blocks], block, call, seed, threshold)
         values, tile_lanes = x[first:last], lanes[first - base :]
         if streamed:  # with what the tile before left, which fills no line
             _select(values, room[held : held + values.size], scale, floor, tile_lanes, limit)
             held += values.size
-            count = _stream(values_room, held, to, like)
+            count = _stream(tile, held, to, like)
             held, to = held - count, to + count * x.itemsize
             for i in range(held):
                 room[i] = room[count + i]
@@ -214,6 +179,27 @@ def gate(source, target, size, like, scale, floor, output, bits):
         for i in range(tile.size):
             dropped[i] = tile[i] == 0
         _select(x[first:last], y[first:last], scale, floor, dropped, np.uint8(1))
+
+
+@loop
+def _settle(lanes, block, call, seed, threshold):
+    """Settles the ties among the lanes of consecutive blocks from `block` on.
+
+    Returns:
+        The limit, uint16: an element is kept where its lane is below it.
+    """
+    limit, low = np.uint16(threshold >> np.uint64(16)), np.uint16(threshold & np.uint64(0xFFFF))
+    if threshold > _LOW:  # a threshold of 2^32 keeps all
+        lanes[:] = 0
+        return np.uint16(1)
+    if low:
+        least = np.uint16(0xFFFF)
+        for i in range(lanes.size):
+            least = min(least, np.uint16(lanes[i] ^ limit))
+        if not least:
+            _settle_ties(lanes, limit, low, block, call, seed)
+            return max(limit, np.uint16(1))
+    return limit
 
 
 @loop

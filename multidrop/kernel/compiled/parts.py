@@ -84,12 +84,12 @@ def _work(job):
 
 def drop_part(arguments, first, last, worker):
     words, numbers = _words(arguments, _DROP)
-    at = words[7] * first
+    at = words[6] * first
     call_address(
         words[0],
         (
-            *(words[1], numbers[2], numbers[3], words[4], words[5] + at, words[6] + at, last - first),
-            *(words[8] + first, words[9], words[10], words[11]),
+            *(numbers[1], numbers[2], words[3], words[4] + at, words[5] + at, last - first, words[7] + first),
+            *(words[8], words[9], words[10]),
         ),
     )
 
@@ -121,12 +121,12 @@ def gate_part(arguments, first, last, worker):
 
 def transposed_part(arguments, first, last, worker):
     words, numbers = _words(arguments, _TRANSPOSED)
-    rows, columns, count = words[7], words[8], last - first
+    rows, columns, count = words[6], words[7], last - first
     size, offset = count * rows * columns, first * rows * columns
-    keep = words[15] + worker * words[16]
-    dropped = keep + words[16] // 2
-    mask = (words[2], keep, keep, size, words[3] + offset, words[4], words[5], np.int64(0))
-    call_address(words[0], (words[1], 1.0, 0.0, *mask))
-    call_address(words[6], (keep, dropped, count, rows, columns))
-    at = words[14] * offset
-    call_address(words[9], (numbers[10], numbers[11], words[12] + at, words[13] + at, size, dropped))
+    keep = words[14] + worker * words[15]
+    dropped = keep + words[15] // 2
+    mask = (keep, keep, size, words[2] + offset, words[3], words[4], np.int64(0))
+    call_address(words[0], (1.0, 0.0, words[1], *mask))
+    call_address(words[5], (keep, dropped, count, rows, columns))
+    at = words[13] * offset
+    call_address(words[8], (numbers[9], numbers[10], words[11] + at, words[12] + at, size, dropped))
