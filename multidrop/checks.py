@@ -33,6 +33,29 @@ def probability(name: str, value: object) -> float:
     raise ValueError(f"{name}: expected a probability, a number in [0, 1]; got {shown(value)}")
 
 
+def probability_below_one(name: str, value: object) -> float:
+    """A probability as a float, where 1 would mean a division by 0.
+
+    Raises:
+        ValueError: where it is no number in [0, 1).
+    """
+    p = probability(name, value)
+    if p == 1.0:
+        raise ValueError(f"{name}: expected a probability below 1; got {shown(value)}")
+    return p
+
+
+def flag(name: str, value: object) -> bool:
+    """True or False.
+
+    Raises:
+        ValueError: where it is neither.
+    """
+    if isinstance(value, bool):
+        return value
+    raise ValueError(f"{name}: expected True or False; got {shown(value)}")
+
+
 def _integer(value: object) -> int | None:
     if type(value) is int:
         return value

@@ -117,8 +117,14 @@ def normals(shape: int | Sequence[int], key: int | Key, start: int = 0) -> npt.N
     Raises:
         ValueError: for a bad key, a negative dimension, or where an index would leave [0, 2^64).
     """
+    return normal_quantile(open_uniforms(shape, key, start))
+
+
+def open_uniforms(shape: int | Sequence[int], key: int | Key, start: int = 0) -> npt.NDArray[np.float64]:
+    """Uniform numbers in (0, 1), without its ends: (U(i) + 1/2)/2^32, exactly. Args and errors are those of
+    `normals`."""
     sizes = checks.shape(shape)
-    return normal_quantile((uniforms(math.prod(sizes), key, start) + 0.5) * 2.0**-32).reshape(sizes)
+    return ((uniforms(math.prod(sizes), key, start) + 0.5) * 2.0**-32).reshape(sizes)
 
 
 def threshold(p: float) -> int:
