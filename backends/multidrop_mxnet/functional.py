@@ -78,12 +78,12 @@ def _dropout(
     return masked(X, Mask(p, key, start, axes), relu)
 
 
-def check_floating(X: Array) -> None:
-    """TypeError where X is no array of a floating type, with MXNet's remedy."""
+def check_floating(X: Array, name: str = "X") -> None:
+    """TypeError where X, the argument of that name, is no array of a floating type, with MXNet's remedy."""
     if not isinstance(X, mx.nd.NDArray):
-        raise checks.not_floating(checks.shown(X), "mx.np.array(X)")
+        raise checks.not_floating(checks.shown(X), f"mx.np.array({name})", name)
     if not ops.name_of(X):
-        checks.floating(np.dtype(X.dtype).name, 'X.astype("float32")')
+        checks.floating(np.dtype(X.dtype).name, f'{name}.astype("float32")', name)
 
 
 def keep_mask(

@@ -110,9 +110,9 @@ def axes_of(X: tf.Tensor, axes: int | Sequence[int]) -> tuple[int, ...]:
     return checks.axes(axes, X.shape.rank or 0)
 
 
-def check_floating(X: tf.Tensor) -> None:
-    """TypeError where X is not of a floating type, with TensorFlow's remedy."""
-    checks.floating(X.dtype.name, "tf.cast(X, tf.float32)")
+def check_floating(X: tf.Tensor, name: str = "X") -> None:
+    """TypeError where X, the argument of that name, is not of a floating type, with TensorFlow's remedy."""
+    checks.floating(X.dtype.name, f"tf.cast({name}, tf.float32)", name)
 
 
 @tf.autograph.experimental.do_not_convert
@@ -145,7 +145,7 @@ def masked(X: tf.Tensor, mask: Mask) -> tf.Tensor:
             drop = native.dropout
         if isinstance(mask.key, Key):
             mask = mask._replace(key=ops.position_of(mask.key))
-    return _with_gradient(X, lambda X: drop(X, mask), lambda dY: masked(dY, mask))
+    return with_gradient(X, lambda X: drop(X, mask), lambda dY: masked(dY, mask))
 
 
 def masked_relu(X: tf.Tensor, mask: Mask) -> tf.Tensor:
@@ -153,19 +153,19 @@ def masked_relu(X: tf.Tensor, mask: Mask) -> tf.Tensor:
     if mask.p == 0.0 or not (tf.executing_eagerly() and ops.on_host(X)):
         return masked(tf.nn.relu(X), mask)
     Y = ops.drop(X, mask, relu=True)
-    return _with_gradient(X, lambda X: Y, lambda dY: _gated(dY, Y, mask.p))
+    return with_gradient(X, lambda X: Y, lambda dY: _gated(dY, Y, mask.p))
 
 
 def _gated(dY: tf.Tensor, Y: tf.Tensor, p: float) -> tf.Tensor:
     """The gradient of `masked_relu` with the output Y, which is linear in dY and so its own gradient."""
-    return _with_gradient(dY, lambda dY: ops.relu_gradient(dY, Y, p), lambda ddX: _gated(ddX, Y, p))
+    return with_gradient(dY, lambda dY: ops.relu_gradient(dY, Y, p), lambda ddX: _gated(ddX, Y, p))
 
 
 def gaussian_dropout(X: tf.Tensor, stddev: float, position: Key | tf.Tensor) -> tf.Tensor:
     """`multidrop.masks.gaussian_dropout` for tensors. As with a mask, the backward pass keeps the position alone."""
     if stddev == 0.0:
         return X
-    return _with_gradient(
+    return with_gradient(
         X,
         lambda X: _noisy(tf.multiply, X, lambda z: 1.0 + stddev * z, position),
         lambda dY: gaussian_dropout(dY, stddev, position),
@@ -176,7 +176,7 @@ def gaussian_noise(X: tf.Tensor, stddev: float, position: Key | tf.Tensor) -> tf
     """`multidrop.masks.gaussian_noise` for tensors."""
     if stddev == 0.0:
         return X
-    return _with_gradient(X, lambda X: _noisy(tf.add, X, lambda z: stddev * z, position), tf.identity)
+    return with_gradient(X, lambda X: _noisy(tf.add, X, lambda z: stddev * z, position), tf.identity)
 
 
 def _noisy(
@@ -187,7 +187,7 @@ def _noisy(
         return ops.in_compute_type(operation, X, noise_of(ops.normals(shape, position)))
 
 
-def _with_gradient(X: tf.Tensor, function: Callable[..., tf.Tensor], gradient: Callable[..., tf.Tensor]) -> tf.Tensor:
+def with_gradient(X: tf.Tensor, function: Callable[..., tf.Tensor], gradient: Callable[..., tf.Tensor]) -> tf.Tensor:
     """`function(X)`, which has that gradient."""
     if record_operation is None:
         return tf.custom_gradient(lambda X: (function(X), gradient))(X)

@@ -1,0 +1,79 @@
+"""Members of the dropout family as TensorFlow runs and differentiates them: eagerly, in a `tf.function` or under XLA.
+
+A member that is a mask goes where `dropout_layer` goes, to the fused kernel on a host. The others are programs of
+TensorFlow's operators.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from multidrop import checks, family
+from multidrop.family import Member
+from multidrop.family._member import Mask as MaskMember
+from multidrop.keys import Key, as_key
+from multidrop.masks import Mask
+
+from .draw import Draw, first_of
+from .functional import _calls, check_floating, masked, stop_recording, tensor, with_gradient
+
+
+@tf.autograph.experimental.do_not_convert
+def apply(member: Member, X: Any, key: int | Key | None = None, *, start: int = 0, learned: Any = None) -> tf.Tensor:
+    """`multidrop.apply` for tensors, differentiable any number of times; eager, in a `tf.function` or under XLA. What
+    `dropout_layer` says of keys holds here too.
+
+    Args:
+        member: the member.
+        X: tensor of any shape that the member takes (in a trace, dimensions may be unknown), or what `tensor` takes;
+            float16, bfloat16, float32 or float64.
+        key: what names the numbers; without one, the next after `multidrop.manual_seed`, or one from `tf.random`.
+        start: the index of X's first element.
+        learned: the tensor or variable that the member learns.
+
+    Returns:
+        A tensor of X's shape and type; X itself where the member is idle.
+
+    Raises:
+        ValueError: for what is no member, a shape that it does not take, or a bad key, start or `learned`.
+        TypeError: for a tensor that is not floating.
+    """
+    X = tensor(X)
+    check_floating(X)
+    if learned is not None:
+        learned = tensor(learned)
+        check_floating(learned, "learned")
+    start = checks.word64("start", start)
+    member = family.checked(member, learned)
+    axes, margin = member.axes(_ndim(X, member)), member.margin(_ndim(X, member))
+    first = first_of(X, start, axes, margin)
+    position = _calls.next() if key is None else as_key(key)
+    if isinstance(member, MaskMember):
+        return masked(X, Mask(member.p, position, first, axes))
+    if learned is not None:
+        return family.run(member, X, Draw(position, start), learned=learned)
+    return X if member.idle else _applied(member, X, position, start)
+
+
+def _ndim(X: tf.Tensor, member: Member) -> int:
+    """How many dimensions X has; 0 where that is not known, for a mask with a decision for each element."""
+    if X.shape.rank is not None:
+        return X.shape.rank
+    if isinstance(member, MaskMember) and type(member).axes is Member.axes:
+        return 0
+    raise ValueError(
+        f"X: expected a tensor whose number of dimensions is known, for {type(member).__name__}; got {X.shape}"
+    )
+
+
+def _applied(member: Member, X: tf.Tensor, position: Key | tf.Tensor, start: int, gradient: bool = False) -> tf.Tensor:
+    """A member's output, or its gradient. The backward pass keeps the position alone."""
+
+    def function(X: tf.Tensor) -> tf.Tensor:
+        with stop_recording():  # of the operators, which would keep the numbers for their gradients
+            Y = family.run(member, X, Draw(position, start), gradient)
+        return tf.identity(Y) if Y is X else Y
+
+    return with_gradient(X, function, lambda dY: _applied(member, dY, position, start, gradient=True))
