@@ -99,7 +99,7 @@ def _tensorflow() -> list[Way]:
 
     def unknown_sizes(function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*tensors: Any) -> Any:
-            signature = [tf.TensorSpec([None] * len(X.shape), X.dtype) for X in tensors]
+            signature = [tf.TensorSpec([None, *X.shape[1:]], X.dtype) for X in tensors]
             return tf.function(function, signature, autograph=False)(*tensors)
 
         return run

@@ -1,8 +1,8 @@
-"""The dropout family: every member that is listed, in every framework, and every way in which that runs it, against NumPy.
+"""The dropout family: every member that is listed, in every framework and every way of running it, against NumPy.
 
-A member is tried with its default settings, and with each value of a setting that has few; a new one needs no test here.
-Decisions are compared bit by bit. Numbers that a logarithm gave are promised to within 16 units in the last place of
-float64, and a compiler may round a product and a sum once: there the bound is `BOUND`.
+A member is tried with its default settings, and with each value of a setting that has few, so that a new one needs no
+test here. Decisions are compared bit by bit. Numbers that a logarithm gave are promised to within 16 units in the last
+place of float64, and a compiler may round a product and a sum once: there the bound is `BOUND`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 import pickle
 import re
 from collections.abc import Iterator
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,8 @@ class TestEveryWay:
 class TestTorch:
     """What torch alone has: derivatives of any order, forward mode, and `torch.func`."""
 
+    # By torch itself, for its forward mode.
+    @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
     @all_members
     def test_derivatives(self, need: Any, member: Member) -> None:
         need("torch")
@@ -199,6 +201,68 @@ class TestTorch:
         dY = md.apply(member, torch.ones_like(X).requires_grad_(), Key(1).fold_in("calls"))
         (slope,) = torch.autograd.grad(dY.sum(), dY.grad_fn.next_functions[0][0].variable)
         assert torch.allclose(X.grad, slope * X.detach().cos())
+
+    @one_of_each
+    def test_built_in_a_program(self, need: Any, member: Member) -> None:
+        need("torch")
+        import torch
+
+        cls = type(member)
+        torch._dynamo.reset()
+        program = torch.compile(lambda X: md.apply(cls(), X, KEY), fullgraph=True, backend="aot_eager")
+        x = values(member.example_shape)
+        assert np.allclose(program(torch.from_numpy(x)).numpy(), host.apply(member, x, KEY), rtol=1e-6)
+
+    @one_of_each
+    def test_channels_last_in_memory(self, need: Any, member: Member) -> None:
+        """Elements count in their logical order, whatever the layout, which the result keeps."""
+        need("torch")
+        import torch
+
+        x = values(member.example_shape)
+        X = torch.from_numpy(x).transpose(0, -1).contiguous().transpose(0, -1)
+        for run in (md.apply, torch.compile(md.apply, fullgraph=True, backend="aot_eager")):
+            torch._dynamo.reset()
+            assert np.allclose(run(member, X, KEY).numpy(), host.apply(member, x, KEY), rtol=1e-6)
+
+    def test_no_strided_tensor(self, need: Any) -> None:
+        need("torch")
+        import torch
+
+        jagged = torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(4, 3)], layout=torch.jagged)
+        with pytest.raises(
+            TypeError, match=r"X: expected a tensor of strided layout for GaussianNoise; got torch\.jagged"
+        ):
+            md.apply(family.GaussianNoise(), jagged, KEY)
+
+
+class TestTensorflow:
+    @one_of_each
+    def test_sizes_that_are_not_known(self, need: Any, member: Member) -> None:
+        need("tensorflow")
+        import tensorflow as tf
+
+        x = values(member.example_shape)
+        signature = [tf.TensorSpec([None] * x.ndim, tf.float32)]
+        program = tf.function(lambda X: md.apply(member, X, KEY), signature, autograph=False)
+        assert np.allclose(program(tf.constant(x)), host.apply(member, x, KEY), rtol=1e-6)
+        if member.axes(x.ndim) or member.margin(x.ndim):
+            program = tf.function(lambda X: md.apply(member, X, KEY, start=8), signature, autograph=False)
+            with pytest.raises(ValueError, match=r"start: expected 0, where the shape of X\[0\] is not known; got 8"):
+                program(tf.constant(x))
+
+    def test_a_rank_that_is_not_known(self, need: Any) -> None:
+        need("tensorflow")
+        import tensorflow as tf
+
+        def program(member: Member) -> Any:
+            return tf.function(lambda X: md.apply(member, X, KEY), [tf.TensorSpec(None)], autograph=False)
+
+        x = values((4, 3))
+        got = program(family.Dropout())(tf.constant(x)).numpy()
+        assert same_bits(got, host.apply(family.Dropout(), x, KEY))
+        with pytest.raises(ValueError, match="X: expected a tensor whose number of dimensions is known, for DropPath"):
+            program(family.DropPath())(tf.constant(x))
 
 
 class TestLearned:
@@ -332,21 +396,19 @@ class TestDropBlock:
             member = family.DropBlock(p, block_size)
             dropped = host.apply(member, np.ones((maps, 1, size, size), np.float32), Key(size, block_size)) == 0
             shares = dropped.mean(axis=(1, 2, 3))
-            assert abs(shares.mean() - p) < 5.0 * math.sqrt(p * (1 - p) / maps) * (shares.std() + 0.02) / math.sqrt(
-                p * (1 - p)
-            )
+            assert abs(shares.mean() - p) < 5.0 * shares.std() / math.sqrt(maps)
             for corner in (0, -1):
                 assert abs(dropped[:, 0, corner, corner].mean() - p) < 5.0 * math.sqrt(p * (1 - p) / maps)
 
     def test_the_papers_rate_fails(self) -> None:
         """The test above can fail: the share that the paper's γ gives, by the same bounds."""
-        p, block, size, maps = 0.2, 7, 14, 800
+        p, block, size, maps = 0.2, 7, 14, 4000
         gamma = p * size**2 / block**2 / (size - block + 1) ** 2
         inner = ~md.keep_mask((maps, size - block + 1, size - block + 1), gamma, KEY)
         dropped = np.zeros((maps, size, size), bool)
         for map_, i, j in np.argwhere(inner):
             dropped[map_, i : i + block, j : j + block] = True
-        assert abs(dropped.mean() - p) > 5.0 * (dropped.mean(axis=(1, 2)).std() + 0.02) / math.sqrt(maps)
+        assert abs(dropped.mean() - p) > 5.0 * dropped.mean(axis=(1, 2)).std() / math.sqrt(maps)
 
     @given(st.integers(1, 6), st.lists(st.integers(1, 5), min_size=1, max_size=3), st.booleans())
     def test_it_is_the_text(self, block_size: int, positions: list[int], last: bool) -> None:
@@ -383,10 +445,8 @@ class TestValues:
         assert text
         for part in ("Args:", *(f"{field.name}:" for field in dataclasses.fields(member)), "Raises:"):
             assert part in text
-        assert (
-            "Source:" in text or type(member).__mro__[1].__doc__ and "Source:" in str(type(member).__mro__[1].__doc__)
-        )
-        assert type(member).__name__ in (SPECIFICATION).read_text()
+        assert "Source:" in text + str(type(member).__mro__[1].__doc__)  # a member that extends another has its source
+        assert f"**{type(member).__name__}**" in SPECIFICATION.read_text()
 
     @pytest.mark.parametrize("cls", CLASSES)
     def test_bad_settings(self, cls: type[Member]) -> None:
@@ -401,7 +461,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("bad", [None, 0.5, family.Dropout, "Dropout"])
     def test_no_member(self, backend: Any, bad: Any) -> None:
-        with pytest.raises(ValueError, match="member: expected a member of multidrop.family; got "):
+        with pytest.raises(ValueError, match=r"member: expected a member of multidrop\.family; got "):
             md.apply(bad, backend.tensor(values((4, 3))))
 
     @one_of_each
@@ -420,7 +480,7 @@ class TestErrors:
             with pytest.raises(ValueError, match="learned: expected None"):
                 md.apply(member, X, learned=X)
         if shared:
-            with pytest.raises(ValueError, match="X: expected .* dimensions, .*; got 0"):
+            with pytest.raises(ValueError, match=r"X: expected .* dimensions, .*; got 0"):
                 md.apply(member, backend.tensor(np.float32(1.0)))
         first = backend.to_numpy(md.apply(member, X))
         assert np.allclose(first, host.apply(member, values(member.example_shape), Key(9).fold_in("calls")), atol=1e-6)
@@ -442,7 +502,7 @@ class TestSchedules:
         ps = [schedule(step) for step in range(60)]
         assert ps[0] == schedule.begin
         assert ps[40:] == [0.5] * 20
-        assert all(a < b for a, b in zip(ps[:40], ps[1:41], strict=True))
+        assert all(a < b for a, b in pairwise(ps[:41]))
         assert pickle.loads(pickle.dumps(schedule)) == schedule
 
     def test_formulas(self) -> None:

@@ -1,7 +1,7 @@
 """Members of the dropout family as MXNet runs and differentiates them: imperatively, and as nodes of a hybridized net.
 
 A member that is a mask goes where `dropout_layer` goes. The others run on the host, in NumPy, on an array's own memory:
-MXNet's operators take some 30 µs each, and read a number's digits less exactly than Python writes them.
+an operator of MXNet's takes longer than the arithmetic of a small array.
 """
 
 from __future__ import annotations
@@ -65,20 +65,23 @@ def apply(
 
 def _applied(member: Member, X: Array, key: Key, start: int, learned: Array | None) -> Array:
     at = None if learned is None else learned.asnumpy()
+
+    def run(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return host.apply(member, values, key, start, learned=at)
+
     with mx.autograd.pause(train_mode=mx.autograd.is_training()):
-        Y = ops.through_host(X, lambda values: host.apply(member, values, key, start, learned=at))
+        Y = ops.through_host(X, run)
     if not mx.autograd.is_recording():
         return Y
-    if learned is None:
+    if learned is None or at is None:
         return ops.record(Y, [(X, partial(_assign_gradient, member=member, key=key, start=start))])
-    x = X.asnumpy()
+    logit, x = at, X.asnumpy()
 
     def of_learned(target: Array, request: str, dY: Array) -> None:
-        ops.assign_values(target, request, host.learned_gradient(member, dY.asnumpy(), x, at, key, start))
+        ops.assign_values(target, request, host.learned_gradient(member, dY.asnumpy(), x, logit, key, start))
 
-    # Linear in X, so that its gradient is the member itself.
     def of_X(target: Array, request: str, dY: Array) -> None:
-        ops.assign_values(target, request, host.apply(member, dY.asnumpy(), key, start, learned=at))
+        ops.assign_values(target, request, run(dY.asnumpy()))  # linear in X, so that its gradient is the member itself
 
     return ops.record(Y, [(X, of_X), (learned, of_learned)])
 

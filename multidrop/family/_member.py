@@ -30,8 +30,10 @@ class Draw(Protocol):
     X along each axis.
     """
 
-    xp: Any
-    """The namespace of the framework's elementwise functions: `log`, `exp`, `tanh`, …"""
+    @property
+    def xp(self) -> Any:
+        """The namespace of the framework's elementwise functions: `log`, `exp`, `tanh`, …"""
+        ...
 
     def dropout(self, X: Tensor, p: float, axes: tuple[int, ...] = ()) -> Tensor:
         """`select(X, keep(X, p, axes), 1/(1 − p))`, in one pass where the framework has one. In X's type."""
@@ -169,12 +171,11 @@ class Member:
     def __post_init__(self) -> None:
         for each in fields(self):
             object.__setattr__(self, each.name, each.metadata["check"](each.name, getattr(self, each.name)))
-        # Made here and not when asked for, since a tracer does not follow `json`.
-        settings = {each.name: getattr(self, each.name) for each in fields(self)}
-        object.__setattr__(self, "text", json.dumps([type(self).__name__, settings]))
 
-    text: ClassVar[str]
-    """The member as JSON: its class and settings. A program that is compiled holds it; see `of_text`."""
+    @property
+    def text(self) -> str:
+        """The member as JSON: its class and settings. A program that is compiled holds it; see `of_text`."""
+        return _text(type(self).__name__, *((each.name, getattr(self, each.name)) for each in fields(self)))
 
     def __call__(self, X: Tensor, draw: Draw) -> Tensor:
         """The output for X, in X's type or in the one that it is computed in."""
@@ -217,6 +218,13 @@ class Mask(Member, listed=False):
 
     def __call__(self, X: Tensor, draw: Draw) -> Tensor:
         return draw.dropout(X, self.p, self.axes(len(X.shape)))
+
+
+def _text(name: str, *settings: tuple[str, Any]) -> str:
+    return json.dumps([name, dict(settings)])
+
+
+_text._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch's tracer calls it, for it cannot follow `json`
 
 
 @cache
