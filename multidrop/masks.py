@@ -219,30 +219,6 @@ def noise_stddev(name: str, value: object) -> float:
     return number
 
 
-def gaussian_dropout(x: npt.NDArray, stddev: float, key: int | Key, start: int = 0) -> npt.NDArray:
-    """x·(1 + stddev·z), with a normal number for each element. The gradient is the same function.
-
-    Source: N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15 (2014),
-    section 10.
-
-    Args:
-        x: a floating array of any shape and layout.
-        stddev: that of the noise; see `gaussian_stddev`.
-        key: the noise's key; an int means `Key(int)`.
-        start: the index of the first element.
-
-    Returns:
-        A new array of x's shape and type, or `x` itself where stddev is 0.
-    """
-    return x if stddev == 0.0 else _in_compute_type(np.multiply, x, 1.0 + stddev * normals(x.shape, key, start))
-
-
-def gaussian_noise(x: npt.NDArray, stddev: float, key: int | Key, start: int = 0) -> npt.NDArray:
-    """x + stddev·z, with a normal number for each element. Args and result are those of `gaussian_dropout`; the
-    gradient is the output's."""
-    return x if stddev == 0.0 else _in_compute_type(np.add, x, stddev * normals(x.shape, key, start))
-
-
 def _in_compute_type(operation: Callable[..., Any], x: npt.NDArray, y: npt.NDArray | float) -> npt.NDArray:
     """operation(x, y) in float64 for float64 and in float32 for other types, y rounded to it; the result in x's type.
     A value may become infinite, in silence as in a framework."""

@@ -16,8 +16,9 @@ from multidrop.family._member import Mask as MaskMember
 from multidrop.keys import Key, as_key
 from multidrop.masks import Mask
 
+from . import functional
 from .draw import Draw, first_of
-from .functional import _calls, check_floating, masked, stop_recording, tensor, with_gradient
+from .functional import _calls, check_floating, masked, tensor, with_gradient
 
 
 @tf.autograph.experimental.do_not_convert
@@ -54,7 +55,7 @@ def apply(member: Member, X: Any, key: int | Key | None = None, *, start: int = 
         return masked(X, Mask(member.p, position, first, axes))
     if learned is not None:
         return family.run(member, X, Draw(position, start), learned=learned)
-    return X if member.idle else _applied(member, X, position, start)
+    return applied(member, X, position, start)
 
 
 def _ndim(X: tf.Tensor, member: Member) -> int:
@@ -68,12 +69,16 @@ def _ndim(X: tf.Tensor, member: Member) -> int:
     )
 
 
-def _applied(member: Member, X: tf.Tensor, position: Key | tf.Tensor, start: int, gradient: bool = False) -> tf.Tensor:
-    """A member's output, or its gradient. The backward pass keeps the position alone."""
+def applied(
+    member: Member, X: tf.Tensor, position: Key | tf.Tensor, start: int = 0, *, gradient: bool = False
+) -> tf.Tensor:
+    """A member's output, or its gradient: `apply` after its checks. The backward pass keeps the position alone."""
+    if member.idle:
+        return X
 
     def function(X: tf.Tensor) -> tf.Tensor:
-        with stop_recording():  # of the operators, which would keep the numbers for their gradients
+        with functional.stop_recording():  # of the operators, which would keep the numbers for their gradients
             Y = family.run(member, X, Draw(position, start), gradient)
         return tf.identity(Y) if Y is X else Y
 
-    return with_gradient(X, function, lambda dY: _applied(member, dY, position, start, gradient=True))
+    return with_gradient(X, function, lambda dY: applied(member, dY, position, start, gradient=True))

@@ -10,6 +10,7 @@ from multidrop.keys import Key
 from multidrop.masks import Mask
 
 from . import ops
+from .functional import dropped
 
 
 class Draw:
@@ -26,7 +27,7 @@ class Draw:
         self.key, self.start = key, start
 
     def dropout(self, X: tf.Tensor, p: float, axes: tuple[int, ...] = ()) -> tf.Tensor:
-        return ops.drop(X, Mask(p, self.key, first_of(X, self.start, axes), axes))
+        return dropped(X, Mask(p, self.key, first_of(X, self.start, axes), axes))
 
     def keep(self, X: tf.Tensor, p: float, axes: tuple[int, ...] = (), margin: tuple[int, ...] = ()) -> tf.Tensor:
         first, position = first_of(X, self.start, axes, margin), self.key

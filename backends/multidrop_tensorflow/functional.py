@@ -137,6 +137,11 @@ def masked(X: tf.Tensor, mask: Mask) -> tf.Tensor:
     """
     if mask.p == 0.0:
         return X
+    return with_gradient(X, lambda X: dropped(X, mask), lambda dY: masked(dY, mask))
+
+
+def dropped(X: tf.Tensor, mask: Mask) -> tf.Tensor:
+    """X through a mask, without a gradient: by the fused kernel, where there is one."""
     drop: Callable[..., tf.Tensor] = ops.drop
     if not (tf.executing_eagerly() or mask.axes):
         if ops.under_xla():
@@ -145,7 +150,7 @@ def masked(X: tf.Tensor, mask: Mask) -> tf.Tensor:
             drop = native.dropout
         if isinstance(mask.key, Key):
             mask = mask._replace(key=ops.position_of(mask.key))
-    return with_gradient(X, lambda X: drop(X, mask), lambda dY: masked(dY, mask))
+    return drop(X, mask)
 
 
 def masked_relu(X: tf.Tensor, mask: Mask) -> tf.Tensor:
@@ -159,32 +164,6 @@ def masked_relu(X: tf.Tensor, mask: Mask) -> tf.Tensor:
 def _gated(dY: tf.Tensor, Y: tf.Tensor, p: float) -> tf.Tensor:
     """The gradient of `masked_relu` with the output Y, which is linear in dY and so its own gradient."""
     return with_gradient(dY, lambda dY: ops.relu_gradient(dY, Y, p), lambda ddX: _gated(ddX, Y, p))
-
-
-def gaussian_dropout(X: tf.Tensor, stddev: float, position: Key | tf.Tensor) -> tf.Tensor:
-    """`multidrop.masks.gaussian_dropout` for tensors. As with a mask, the backward pass keeps the position alone."""
-    if stddev == 0.0:
-        return X
-    return with_gradient(
-        X,
-        lambda X: _noisy(tf.multiply, X, lambda z: 1.0 + stddev * z, position),
-        lambda dY: gaussian_dropout(dY, stddev, position),
-    )
-
-
-def gaussian_noise(X: tf.Tensor, stddev: float, position: Key | tf.Tensor) -> tf.Tensor:
-    """`multidrop.masks.gaussian_noise` for tensors."""
-    if stddev == 0.0:
-        return X
-    return with_gradient(X, lambda X: _noisy(tf.add, X, lambda z: stddev * z, position), tf.identity)
-
-
-def _noisy(
-    operation: Callable[..., tf.Tensor], X: tf.Tensor, noise_of: Callable[..., tf.Tensor], position: Key | tf.Tensor
-) -> tf.Tensor:
-    shape = X.shape if X.shape.is_fully_defined() else tf.shape(X, tf.int64)
-    with stop_recording():  # of the operators, which would keep the noise for their gradients
-        return ops.in_compute_type(operation, X, noise_of(ops.normals(shape, position)))
 
 
 def with_gradient(X: tf.Tensor, function: Callable[..., tf.Tensor], gradient: Callable[..., tf.Tensor]) -> tf.Tensor:

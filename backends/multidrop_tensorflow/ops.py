@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -119,12 +119,6 @@ def keep_mask(shape: tuple[int, ...] | tf.Tensor, p: float, position: tf.Tensor,
         ties = lanes == tf.constant(np.uint16(high))
         kept |= ties & (_lanes(first + PLANE1, blocks, position) < tf.constant(np.uint16(low)))
     return tf.reshape(kept[skipped : skipped + count], shape)
-
-
-def in_compute_type(operation: Callable[..., tf.Tensor], X: tf.Tensor, Y: tf.Tensor) -> tf.Tensor:
-    """operation(X, Y) in float64 for float64 and in float32 for other types, with Y rounded to it; in X's type."""
-    compute = tf.float64 if X.dtype == tf.float64 else tf.float32
-    return tf.cast(operation(tf.cast(X, compute), tf.cast(Y, compute)), X.dtype)
 
 
 def normals(shape: tf.TensorShape | tf.Tensor, position: Key | tf.Tensor, start: int = 0) -> tf.Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from multidrop import checks, kernel, masks
+from multidrop.family.alpha_dropout import lifted
 from multidrop.keys import Key, as_key, on_manual_seed
 from multidrop.masks import Mask
 
@@ -204,8 +205,7 @@ def _alpha_dropout(
     drop = drop or _drop_by(p)
     if p == 0.0:
         return drop(X, axes, inplace)  # which takes a call, and is X
-    scale, shift = masks.alpha_affine(p)
-    Y = drop(X + masks.ALPHA, axes, False) * scale + shift
+    Y = lifted(X, p, lambda Z: drop(Z, axes, False))
     return X.copy_(Y) if inplace else Y
 
 

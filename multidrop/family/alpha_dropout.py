@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .. import masks
@@ -29,10 +30,15 @@ class AlphaDropout(Member):
     unbiased = False
 
     def __call__(self, X: Tensor, draw: Draw) -> Tensor:
-        scale, shift = masks.alpha_affine(self.p)
-        lifted = draw.wide(X, X) + masks.ALPHA
-        return draw.dropout(lifted, self.p, self.axes(len(X.shape))) * scale + shift
+        axes = self.axes(len(X.shape))
+        return lifted(draw.wide(X, X), self.p, lambda Z: draw.dropout(Z, self.p, axes))
 
     def gradient(self, dY: Tensor, draw: Draw) -> Tensor:
         scale, _ = masks.alpha_affine(self.p)
         return draw.dropout(draw.wide(dY, dY), self.p, self.axes(len(dY.shape))) * scale
+
+
+def lifted(X: Tensor, p: float, dropout: Callable[[Tensor], Tensor]) -> Tensor:
+    """Alpha dropout of X by a dropout of the same p: dropout(X + α)·a + b."""
+    scale, shift = masks.alpha_affine(p)
+    return dropout(X + masks.ALPHA) * scale + shift

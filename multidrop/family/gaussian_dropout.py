@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
 
-from .. import checks
+from .. import checks, masks
 from ._member import Draw, Member, Tensor, setting
 
 
@@ -26,4 +25,4 @@ class GaussianDropout(Member):
     p: float = setting(0.5, checks.probability_below_one)
 
     def __call__(self, X: Tensor, draw: Draw) -> Tensor:
-        return draw.wide(X, X) * draw.normal(X, 1.0, sqrt(self.p / (1.0 - self.p)))
+        return draw.wide(X, X) * draw.normal(X, 1.0, masks.gaussian_stddev("p", self.p))
