@@ -72,14 +72,11 @@ def draws_reals(member: Member) -> bool:
 
 def agrees(way: Way, member: Member, got: np.ndarray, expected: np.ndarray) -> bool:
     """Whether a result is the oracle's: in every bit, or within the bound where that is all that is promised."""
-    if (draws_reals(member) and not way.host_numbers) or (way.fuses and not isinstance(member, MASK)):
+    if (draws_reals(member) and not way.host_numbers) or (way.fuses and not isinstance(member, family.MaskMember)):
         bound = BOUND[expected.dtype.name]
         wide = got.astype(np.float64), expected.astype(np.float64)
         return got.dtype == expected.dtype and got.shape == expected.shape and np.allclose(*wide, bound, bound)
     return same_bits(got, expected)
-
-
-MASK = family.Dropout.__mro__[1]
 
 
 class TestEveryWay:
@@ -150,6 +147,66 @@ class TestEveryWay:
             return
         for result in way.both(member, x, x, KEY, 0):
             assert same_bits(result, x)
+
+
+class TestNumPy:
+    """The oracle."""
+
+    @all_members
+    def test_the_gradient_is_the_slope(self, member: Member) -> None:
+        """Against differences, which are exact but for rounding, as a member is linear."""
+        x, dy = (values(member.example_shape, np.float64, seed) for seed in (0, 1))
+        slope = (host.apply(member, x + 1.0, KEY) - host.apply(member, x - 1.0, KEY)) / 2.0
+        assert np.allclose(host.apply(member, dy, KEY, gradient=True), dy * slope)
+
+    @all_members
+    def test_it_is_rounded_once(self, member: Member) -> None:
+        """To float16 from what it is in float32, and from float64 to float32 within a few roundings."""
+        x = values(member.example_shape, np.float16)
+        wide = host.apply(member, x.astype(np.float32), KEY)
+        assert same_bits(host.apply(member, x, KEY), wide.astype(np.float16))
+        assert np.allclose(wide, host.apply(member, x.astype(np.float64), KEY), 2.0**-21, 2.0**-21)
+
+    @one_of_each
+    def test_any_layout(self, member: Member) -> None:
+        x = values(member.example_shape)
+        for other in (np.asfortranarray(x), np.repeat(x, 2, 0)[::2], x[::-1].copy()[::-1]):
+            assert same_bits(md.apply(member, other, KEY), host.apply(member, x, KEY))
+
+    @one_of_each
+    def test_the_input_is_left(self, member: Member) -> None:
+        x = values(member.example_shape)
+        before = x.copy()
+        md.apply(member, x, KEY)
+        assert same_bits(x, before)
+
+    @pytest.mark.parametrize(
+        "member", [member for member in REPRESENTATIVES if member.example_shape == (4, 3)], ids=repr
+    )
+    def test_a_number(self, member: Member) -> None:
+        """Without dimensions, as the same in one."""
+        if isinstance(member, family.DropPath):  # which has examples
+            return
+        x = np.float32(1.7)
+        y = md.apply(member, np.asarray(x), KEY)
+        assert y.shape == ()
+        assert same_bits(y.reshape(1), md.apply(member, x.reshape(1), KEY))
+
+
+class TestMXNet:
+    @one_of_each
+    def test_a_gradient_that_is_added(self, need: Any, member: Member) -> None:
+        need("mxnet")
+        import mxnet as mx
+
+        x = values(member.example_shape)
+        X = mx.np.array(x)
+        X.attach_grad(grad_req="add")
+        for _ in range(2):
+            with mx.autograd.record():
+                Y = md.apply(member, X, KEY)
+            Y.backward(mx.np.array(x))
+        assert same_bits(X.grad.asnumpy(), 2 * host.apply(member, x, KEY, gradient=True))
 
 
 class TestTorch:

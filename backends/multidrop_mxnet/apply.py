@@ -15,9 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from multidrop import checks, family, keys
-from multidrop.family import Member, host
-from multidrop.family._member import Mask as MaskMember
-from multidrop.family._member import extent
+from multidrop.family import MaskMember, Member, extent, host
 from multidrop.keys import Key, as_key, call_key
 from multidrop.masks import Mask
 

@@ -11,8 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from multidrop import checks, family
-from multidrop.family import Member
-from multidrop.family._member import Mask as MaskMember
+from multidrop.family import MaskMember, Member
 from multidrop.keys import Key, as_key
 from multidrop.masks import Mask
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from multidrop.family._member import extent
+from multidrop.family import extent
 from multidrop.keys import Key
 from multidrop.masks import Mask
 

@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 
 from multidrop import checks, family
-from multidrop.family import Member
-from multidrop.family._member import Mask as MaskMember
-from multidrop.family._member import extent
+from multidrop.family import MaskMember, Member, extent
 from multidrop.keys import Key, as_key
 from multidrop.masks import Mask
 

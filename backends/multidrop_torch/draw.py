@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from multidrop import kernel, masks
-from multidrop.family._member import extent
+from multidrop.family import extent
 from multidrop.keys import Key
 from multidrop.masks import Mask
 

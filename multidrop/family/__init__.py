@@ -8,8 +8,10 @@ runs one on a tensor of any framework. A member is a frozen dataclass in a file 
 from . import schedules as schedules
 from ._member import MEMBERS as MEMBERS
 from ._member import Draw as Draw
+from ._member import MaskMember as MaskMember
 from ._member import Member as Member
 from ._member import checked as checked
+from ._member import extent as extent
 from ._member import of_text as of_text
 from ._member import run as run
 from .alpha_dropout import AlphaDropout as AlphaDropout

@@ -211,7 +211,7 @@ class Member:
         return getattr(self, "p", None) == 0.0
 
 
-class Mask(Member, listed=False):
+class MaskMember(Member, listed=False):
     """A member that is a dropout, with one decision along some axes: X/(1 − p) where kept, +0 elsewhere."""
 
     p: float

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ._member import Mask, rate
+from ._member import MaskMember, rate
 
 
 @dataclass(frozen=True)
-class DropConnect(Mask):
+class DropConnect(MaskMember):
     """Drops each weight of a layer by itself. X is the weight, and the layer computes with the output in its place.
 
     The paper draws a mask for each example; one for the batch, as here, is what leaves a matrix product a matrix

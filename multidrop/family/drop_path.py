@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ._member import ANY, Mask, dimensions, one_of, rate
+from ._member import ANY, MaskMember, dimensions, one_of, rate
 
 EXAMPLE, BATCH = "example", "batch"
 
 
 @dataclass(frozen=True)
-class DropPath(Mask):
+class DropPath(MaskMember):
     """Drops the output of a residual branch whole (stochastic depth), and scales it by 1/(1 − p) where it stays.
 
     Source: G. Huang et al., "Deep networks with stochastic depth", ECCV 2016, section 3, which decides once for a

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ._member import Mask, rate
+from ._member import MaskMember, rate
 
 
 @dataclass(frozen=True)
-class Dropout(Mask):
+class Dropout(MaskMember):
     """Drops each element by itself: x/(1 − p) where kept, 0 where dropped.
 
     Source: N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15 (2014),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ._member import ANY, Mask, dimensions, rate
+from ._member import ANY, MaskMember, dimensions, rate
 
 
 @dataclass(frozen=True)
-class EmbeddingDropout(Mask):
+class EmbeddingDropout(MaskMember):
     """Drops whole rows of an embedding matrix, so that a word is dropped wherever it stands in a batch.
 
     Source: Y. Gal and Z. Ghahramani, "A theoretically grounded application of dropout in recurrent neural networks",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ._member import ANY, Mask, dimensions, flag, rate
+from ._member import ANY, MaskMember, dimensions, flag, rate
 
 
 @dataclass(frozen=True)
-class LockedDropout(Mask):
+class LockedDropout(MaskMember):
     """Drops the same features at each step of a sequence (variational dropout).
 
     Source: Y. Gal and Z. Ghahramani, "A theoretically grounded application of dropout in recurrent neural networks",

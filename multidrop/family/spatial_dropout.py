@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ._member import CHANNELS_FIRST, CHANNELS_LAST, Mask, images, one_of, rate
+from ._member import CHANNELS_FIRST, CHANNELS_LAST, MaskMember, images, one_of, rate
 
 
 @dataclass(frozen=True)
-class SpatialDropout(Mask):
+class SpatialDropout(MaskMember):
     """Drops whole channels of sequences, images or volumes, whose neighbouring positions tell the same.
 
     Source: J. Tompson et al., "Efficient object localization using convolutional networks", CVPR 2015, section 3.2.
