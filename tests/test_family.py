@@ -466,6 +466,7 @@ class TestDropBlock:
         for map_, i, j in np.argwhere(inner):
             dropped[map_, i : i + block, j : j + block] = True
         assert abs(dropped.mean() - p) > 5.0 * dropped.mean(axis=(1, 2)).std() / math.sqrt(maps)
+        assert round(dropped.mean(), 2) == 0.17  # as docs/family.md says
 
     @given(st.integers(1, 6), st.lists(st.integers(1, 5), min_size=1, max_size=3), st.booleans())
     def test_it_is_the_text(self, block_size: int, positions: list[int], last: bool) -> None:
@@ -597,6 +598,19 @@ def vectors() -> Iterator[tuple[Member, tuple[int, ...], str]]:
 def shown(y: np.ndarray) -> str:
     """Kept or dropped, where a member decides; else the numbers."""
     return " ".join(repr(float(v)) for v in y.ravel())
+
+
+def test_the_page_on_the_family_runs() -> None:
+    """And the member that it writes is one in every framework."""
+    blocks = re.findall(r"```python\n(.*?)```", (SPECIFICATION.parent / "family.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {"__name__": __name__}  # which `dataclass` looks up
+    try:
+        for block in blocks:
+            exec(block, names)
+        assert np.isin(names["Y"], (-1.0, 1.0)).all()
+        assert abs((names["Y"] == -1.0).mean() - 0.3) < 5.0 * math.sqrt(0.3 * 0.7 / names["Y"].size)
+    finally:
+        family.MEMBERS.pop("SignFlip", None)
 
 
 class TestSpecification:

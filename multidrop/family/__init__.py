@@ -13,6 +13,7 @@ from ._member import Member as Member
 from ._member import checked as checked
 from ._member import extent as extent
 from ._member import of_text as of_text
+from ._member import rate as rate
 from ._member import run as run
 from .alpha_dropout import AlphaDropout as AlphaDropout
 from .concrete_dropout import ConcreteDropout as ConcreteDropout

@@ -162,7 +162,8 @@ class Member:
     """Whether E[output] = X."""
     learns: ClassVar[bool] = False
     """Whether it can be given a tensor that is learned, as the argument `learned` after the draw, which the framework
-    differentiates; in NumPy and MXNet `learned_gradient` does."""
+    differentiates; in NumPy and MXNet `learned_gradient` does. Such a member draws by `uniform` alone, which torch's
+    compiler can differentiate past."""
 
     def __init_subclass__(cls, listed: bool = True) -> None:
         if listed:
