@@ -514,6 +514,29 @@ class TestValues:
                     cls(**{field.name: bad})
 
 
+class TestList:
+    @pytest.fixture(autouse=True)
+    def _as_before(self) -> Iterator[None]:
+        before = dict(family.MEMBERS)
+        yield
+        family.MEMBERS.clear()
+        family.MEMBERS.update(before)
+
+    def test_two_of_one_name(self) -> None:
+        with pytest.raises(
+            ValueError, match=r"member: expected a name that no other has; got Dropout of test_family, .*"
+        ):
+            type("Dropout", (Member,), {"__module__": __name__})
+        assert family.MEMBERS["Dropout"] is family.Dropout
+
+    def test_one_that_is_defined_again(self) -> None:
+        first, second = (type("Again", (Member,), {"__module__": __name__}) for _ in range(2))
+        text = first().text
+        assert type(family.of_text(text)) is second
+        third = type("Again", (Member,), {"__module__": __name__})
+        assert type(family.of_text(text)) is third
+
+
 class TestErrors:
     """Of each kind one, and none takes a mask."""
 

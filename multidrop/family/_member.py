@@ -166,8 +166,21 @@ class Member:
     compiler can differentiate past."""
 
     def __init_subclass__(cls, listed: bool = True) -> None:
-        if listed:
-            MEMBERS[cls.__name__] = cls
+        """Lists the class; one that is defined again, as in a notebook, takes the place of the first.
+
+        Raises:
+            ValueError: where another class has its name.
+        """
+        if not listed:
+            return
+        other = MEMBERS.setdefault(cls.__name__, cls)
+        if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(
+                f"member: expected a name that no other has; got {cls.__name__} of {cls.__module__}, which "
+                f"{other.__module__} has too"
+            )
+        MEMBERS[cls.__name__] = cls
+        of_text.cache_clear()
 
     def __post_init__(self) -> None:
         for each in fields(self):
