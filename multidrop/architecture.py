@@ -3,6 +3,7 @@ the names that its state has in every backend."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,7 +24,8 @@ class Architecture:
     """784-256-256-10 by default: every layer but the last followed by ReLU and dropout.
 
     Raises:
-        ValueError: for a size below 1, a probability outside [0, 1] or a dtype other than float32 and float64.
+        ValueError: for a size below 1 or beyond all memory, a probability outside [0, 1] or a dtype other than float32
+            and float64.
     """
 
     num_inputs: int
@@ -39,7 +41,15 @@ class Architecture:
             object.__setattr__(self, name, checks.positive(name, getattr(self, name)))
         for name in ("dropout1", "dropout2"):
             object.__setattr__(self, name, checks.probability(name, getattr(self, name)))
-        checks.choice("dtype", self.dtype, DTYPES)
+        object.__setattr__(self, "dtype", checks.choice("dtype", self.dtype, DTYPES))
+        order = ("num_inputs", "num_hiddens1", "num_hiddens2", "num_outputs")
+        for pair in pairwise(order):
+            count, name = (
+                math.prod(getattr(self, name) for name in pair),
+                max(pair, key=lambda name: getattr(self, name)),
+            )
+            if count >= 2**60:  # NumPy numbers no more, of eight bytes each
+                raise ValueError(f"{name}: expected fewer than 2^60 weights a layer; got {checks.shown(count)}")
 
     @property
     def layers(self) -> tuple[tuple[int, int], ...]:
@@ -73,3 +83,14 @@ def check_state(state: Mapping[str, npt.NDArray], expected: Mapping[str, tuple[i
     for name, shape in expected.items():
         if state[name].shape != shape:
             raise ValueError(f"state: expected {name} of shape {shape}; got {state[name].shape}")
+
+
+def check_types(state: Mapping[str, npt.NDArray], own: Mapping[str, npt.NDArray]) -> None:
+    """That a state's arrays have the types of the net's own state, of those that have the same name.
+
+    Raises:
+        ValueError: naming the first that differs.
+    """
+    for name in sorted(state.keys() & own.keys()):
+        if state[name].dtype != own[name].dtype:
+            raise ValueError(f"state: expected {name} of type {own[name].dtype}; got {state[name].dtype}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import warnings
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ import multidrop as md
 
 from . import figure
 from .dispatch import BackendError, available_backends, declared_backends, install_hint, load
-from .history import CURVES, History, plot
+from .history import CURVES, History, plot, write_csv
 from .progress import Display
 
 console = Console(highlight=False)
@@ -115,8 +114,7 @@ def _write(histories: Sequence[History], folder: Path) -> None:
         histories[0].to_json(folder / "history.json")
         histories[0].to_csv(folder / "history.csv")
     else:
-        with open(folder / "comparison.csv", "w", newline="") as file:
-            csv.writer(file).writerows(_comparison(histories))
+        write_csv(folder / "comparison.csv", _comparison(histories))
     plot(histories, folder / "curves.png")
 
 
@@ -131,7 +129,8 @@ def _comparison(histories: Sequence[History]) -> list[list[Any]]:
         for field, _ in CURVES:
             values = [getattr(epoch, field) for epoch in epochs]
             difference = max(values) - min(values)
-            line += [*values, difference / max(map(abs, values)) if field == "train_loss" else difference]
+            scale = max(map(abs, values)) if field == "train_loss" else 1.0
+            line += [*values, difference / scale if scale else 0.0]  # losses that are all 0 do not differ
         lines.append(line)
     return lines
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .history import write_figure
 from .keys import Key
 from .masks import keep_mask
 
@@ -26,6 +27,10 @@ def draw_dropout(path: str | Path | None = None, seed: int = 0, p: float = 0.5) 
         path: where to write it as well; the ending decides the format.
         seed: the mask's key.
         p: the probability that a hidden unit is dropped.
+
+    Raises:
+        ValueError: where the path is none, or Matplotlib writes no such format.
+        OSError: where it cannot be written; the file before it is untouched.
     """
     from matplotlib.figure import Figure
 
@@ -37,7 +42,7 @@ def draw_dropout(path: str | Path | None = None, seed: int = 0, p: float = 0.5) 
     _draw_net(after, keep)
     after.set_title(f"after dropout: keep_mask({HIDDEN}, {p}, Key({seed}))")
     if path is not None:
-        figure.savefig(path, dpi=150)
+        write_figure(path, figure)
     return figure
 
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .checks import word64
+from .checks import text, word64
 from .philox import philox4x32, split64
 
 # The second counter word of a mask stays below 2^29 or above 2^31 for every element index below 2^64, so keys
@@ -60,11 +60,11 @@ class Key:
             by addition; the 64 bits of the result collide as random numbers do.
 
         Raises:
-            ValueError: where `data` is neither.
+            ValueError: where `data` is neither, or holds half of a surrogate pair, which has no encoding.
         """
         if isinstance(data, str):
             tag = _FROM_STR
-            number = int.from_bytes(hashlib.blake2b(data.encode(), digest_size=8).digest(), "little")
+            number = int.from_bytes(hashlib.blake2b(text("data", data), digest_size=8).digest(), "little")
         else:
             tag = _FROM_INT
             number = word64("data", data)
@@ -92,11 +92,14 @@ class Stream:
     and a forked process, goes its own way from where the stream was.
 
     Args:
-        key: where the stream starts; its `call` is the first call handed out.
+        key: where the stream starts; its `call` is the first call handed out. An int means `Key(int)`.
+
+    Raises:
+        ValueError: where it is neither a key nor an integer in [0, 2^64).
     """
 
-    def __init__(self, key: Key) -> None:
-        self._key = key
+    def __init__(self, key: int | Key) -> None:
+        self._key = as_key(key)
 
     @property
     def key(self) -> Key:
@@ -104,7 +107,8 @@ class Stream:
         return self._key
 
     @key.setter
-    def key(self, key: Key) -> None:
+    def key(self, key: int | Key) -> None:
+        key = as_key(key)
         with lock:
             self._key = key
 

@@ -141,16 +141,16 @@ def scale(p: float, dtype: str = "float64") -> float:
 
 def keep_mask(shape: int | Sequence[int], dropout: float, key: int | Key, start: int = 0) -> npt.NDArray[np.bool_]:
     """`multidrop.keep_mask`: a bool array of `shape`, True where an element is kept."""
-    p = checks.probability("dropout", dropout)
-    sizes = checks.shape(shape)
+    p, key, sizes = checks.probability("dropout", dropout), as_key(key), checks.shape(shape)
     # Compared in 64 bits, for at p = 0 the threshold is 2^32.
     kept = uniforms(math.prod(sizes), key, start).astype(np.uint64) < np.uint64(threshold(p))
     return kept.reshape(sizes)
 
 
 def drawn_shape(shape: tuple[int, ...], axes: Sequence[int]) -> tuple[int, ...]:
-    """The shape that a mask is drawn for when it is shared along `axes`: 1 there."""
-    shared = {axis % len(shape) for axis in axes} if axes else set()
+    """The shape that a mask is drawn for when it is shared along `axes`: 1 there. Nothing is drawn for an empty
+    tensor, whose own shape it is."""
+    shared = {axis % len(shape) for axis in axes} if axes and 0 not in shape else set()
     return tuple(1 if axis in shared else size for axis, size in enumerate(shape))
 
 
@@ -201,9 +201,7 @@ def gaussian_stddev(name: str, p: float) -> float:
     Raises:
         ValueError: where it is no probability, and at p = 1, where it is infinite.
     """
-    p = checks.probability(name, p)
-    if p == 1.0:
-        raise ValueError(f"{name}: expected a probability below 1 in training, for noise of finite deviation; got {p}")
+    p = checks.probability_below_one(name, p)
     return math.sqrt(p / (1.0 - p))
 
 
@@ -239,7 +237,8 @@ class Mask(NamedTuple):
 
 def relu(x: npt.NDArray) -> npt.NDArray:
     """max(x, 0): +0 for what is not above 0, and NaN for NaN."""
-    return np.where(x <= 0, np.zeros((), x.dtype), x)
+    with np.errstate(invalid="ignore"):  # of which NumPy warns where a NaN is compared, in some types
+        return np.where(x <= 0, np.zeros((), x.dtype), x)
 
 
 def relu_gradient(dy: npt.NDArray, y: npt.NDArray, p: float) -> npt.NDArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from . import checkpoint as checkpoints
 from . import checks
+from .architecture import check_types
 from .checkpoint import CheckpointError
 from .data import Batches
 from .dispatch import backend_of
@@ -51,21 +53,27 @@ def train(
             or its own seed, and train_iter be a `Batches`; then a run that is killed and resumed ends with the same
             weights, bit for bit, as one that was not, on the same backend and machine.
         resume: go on from that file, where it exists; otherwise it must not exist.
-        settings: what else defines the run. It is recorded in the history, and must be equal on resuming.
+        settings: what else defines the run, by name, as JSON can hold it. It is recorded in the history, and must be
+            equal on resuming.
         display: shows the progress; without one it is shown on a terminal's standard error alone.
 
     Returns:
         The history of all epochs, those before a resumption included.
 
     Raises:
-        ValueError: for a number of epochs below 1, or a negative or infinite rate.
+        ValueError: for a number of epochs below 1, a negative or infinite rate, a checkpoint that is no path, or
+            settings that JSON cannot hold.
         TypeError: where the batches are tensors of another framework than the net's.
         CheckpointError: where the checkpoint cannot be written or read, exists without `resume`, or is of a run with
             other settings. A checkpoint that was there is never lost by it.
     """
-    checks.positive("num_epochs", num_epochs)
+    num_epochs = checks.positive("num_epochs", num_epochs)
+    settings = checks.json_object("settings", settings or {})
+    if checkpoint is not None:
+        checkpoint = checks.path("checkpoint", checkpoint)
+    lr, weight_decay = checks.at_least_zero("lr", lr), checks.at_least_zero("weight_decay", weight_decay)
     backend = backend_of(net, "net")
-    trainer = backend.Trainer(net, checks.at_least_zero("lr", lr), checks.at_least_zero("weight_decay", weight_decay))
+    trainer = backend.Trainer(net, lr, weight_decay)
     history = History(
         {
             "backend": backend.name,
@@ -75,7 +83,7 @@ def train(
             "dtype": getattr(train_iter, "dtype", None),
             "lr": lr,
             "weight_decay": weight_decay,
-            **(settings or {}),
+            **settings,
         }
     )
     file = None
@@ -95,7 +103,8 @@ def train(
             if seen == 0:
                 raise ValueError("train_iter: expected batches; it gave none (an iterator that is used up?)")
             accuracy = _accuracy(backend, trainer, test_iter)
-            history.epochs.append(Epoch(number, loss / seen, right / seen, accuracy, seconds, seen / seconds))
+            rate = seen / seconds if seconds > 0 else math.nan  # a coarse clock may not have moved
+            history.epochs.append(Epoch(number, loss / seen, right / seen, accuracy, seconds, rate))
             shown.done(history.epochs[-1])
             if file is not None:
                 file.save(history)
@@ -129,13 +138,13 @@ def _tensors(backend: Backend, *values: Any) -> tuple[Tensor, ...]:
 class _RunFile:
     """The checkpoint file of one run."""
 
-    def __init__(self, path: str | Path, backend: Backend, net: Model, train_iter: BatchIterable) -> None:
+    def __init__(self, path: Path, backend: Backend, net: Model, train_iter: BatchIterable) -> None:
         if not isinstance(train_iter, Batches) or train_iter.key is None:
             raise CheckpointError(
                 "checkpoint: expected a train_iter of load_data_fashion_mnist, whose order a key decides; "
                 f"got {type(train_iter).__name__}"
             )
-        self.path, self.backend, self.net, self.batches = Path(path), backend, net, train_iter
+        self.path, self.backend, self.net, self.batches = path, backend, net, train_iter
 
     def open(self, history: History, resume: bool) -> None:
         """Begins the file, or goes on from it: net, batches and history then stand where it left them."""
@@ -150,8 +159,11 @@ class _RunFile:
         if not resume:
             raise CheckpointError(f"{self.path}: exists; resume the run in it, or delete it to begin anew")
         state, facts = checkpoints.load(self.path)
-        before = History.from_dict(facts["history"])
-        for name, value in history.settings.items():
+        try:
+            before, key = History.from_dict(facts.get("history")), _key(facts.get("batches"))  # type: ignore[arg-type]
+        except ValueError as error:
+            raise CheckpointError(f"{self.path}: no checkpoint of a run: {error}") from error
+        for name, value in history.to_dict()["settings"].items():
             # Any backend goes on with another's run; only the last bits of its sums may then differ.
             if name not in ("backend", "version") and before.settings.get(name) != value:
                 raise CheckpointError(
@@ -159,14 +171,22 @@ class _RunFile:
                     f"now it is {value!r}"
                 )
         try:
+            check_types(state, self.backend.get_state(self.net))
             self.backend.set_state(self.net, state)
         except ValueError as error:
             raise CheckpointError(f"{self.path}: of another net: {error}") from error
-        self.batches.key, self.batches.epoch = Key(facts["batches"]), len(before.epochs)
+        self.batches.key, self.batches.epoch = key, len(before.epochs)
         history.epochs[:] = before.epochs
 
     def save(self, history: History) -> None:
         """Writes the run as it stands between two epochs."""
         key = self.batches.key
-        facts = {"history": history.to_dict(), "batches": key and key.seed}
+        facts = {"history": history.to_dict(), "batches": key and [key.seed, key.call]}
         checkpoints.save(self.path, self.backend.get_state(self.net), facts)
+
+
+def _key(words: Any) -> Key:
+    """The key of the batches that a checkpoint names: seed and call; in format 1, the seed alone."""
+    if isinstance(words, list) and len(words) == 2:
+        return Key(*words)
+    return Key(checks.word64("batches", words))

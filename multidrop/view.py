@@ -53,7 +53,7 @@ class LayerMask:
     def keep(self) -> npt.NDArray[np.bool_]:
         """The mask: a bool array of the input's shape, True where an element is kept."""
         drawn = keep_mask(drawn_shape(self.shape, self.axes), self.p, self.key)
-        return np.ascontiguousarray(np.broadcast_to(drawn, self.shape))
+        return np.array(np.broadcast_to(drawn, self.shape), order="C")
 
 
 def last_mask(layer: Any, shape: Sequence[int] | None = None) -> LayerMask:

@@ -26,6 +26,10 @@ BACKENDS = ("numpy", "torch", "tensorflow", "mxnet")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backend", action="append", default=[], choices=[*BACKENDS, "all"], help="required; repeatable")
+    parser.addoption("--damages", type=int, default=8, help="how many damaged object files a process starts with")
+    parser.addoption("--interruptions", type=int, default=20, help="how many large calls a signal handler ends")
+    parser.addoption("--edits", type=int, default=500, help="how many times a checkpoint is damaged")
+    parser.addoption("--kills", type=int, default=20, help="how many times a process is ended while it saves")
     parser.addoption("--full-data", action="store_true", help="require the full Fashion-MNIST in Debian's folder")
 
 

@@ -146,3 +146,23 @@ def test_dropout_keeps_shape_type_and_framework(backend: Any) -> None:
         X = backend.tensor(np.ones((2, 3)), dtype)
         Y = md.dropout_layer(X, 0.5)
         assert (type(Y), Y.shape, Y.dtype) == (type(X), X.shape, X.dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("p", [0.0, 0.5])
+def test_relu_gives_no_negative_zero(mode: Mode, p: float, dtype: str) -> None:
+    """What is not above 0 becomes +0, and a NaN stays one, at p = 0 too, where nothing is drawn."""
+    if dtype in mode.lacks:
+        pytest.skip(f"{mode.backend} has no {dtype}")
+    x = np.resize(np.array([-0.0, 0.0, -1.0, 2.0, np.nan, np.inf, -np.inf]), 70).astype(DTYPES[dtype])
+    y, _ = mode.relu_dropout(x, np.ones_like(x), p, md.Key(1), 0)
+    assert same_bits(y, masks.dropout(masks.relu(x), p, md.Key(1)))
+
+
+def test_an_empty_tensor_draws_nothing(mode: Mode) -> None:
+    """Along axes that are shared too, where the mask of any other tensor is drawn for the rest: here 2^40 elements,
+    for which there is no memory (2^30 in MXNet, which numbers dimensions by 31 bits)."""
+    x = np.empty((2**30 if mode.backend == "mxnet" else 2**40, 0), np.float32)
+    assert mode.dropout(x, 0.5, md.Key(1), 0, (1,)).shape == x.shape
+    if mode.backend != "mxnet":  # which gives an array without elements no gradient
+        assert mode.gradient(x, x, 0.5, md.Key(1), 0, (1,)).shape == x.shape

@@ -169,6 +169,15 @@ def test_an_output_folder_that_cannot_be_made(tmp_path: Path) -> None:
     assert "file" in line
 
 
+def test_a_result_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "out" / "history.csv").mkdir(parents=True)
+    done = multidrop("train", "--data", "mini", "--epochs", "1", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "could not be written (Is a directory)" in line
+    assert "history.csv" in line
+
+
 def test_a_mode_that_shows_help(tmp_path: Path) -> None:
     for arguments in ((), ("--help",), ("train", "--help")):
         done = multidrop(*arguments, cwd=tmp_path)

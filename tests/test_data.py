@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import gzip
 import hashlib
 import http.server
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import numpy as np
 import pytest
 
 import multidrop as md
+from multidrop import files
 from multidrop.data import download, fashion_mnist
 from multidrop.data.fashion_mnist import FILES, MINI, MINI_FOLDER
 
@@ -21,7 +25,7 @@ from multidrop.data.fashion_mnist import FILES, MINI, MINI_FOLDER
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty cache, and no other place to find the set in."""
-    monkeypatch.setenv(download.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(files.VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "none")
     monkeypatch.setattr(download, "ADDRESSES", ("http://127.0.0.1:9/",))  # the discard port: refused at once
     return tmp_path / "cache" / "fashion-mnist"
@@ -34,8 +38,9 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder.mkdir()
     for name in FILES:
         (folder / f"{name}.gz").write_bytes((MINI_FOLDER / f"{name}.gz").read_bytes())
-    archives = {f"{n}.gz": hashlib.md5((folder / f"{n}.gz").read_bytes()).hexdigest() for n in FILES}
-    monkeypatch.setattr(fashion_mnist, "FULL", fashion_mnist.Edition("published", MINI.digests))
+    contents = {f"{n}.gz": (folder / f"{n}.gz").read_bytes() for n in FILES}
+    archives = {n: download.Archive(len(content), hashlib.md5(content).hexdigest()) for n, content in contents.items()}
+    monkeypatch.setattr(fashion_mnist, "FULL", dataclasses.replace(MINI, name="published"))
     monkeypatch.setattr(download, "ARCHIVES", archives)
     return folder
 
@@ -201,3 +206,114 @@ def test_the_order_is_the_same_in_every_framework(backend: Any) -> None:
 def test_bad_batch_sizes(bad: Any) -> None:
     with pytest.raises(ValueError, match="batch_size: expected an integer above 0"):
         md.load_data_fashion_mnist(bad, "mini")
+
+
+@pytest.mark.parametrize("bad", [None, 3, b"x", object(), True, ["mini"], "a\0b"], ids=repr)
+def test_what_is_no_data(backend: Any, bad: Any) -> None:
+    """And takes no key."""
+    md.manual_seed(1)
+    with pytest.raises(ValueError, match='data: expected "auto", "full", "mini" or a folder; got '):
+        md.load_data_fashion_mnist(1, bad)
+    with pytest.raises(md.DataError):
+        md.load_data_fashion_mnist(1, "nowhere")
+    assert md.load_data_fashion_mnist(1, "mini")[0].key == md.Key(1).fold_in("batches").fold_in(0)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_no_more_is_read_than_is_expected(small: Path, compressed: bool) -> None:
+    """Of a small archive that decompresses to 64 MB, and of a file of 64 MB, where 5 MB are expected."""
+    path, much = small / f"{FILES[0]}.gz", bytes(1 << 26)
+    if compressed:
+        path.write_bytes(gzip.compress(much, 1))
+    else:
+        path.unlink()
+        path.with_suffix("").write_bytes(much)
+    del much
+    tracemalloc.start()
+    try:
+        with pytest.raises(
+            md.DataError, match=r"truncated or altered: expected contents of 4,704,016 bytes .*; got more"
+        ):
+            fashion_mnist.load(small)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1 << 24
+
+
+@pytest.fixture
+def endless(small: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """A publisher that does not stop: in its "body", with `step` bytes at a time, or in its "headers"."""
+    told: dict[str, Any] = {"where": "body", "step": 1 << 16, "sent": 0}
+    stopped = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.wfile.write(b"HTTP/1.0 200 OK\r\n" + (b"\r\n" if told["where"] == "body" else b"X: "))
+            with contextlib.suppress(OSError):
+                while not stopped.is_set():
+                    self.wfile.write(b"x" * told["step"])
+                    told["sent"] += told["step"]
+                    stopped.wait(0.01 if told["step"] == 1 else 0)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setattr(download, "ADDRESSES", (f"http://127.0.0.1:{server.server_port}/",))
+        yield told
+        stopped.set()
+        server.shutdown()
+        thread.join()
+
+
+def test_an_endless_download(endless: dict[str, Any], small: Path, own_cache: Path) -> None:
+    """Ends after the published size, and not much more was sent than that."""
+    size = download.ARCHIVES[f"{FILES[0]}.gz"].size
+    with pytest.raises(md.DataError, match=rf"could not be downloaded .*expected {size:,} bytes; got more"):
+        fashion_mnist.load("full")
+    assert endless["sent"] < size + (1 << 24)  # of which the system's buffers have the rest
+    assert list(own_cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("where", ["body", "headers"])
+def test_a_download_that_takes_for_ever(
+    endless: dict[str, Any], own_cache: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    endless.update(where=where, step=1)
+    monkeypatch.setattr(download, "LIMIT", 0.2)
+    with pytest.raises(md.DataError, match=r"could not be downloaded .*TimeoutError: not done after 0\.2 s"):
+        fashion_mnist.load("full")
+    assert list(own_cache.iterdir()) == []
+
+
+def test_a_server_without_the_file(server: list[str], small: Path) -> None:
+    (small / f"{FILES[0]}.gz").unlink()
+    with pytest.raises(md.DataError, match=r"could not be downloaded .*404"):
+        fashion_mnist.load("full")
+
+
+def test_a_cache_that_cannot_be_written(server: list[str], own_cache: Path) -> None:
+    own_cache.parent.write_bytes(b"a file")
+    with pytest.raises(md.DataError, match=f"the cache cannot be used: .*{own_cache.parent}"):
+        fashion_mnist.load("full")
+
+
+def test_what_a_killed_download_left_is_removed(server: list[str], own_cache: Path) -> None:
+    own_cache.mkdir(parents=True)
+    (own_cache / f".{FILES[0]}.gz.multidrop-0123456789abcdef").write_bytes(b"half")
+    fashion_mnist.load("full")
+    assert {path.name for path in own_cache.iterdir()} == {f"{name}.gz" for name in FILES}
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> Path:
+        raise FileNotFoundError(2, "there is no home folder")
+
+    monkeypatch.setattr(files, "cache_folder", none)
+    with pytest.raises(md.DataError, match=r"the cache cannot be used: .*there is no home folder"):
+        fashion_mnist.load("full")
+    with pytest.warns(UserWarning, match="mini edition"):
+        assert fashion_mnist.load("auto").edition is MINI

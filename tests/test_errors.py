@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 
 import multidrop as md
-from multidrop import masks
+from multidrop import checks, masks
 
-NOT_PROBABILITIES = [-0.1, 1.1, float("nan"), float("inf"), None, "0.5", True, [0.5], 1 + 0j]
+NOT_PROBABILITIES = [-0.1, 1.1, float("nan"), float("inf"), None, "0.5", True, [0.5], 1 + 0j, 10**400, 10**5000,
+                     Fraction(10**400), Decimal("sNaN"), np.bool_(True), np.array([0.5]), np.ma.masked]  # fmt: skip
 
 
-@pytest.mark.parametrize("bad", NOT_PROBABILITIES, ids=repr)
+@pytest.mark.parametrize("bad", NOT_PROBABILITIES, ids=checks.shown)
 def test_probabilities(backend: Any, bad: Any) -> None:
     X = backend.tensor(np.ones(4, np.float32))
     expected = r"expected a probability, a number in \[0, 1\]; got "
@@ -49,18 +52,100 @@ def test_a_rate_that_is_changed(backend: Any, bad: Any) -> None:
     assert np.array_equal(backend.to_numpy(forward()), expected)
 
 
-@pytest.mark.parametrize("good", [0, 1, 0.25, np.float32(0.25), np.float64(0.25), np.int64(1)], ids=repr)
+GOOD = [0, 1, 0.25, np.float32(0.25), np.float64(0.25), np.longdouble(0.25), np.int64(1), np.array(0.25),
+        Fraction(1, 4), Decimal("0.25")]  # fmt: skip
+
+
+@pytest.mark.parametrize("good", GOOD, ids=repr)
 def test_numbers_of_all_kinds_are_probabilities(backend: Any, good: Any) -> None:
-    md.dropout_layer(backend.tensor(np.ones(4, np.float32)), good)
+    X = np.ones(64, np.float32)
+    Y = backend.to_numpy(md.dropout_layer(backend.tensor(X), good, 0))
+    assert np.array_equal(Y, masks.dropout(X, float(good), 0))
+    layer = md.Dropout(0.5, seed=0)
+    setattr(layer, "rate" if hasattr(layer, "rate") else "p", good)
+    assert type(md.mask_at(layer, 0, 4).p) is float
 
 
-@pytest.mark.parametrize("dtype", ["int32", "int64", "uint8", "bool"])
-def test_tensors_that_are_not_floating(backend: Any, dtype: str) -> None:
-    X = backend.tensor(np.ones(4, dtype), dtype)
-    remedy = {"numpy": "astype", "torch": r"X\.float\(\)", "tensorflow": r"tf\.cast", "mxnet": "astype"}[backend.name]
-    message = f"X: expected a tensor of type float16, bfloat16, float32, float64; got {dtype}: convert it .*{remedy}"
-    with pytest.raises(TypeError, match=message):
-        md.dropout_layer(X, 0.5)
+def test_tensors_without_dimensions_are_numbers(backend: Any) -> None:
+    """As frameworks take them; others, bools and lists of one are none, though Python makes a number of them."""
+    X, half = np.ones(64, np.float32), backend.tensor(np.array(0.5))
+    Y = backend.to_numpy(md.dropout_layer(backend.tensor(X), half, backend.tensor(np.array(7)), start=np.array(3)))
+    assert np.array_equal(Y, masks.dropout(X, 0.5, 7, 3))
+    for bad in (np.array(True), np.array([0.5]), np.array([True])):
+        with pytest.raises(ValueError, match="dropout: expected a probability"):
+            md.dropout_layer(backend.tensor(X), backend.tensor(bad))
+    for bad in (np.array(True), np.array(0.5), np.array([1])):
+        with pytest.raises(ValueError, match=r"seed: expected an integer in \[0, 2\^64\); got "):
+            md.Key(backend.tensor(bad))
+
+
+def test_a_tensor_with_a_gradient_is_no_number(need: Any) -> None:
+    need("torch")
+    import torch
+
+    with pytest.raises(ValueError, match="dropout: expected a probability"):
+        md.dropout_layer(torch.ones(3), torch.tensor(0.5, requires_grad=True))
+
+
+class _Index:
+    """An integer by `__index__` alone."""
+
+    def __index__(self) -> int:
+        return 2**31 - 5
+
+
+@pytest.mark.parametrize("start", [np.int32(2**31 - 5), _Index(), np.array(2**31 - 5, np.int32)], ids=repr)
+def test_a_start_of_any_type(start: Any) -> None:
+    """Is used as the integer that it is: of 2^20 elements, whose indices an int32 does not hold, too."""
+    for size in (8, 2**20):
+        expected = masks.keep_mask(size, 0.5, 1, 2**31 - 5)
+        assert np.array_equal(md.keep_mask(size, 0.5, 1, start), expected)
+        assert np.array_equal(masks.keep_mask(size, 0.5, 1, start), expected)
+
+
+class _Evil:
+    """Raises whatever it is asked, as do some types of the caller's."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("repr")
+
+    __float__ = __index__ = __len__ = __iter__ = __getitem__ = __repr__
+
+
+def test_what_is_shown() -> None:
+    """Is short, and quickly told, whatever the value."""
+    for value, beginning in (
+        (_Evil(), "<_Evil>"),
+        (10**5000, "<int>"),
+        (["x" * 1000] * 1000, "['xxx"),
+        (np.zeros((3, 4)), "float64 of shape (3, 4) (ndarray)"),
+        ("a" * 10**6, "'aaaa"),
+        (np.float32, "<class 'numpy.float32'> (type)"),
+    ):
+        text = checks.shown(value)
+        assert text.startswith(beginning)
+        assert len(text) < 100
+    for function in (md.Key, md.Stream, md.manual_seed, md.Key(0).fold_in):
+        with pytest.raises(ValueError, match=r": expected .*; got <_Evil>"):
+            function(_Evil())  # type: ignore[operator]
+    with pytest.raises(ValueError, match=r"shape: expected .*; got <_Evil>"):
+        md.keep_mask(_Evil(), 0.5, 0)
+
+
+def test_a_string_without_an_encoding() -> None:
+    with pytest.raises(ValueError, match=r"data: expected a string without unpaired surrogates; got '\\udc80' \(str\)"):
+        md.Key(0).fold_in("\udc80")
+
+
+def test_streams_take_keys() -> None:
+    stream = md.Stream(5)
+    assert stream.next() == md.Key(5)
+    for bad in ("5", None, 5.0):
+        with pytest.raises(ValueError, match="key: expected an integer"):
+            md.Stream(bad)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="key: expected an integer"):
+            stream.key = bad
+    assert stream.next() == md.Key(5, 1)
 
 
 @pytest.mark.parametrize("name", ["numpy", "torch", "mxnet"])
@@ -123,7 +208,8 @@ def test_keys(backend: Any) -> None:
         md.dropout_layer(X, 0.5, 0, start=-1)
 
 
-@pytest.mark.parametrize("bad", [2, -3, (0, 0), (0, -2), (0.5,), "0", None, (True,), np.zeros(2, int)], ids=repr)
+@pytest.mark.parametrize("bad", [2, -3, (0, 0), (0, -2), (0.5,), "0", None, (True,), np.zeros(2, int), b"\0", {0}],
+                         ids=repr)  # fmt: skip
 def test_axes(backend: Any, bad: Any) -> None:
     X = backend.tensor(np.ones((2, 3), np.float32))
     with pytest.raises(ValueError, match=r"axes: expected integers in \[-2, 2\), each axis once; got "):
@@ -141,15 +227,37 @@ def test_axes_of_layers(need: Any, name: str, bad: Any) -> None:
     assert backend.Dropout(0.5, axes=np.int64(1)).axes == (1,)
 
 
-@pytest.mark.parametrize("bad", [2.5, (2, 3.0), (2, None), "23", None, True, -1, (2, -1)], ids=repr)
+NOT_SHAPES = [2.5, (2, 3.0), (2, None), "23", None, True, -1, (2, -1), {2, 3}, {2: 3}, b"23", iter([2]), range(10**12),
+              np.eye(2), np.ma.array([2])]  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", NOT_SHAPES, ids=repr)
 def test_shapes(bad: Any) -> None:
-    with pytest.raises(ValueError, match="shape: expected integers of at least 0; got "):
-        md.keep_mask(bad, 0.5, 0)
-    assert md.keep_mask(np.int64(3), 0.5, 0).shape == (3,)
+    for keep_mask in (md.keep_mask, masks.keep_mask):
+        with pytest.raises(ValueError, match=r"shape: expected integers of at least 0; got "):
+            keep_mask(bad, 0.5, 0)
+    for good in (np.int64(3), [3], np.array([3]), range(3, 4)):
+        assert md.keep_mask(good, 0.5, 0).shape == (3,)
+
+
+def test_a_tensor_is_a_shape(backend: Any) -> None:
+    assert md.keep_mask(backend.tensor(np.array([2, 3])), 0.5, 0).shape == (2, 3)
+    for bad in ([2.0, 3.0], [True, True], [[2, 3]]):
+        with pytest.raises(ValueError, match="shape: expected integers of at least 0; got "):
+            md.keep_mask(backend.tensor(np.array(bad)), 0.5, 0)
+
+
+@pytest.mark.parametrize("bad", [(2**70,), (2**40, 2**40), (2**63, 0), 10**400, (1,) * 65], ids=checks.shown)
+def test_shapes_that_no_array_has(backend: Any, bad: Any) -> None:
+    for keep_mask in (md.keep_mask, masks.keep_mask, backend.keep_mask):
+        with pytest.raises(ValueError, match=r"shape: expected .*; got "):
+            keep_mask(bad, 0.5, 0)
+    with pytest.raises(ValueError, match=r"shape: expected .*; got "):
+        md.mask_at(md.Dropout(0.5, seed=0), 0, bad)
 
 
 @pytest.mark.parametrize("name", ["num_inputs", "num_outputs", "num_hiddens1", "num_hiddens2"])
-@pytest.mark.parametrize("bad", [0, -1, 2.5, "3", None])
+@pytest.mark.parametrize("bad", [0, -1, 2.5, "3", None, True, np.array(True), b"3"])
 def test_sizes(backend: Any, name: str, bad: Any) -> None:
     for build in (md.Net, md.concise_net):
         with pytest.raises(ValueError, match=f"{name}: expected an integer above 0; got "):
@@ -181,10 +289,28 @@ def test_a_bad_call_takes_no_mask(backend: Any) -> None:
     assert np.array_equal(backend.to_numpy(md.dropout_layer(X, 0.5)), first)
 
 
+def test_sizes_beyond_all_memory(backend: Any) -> None:
+    for build in (md.Net, md.concise_net):
+        for bad in (2**62, 2**70, 10**5000):
+            with pytest.raises(ValueError, match=r"num_hiddens1: expected .*; got "):
+                build(num_hiddens1=bad)
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [{"num_epochs": 0}, {"num_epochs": 1.5}, {"lr": -1.0}, {"lr": float("nan")}, {"lr": "fast"}, {"weight_decay": -1}],
-    ids=str,
+    [
+        {"lr": 10**400},
+        {"lr": Fraction(10**400)},
+        {"weight_decay": -(10**5000)},
+        {"lr": True},
+        {"num_epochs": 0},
+        {"num_epochs": 1.5},
+        {"lr": -1.0},
+        {"lr": float("nan")},
+        {"lr": "fast"},
+        {"weight_decay": -1},
+    ],
+    ids=checks.shown,
 )
 def test_training_arguments(backend: Any, arguments: dict[str, Any]) -> None:
     (name,) = arguments

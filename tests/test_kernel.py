@@ -21,7 +21,7 @@ from modes import DTYPES, same_bits
 import multidrop as md
 from multidrop import kernel, masks
 from multidrop.kernel import memory
-from multidrop.kernel.compiled import TILE
+from multidrop.kernel.compiled.loops import TILE
 
 KEY = md.Key(2**64 - 3, 2**63 + 1)
 
@@ -414,7 +414,7 @@ def test_threads_that_take_a_position_at_once() -> None:
     """Without the GIL, which Python's calls hold, and which alone would keep two of them apart."""
     from numba import njit
 
-    from multidrop.kernel import position
+    from multidrop.kernel.compiled import loops
 
     stream, count = np.array([3, 2**64 - 5000], np.uint64), 3_000_000  # whose call begins anew on the way
     address = memory.address_of(stream)
@@ -422,7 +422,7 @@ def test_threads_that_take_a_position_at_once() -> None:
     @njit(nogil=True)  # type: ignore[misc]  # Numba's decorators have no types
     def take_all(calls: Any) -> None:
         for i in range(calls.size):
-            calls[i] = position.take(address)[1]
+            calls[i] = loops.take(address)[1]
 
     calls = np.empty((2, count), np.uint64)
     take_all(calls[0, :0])  # compiled before they begin

@@ -644,3 +644,13 @@ def test_layers_have_the_arguments_of_keras(seed: int | None) -> None:
         configuration = theirs(0.25, seed=seed, name="its_name", dtype="float64").get_config()
         assert set(configuration) <= set(layer.get_config())
         assert ours.from_config(configuration).get_config() == layer.get_config()
+
+
+def test_an_empty_tensor_of_unknown_shape_draws_nothing() -> None:
+    """Along shared axes too, where the mask of any other tensor is drawn for the rest."""
+    import tensorflow as tf
+
+    function = tf.function(lambda X: md.dropout_layer(X, 0.5, 1, axes=1), [tf.TensorSpec((None, None))])
+    assert function(tf.zeros((2**40, 0))).shape == (2**40, 0)
+    X = np.ones((5, 3), np.float32)
+    assert np.array_equal(function(X), md.masks.dropout(X, 0.5, 1, 0, (1,)))

@@ -172,30 +172,6 @@ def test_killed_and_resumed(backend: Any, tmp_path: Path) -> None:
     assert weights(tmp_path / "killed" / "run") == weights(tmp_path / "whole" / "run")
 
 
-def test_killed_while_writing(tmp_path: Path) -> None:
-    """A process that does nothing but write checkpoints, killed at ten random moments: the file is whole each time."""
-    code = f"""
-import numpy as np
-from multidrop import checkpoint
-state = {{"W1": np.zeros((1000, 1000))}}
-n = 0
-while True:
-    n += 1
-    state["W1"][:] = n
-    checkpoint.save({str(tmp_path / "run")!r}, state, {{"n": n}})
-    print(n, flush=True)
-"""
-    for wait in np.random.default_rng(0).uniform(0, 0.03, 10):
-        victim = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-        assert victim.stdout is not None
-        victim.stdout.readline()
-        time.sleep(wait)  # not for something to happen: to choose the moment
-        victim.kill()
-        victim.communicate()
-        state, facts = checkpoints.load(tmp_path / "run")
-        assert (state["W1"] == facts["n"]).all()
-
-
 def test_a_checkpoint_is_not_overwritten_unasked(tmp_path: Path) -> None:
     run(epochs=1, checkpoint=tmp_path / "run")
     before = (tmp_path / "run").read_bytes()
@@ -262,3 +238,25 @@ except checkpoint.CheckpointError as error:
     assert "the one before it is kept" in done.stdout
     assert checkpoints.load(path)[1] == {"n": 1}
     assert os.listdir(tmp_path) == ["run"]
+
+
+def test_a_clock_that_stands_still(backend: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives no rate, and everything else."""
+    monkeypatch.setattr(time, "perf_counter", lambda: 7.0)
+    history, _ = run(epochs=1, checkpoint=tmp_path / "run")
+    assert history.epochs[0].seconds == 0.0
+    assert math.isnan(history.epochs[0].examples_per_second)
+    history.to_json(tmp_path / "history.json")
+    assert json.loads((tmp_path / "history.json").read_text())["epochs"][0]["examples_per_second"] is None
+    history.to_csv(tmp_path / "history.csv")
+    assert str(history).splitlines()[1].split()[-1] == "nan"
+    again, _ = run(epochs=2, checkpoint=tmp_path / "run", resume=True)
+    assert len(again.epochs) == 2
+
+
+def test_losses_of_zero_do_not_differ() -> None:
+    from multidrop.commands import _comparison
+
+    epoch = Epoch(1, 0.0, 1.0, 1.0, 1.0, 1.0)
+    (_, line) = _comparison([md.History({"backend": name}, [epoch]) for name in ("numpy", "torch")])
+    assert line[3] == 0.0

@@ -106,7 +106,7 @@ def test_torch_warns_of_an_input_and_not_of_its_mask(need: Any) -> None:
             kept = layer(torch.ones(shape)).numpy() != 0
         assert np.array_equal(md.last_mask(layer).keep(), kept)
         assert np.array_equal(md.mask_at(layer, 0, shape).keep(), kept)
-    with pytest.raises(RuntimeError, match="dropout1d: Expected 2D or 3D input"):
+    with pytest.raises(ValueError, match=r"shape: expected that of an input of Dropout1d.*; got \(2, 3, 4, 5\)"):
         md.mask_at(multidrop_torch.Dropout1d(0.5, seed=1), 0, (2, 3, 4, 5))
 
 

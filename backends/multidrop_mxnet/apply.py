@@ -111,8 +111,7 @@ class _MemberProp(ops.DropoutProp):
         self.key = Key(*json.loads(key)) if key else None
 
     def create_operator(self, ctx: Any, in_shapes: Any, in_dtypes: Any) -> _Member:
-        self.member.check(in_shapes[0], self.start)
-        return _Member(self.member, self.key, self.start)
+        return _Member(self.member, self.key, self.member.check(in_shapes[0], self.start))
 
 
 class _Member(mx.operator.CustomOp):

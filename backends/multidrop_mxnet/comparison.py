@@ -127,7 +127,7 @@ class Probe:
         arrays = self._arrays()
         for name, value in values.items():
             array = arrays[name]  # which may be in MKL-DNN's layout, that only an array is written into
-            array.as_nd_ndarray()[:] = tensor(value, array.dtype).as_nd_ndarray()
+            array.as_nd_ndarray()[:] = tensor(value, np.dtype(array.dtype).name).as_nd_ndarray()
 
     def _arrays(self) -> dict[tuple[str, str], Array]:
         if isinstance(self.model, Net):

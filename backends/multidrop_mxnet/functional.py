@@ -25,7 +25,7 @@ def tensor(data: Any, dtype: str | None = None) -> Array:
     for lists and numbers). An array of MXNet that is of that type already is given back."""
     if isinstance(data, mx.nd.NDArray):
         return data if dtype is None else data.astype(dtype, copy=False)
-    return mx.np.array(data, dtype)
+    return checks.host_tensor(mx.np.array, data, dtype)
 
 
 def to_numpy(tensor: Array) -> npt.NDArray[Any]:
@@ -80,8 +80,13 @@ def _dropout(
 
 def check_floating(X: Array, name: str = "X") -> None:
     """TypeError where X, the argument of that name, is no array of a floating type, with MXNet's remedy."""
-    if not isinstance(X, mx.nd.NDArray):
-        raise checks.not_floating(checks.shown(X), f"mx.np.array({name})", name)
+    if type(X) is not mx.np.ndarray and type(X) is not mx.nd.NDArray:
+        if not isinstance(X, mx.nd.NDArray):
+            raise checks.not_floating(checks.shown(X), f"mx.np.array({name})", name)
+        if X.stype != "default":  # whose memory holds some of the elements
+            raise TypeError(
+                f'{name}: expected an array of dense storage; got {X.stype}: convert it with {name}.tostype("default")'
+            )
     if not ops.name_of(X):
         checks.floating(np.dtype(X.dtype).name, f'{name}.astype("float32")', name)
 
@@ -101,5 +106,5 @@ def masked(X: Array, mask: Mask, relu: bool = False) -> Array:
 
 
 def rectified(X: Array) -> Array:
-    """max(X, 0), of X's kind."""
+    """max(X, 0), of X's kind: +0 for what is not above 0, and NaN for NaN."""
     return mx.npx.relu(X) if isinstance(X, mx.np.ndarray) else mx.nd.relu(X)

@@ -96,7 +96,7 @@ def drawing(layer: gluon.Block, shape: tuple[int, ...] | None = None) -> Drawing
             last, known, last_rate = before(following), None, None
     shape = known if shape is None else shape
     axes = () if shape is None else checks.axes(layer.axes, len(shape))
-    return Drawing(layer.rate, last, following, shape, axes, last_rate)
+    return Drawing(checks.probability("rate", layer.rate), last, following, shape, axes, last_rate)
 
 
 class StreamParameter(gluon.Parameter):

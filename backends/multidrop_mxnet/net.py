@@ -15,7 +15,7 @@ from multidrop.architecture import Architecture, check_state
 from multidrop.keys import Key, seeds_for
 from multidrop.protocol import State
 
-from .functional import NAME, Array, draw_key, tensor
+from .functional import NAME, Array, draw_key, rectified, tensor
 from .layers import Dropout, StreamParameter
 
 
@@ -48,8 +48,8 @@ class Net:
         self.is_training = is_training
         seeds = seeds_for(NAME, seed)
         weights = architecture.initial_weights(seeds.next("weights") or draw_key())
-        self.dropout1 = Dropout(dropout1, seed=seeds.next("dropout"))
-        self.dropout2 = Dropout(dropout2, seed=seeds.next("dropout"))
+        self.dropout1 = Dropout(architecture.dropout1, seed=seeds.next("dropout"))
+        self.dropout2 = Dropout(architecture.dropout2, seed=seeds.next("dropout"))
         self.params = [tensor(weight) for weight in weights.values()]
         for param in self.params:
             param.attach_grad()
@@ -57,7 +57,7 @@ class Net:
     def __call__(self, X: Array) -> mx.np.ndarray:
         W1, b1, W2, b2, W3, b3 = self.params
         X = X.as_np_ndarray().reshape(-1, self.num_inputs)
-        relu1, relu2 = mx.npx.relu, mx.npx.relu
+        relu1, relu2 = rectified, rectified
         if self.is_training:
             relu1, relu2 = self.dropout1.after_relu, self.dropout2.after_relu
         H1 = relu1(_linear(X, W1, b1))
@@ -97,11 +97,11 @@ def concise_net(
     (in1, out1), (in2, out2), (in3, out3) = architecture.layers
     net = Sequential()
     net.add(
-        nn.Dense(out1, activation="relu", in_units=in1, dtype=dtype),
-        Dropout(dropout1, seed=seeds.next("dropout")),
-        nn.Dense(out2, activation="relu", in_units=in2, dtype=dtype),
-        Dropout(dropout2, seed=seeds.next("dropout")),
-        nn.Dense(out3, in_units=in3, dtype=dtype),
+        nn.Dense(out1, activation="relu", in_units=in1, dtype=architecture.dtype),
+        Dropout(architecture.dropout1, seed=seeds.next("dropout")),
+        nn.Dense(out2, activation="relu", in_units=in2, dtype=architecture.dtype),
+        Dropout(architecture.dropout2, seed=seeds.next("dropout")),
+        nn.Dense(out3, in_units=in3, dtype=architecture.dtype),
     )
     net.initialize(mx.init.Zero())  # which leaves MXNet's generator alone
     _set_weights(net, weights)

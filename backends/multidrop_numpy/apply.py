@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy.typing as npt
 
-from multidrop import checks
 from multidrop.family import Member, host
 from multidrop.family import checked as checked_member
 from multidrop.keys import Key, as_key, call_key
 
-from .functional import NAME, Array, check_floating, draw_key, tensor
+from .functional import NAME, Array, draw_key, floating, tensor
 
 
 def apply(
@@ -21,9 +20,10 @@ def apply(
     learned: npt.ArrayLike | None = None,
 ) -> Array:
     """`multidrop.apply` for arrays; args, result and errors are those."""
-    X = tensor(X)
-    key, start = _checked(member, X, key, start, learned)
-    return host.apply(member, X, key, start, learned=None if learned is None else tensor(learned))
+    X = floating(tensor(X))
+    logit = None if learned is None else floating(tensor(learned), "learned")
+    key, start = _checked(member, X, key, start, logit)
+    return host.apply(member, X, key, start, learned=logit)
 
 
 def gradient(member: Member, dY: npt.ArrayLike, key: int | Key, *, start: int = 0) -> Array:
@@ -35,18 +35,12 @@ def gradient(member: Member, dY: npt.ArrayLike, key: int | Key, *, start: int = 
     Raises:
         ValueError, TypeError: as `apply`.
     """
-    dY = tensor(dY)
-    key, start = _checked(member, dY, key, start, None, "dY")
+    dY = floating(tensor(dY), "dY")
+    key, start = _checked(member, dY, key, start, None)
     return host.apply(member, dY, key, start, gradient=True)
 
 
-def _checked(
-    member: Member, X: Array, key: int | Key | None, start: int, learned: npt.ArrayLike | None, name: str = "X"
-) -> tuple[Key, int]:
+def _checked(member: Member, X: Array, key: int | Key | None, start: int, learned: Array | None) -> tuple[Key, int]:
     """The key, which is drawn last, so that a call that fails takes none, and the start."""
-    check_floating(X, name)
-    if learned is not None:
-        check_floating(tensor(learned), "learned")
-    start = checks.word64("start", start)
-    checked_member(member, learned).check(X.shape, start)
+    start = checked_member(member, learned).check(X.shape, start)
     return (call_key(NAME) or draw_key()) if key is None else as_key(key), start

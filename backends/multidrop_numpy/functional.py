@@ -18,7 +18,9 @@ Array = npt.NDArray
 
 def tensor(data: npt.ArrayLike, dtype: str | None = None) -> Array:
     """An array of host data: of `dtype`, or else of the type that NumPy gives it."""
-    return np.asarray(data, dtype)
+    if dtype is None:
+        return data if type(data) is np.ndarray else checks.host_array(data, portable=False)
+    return checks.host_tensor(np.asarray, data, dtype)
 
 
 def to_numpy(tensor: Array) -> Array:
@@ -58,7 +60,7 @@ def dropout_layer(
         ValueError: for a bad probability, key, start, axes or `out`.
         TypeError: for an array that is not floating, or an `out` that is none.
     """
-    X = tensor(X)
+    X = floating(tensor(X))
     axes = checks.axes(axes, X.ndim)
     return kernel.dropout(X, *_checked(X, dropout, key, start, out, axes), axes=axes)
 
@@ -68,7 +70,7 @@ def relu_dropout(
 ) -> Array:
     """`multidrop.relu_dropout` for arrays; args, result and errors are those of `dropout_layer`. Its gradient is
     `multidrop.kernel.relu_gradient(dY, Y, dropout)`, where Y is the output and dY the gradient with respect to it."""
-    X = tensor(X)
+    X = floating(tensor(X))
     return kernel.dropout(X, *_checked(X, dropout, key, start, out), relu=True)
 
 
@@ -76,25 +78,20 @@ def _checked(
     X: Array, dropout: float, key: int | Key | None, start: int, out: Array | None, axes: Sequence[int] = ()
 ) -> tuple[float, Key, int, Array | None]:
     """What `kernel.dropout` takes after X. A key is drawn last, so that a call that fails takes no mask."""
-    check_floating(X)
-    if out is not None and not isinstance(out, np.ndarray):
+    if out is not None and (not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray)):
         raise TypeError(f"out: expected a NumPy array; got {checks.shown(out)}")
     p = checks.probability("dropout", dropout)
     if key is not None:
-        return p, as_key(key), start, out
+        return p, as_key(key), checks.word64("start", start), out
     start = kernel.check(X, start, out, axes)
     return p, call_key(NAME) or draw_key(), start, out
 
 
-def check_floating(X: Array, name: str = "X") -> None:
-    """TypeError where X is no array of a floating type, with NumPy's remedy."""
-    try:
-        dtype = kernel.name_of(X.dtype)
-    except AttributeError:
-        raise checks.not_floating(checks.shown(X), f"np.asarray({name})", name) from None
-    checks.floating(dtype, f'{name}.astype("float32")', name)
-
-
-def relu(x: Array) -> Array:
-    """max(x, 0), elementwise."""
-    return np.maximum(x, 0)
+def floating(X: Array, name: str = "X") -> Array:
+    """X as a plain array of a floating type; TypeError where it is none, with NumPy's remedy."""
+    if type(X) is not np.ndarray:
+        if not isinstance(X, np.ndarray):
+            raise checks.not_floating(checks.shown(X), f"np.asarray({name})", name)
+        X = checks.host_array(X, name, portable=False)
+    checks.floating(kernel.name_of(X.dtype), f'{name}.astype("float32")', name)
+    return X

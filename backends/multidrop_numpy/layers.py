@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import numpy.typing as npt
 
 from multidrop import checks, family, kernel, masks
@@ -13,7 +12,7 @@ from multidrop.family.alpha_dropout import lifted
 from multidrop.keys import Key, Stream, layer_key
 from multidrop.view import Drawing, not_a_layer
 
-from .functional import NAME, check_floating, draw_key, relu
+from .functional import NAME, draw_key, floating
 
 Array = npt.NDArray
 
@@ -83,7 +82,7 @@ class ReLU(Layer):
     """max(x, 0), elementwise; the gradient at 0 is 0."""
 
     def forward(self, X: Array) -> Array:
-        self._Y = relu(X)
+        self._Y = masks.relu(X)
         return self._Y
 
     def backward(self, dY: Array) -> Array:
@@ -123,16 +122,16 @@ class _Random(Layer):
 
     def _next_key(self, X: Array) -> Key | None:
         """The key for X; None in evaluation mode."""
-        check_floating(X)
         self._key, self._shape = None, X.shape
         if self.training:
             self._key = draw_key() if self.stream is None else self.stream.next()
         return self._key
 
-    def _check_gradient(self, dY: Array) -> None:
-        check_floating(dY, "dY")
+    def _checked_gradient(self, dY: Array) -> Array:
+        dY = floating(dY, "dY")
         if dY.shape != self._shape:
             raise ValueError(f"dY: expected the shape of the last output, {self._shape}; got {dY.shape}")
+        return dY
 
 
 class Dropout(_Random):
@@ -164,17 +163,17 @@ class Dropout(_Random):
         return self._Y
 
     def _forward(self, X: Array, relu: bool) -> Array:
-        check_floating(X)
-        checks.probability("p", self.p)  # which may have been changed
+        X = floating(X)
+        p = checks.probability("p", self.p)  # which may have been changed
         checks.axes(self.axes, X.ndim)
         key = self._next_key(X)
         if key is None:
-            return np.maximum(X, 0) if relu else X
-        self._last = key, X.shape, self.p
-        return self._dropout(X, self.p, key, relu)
+            return masks.relu(X) if relu else X
+        self._last = key, X.shape, p
+        return self._dropout(X, p, key, relu)
 
     def backward(self, dY: Array) -> Array:
-        self._check_gradient(dY)
+        dY = self._checked_gradient(dY)
         *_, p = self._last if self._key and self._last else (None, 0.0)  # that of the forward, for p may have changed
         if self._Y is not None:
             return kernel.relu_gradient(dY, self._Y, p)
@@ -230,16 +229,14 @@ class GaussianDropout(_Random):
         super().__init__(seed)
 
     def forward(self, X: Array) -> Array:
-        if self.training:
-            masks.gaussian_stddev("p", self.p)  # whose error is the layer's; before a key is taken
+        X = floating(X)
+        if self.training:  # elsewhere p may be 1; before a key is taken
+            self._member = family.GaussianDropout(self.p)  # that of the forward, for p may change
         key = self._next_key(X)
-        if key is None:
-            return X
-        self._member = family.GaussianDropout(self.p)  # that of the forward, for p may change
-        return host.apply(self._member, X, key)
+        return X if key is None else host.apply(self._member, X, key)
 
     def backward(self, dY: Array) -> Array:
-        self._check_gradient(dY)
+        dY = self._checked_gradient(dY)
         return dY if self._key is None else host.apply(self._member, dY, self._key, gradient=True)
 
     def __repr__(self) -> str:
@@ -262,13 +259,13 @@ class GaussianNoise(_Random):
         super().__init__(seed)
 
     def forward(self, X: Array) -> Array:
+        X = floating(X)
         stddev = masks.noise_stddev("stddev", self.stddev)  # before a key is taken
         key = self._next_key(X)
         return X if key is None else host.apply(family.GaussianNoise(stddev), X, key)
 
     def backward(self, dY: Array) -> Array:
-        self._check_gradient(dY)
-        return dY
+        return self._checked_gradient(dY)
 
     def __repr__(self) -> str:
         return f"GaussianNoise(stddev={self.stddev})"
@@ -281,7 +278,9 @@ def drawing(layer: Layer, shape: tuple[int, ...] | None = None) -> Drawing:
     last, known, last_p = layer._last or (None, None, None)
     shape = known if shape is None else shape
     axes = () if shape is None else checks.axes(layer.axes, len(shape))
-    return Drawing(layer.p, last, None if layer.stream is None else layer.stream.key, shape, axes, last_p)
+    return Drawing(
+        checks.probability("p", layer.p), last, None if layer.stream is None else layer.stream.key, shape, axes, last_p
+    )
 
 
 class Sequential(Layer):

@@ -44,8 +44,8 @@ class Net(Layer):
         self.architecture = Architecture(num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype)
         seeds = seeds_for(NAME, seed)
         self.parameters = self.architecture.initial_weights(seeds.next("weights") or draw_key())
-        self.dropout1 = Dropout(dropout1, seed=seeds.next("dropout"))
-        self.dropout2 = Dropout(dropout2, seed=seeds.next("dropout"))
+        self.dropout1 = Dropout(self.architecture.dropout1, seed=seeds.next("dropout"))
+        self.dropout2 = Dropout(self.architecture.dropout2, seed=seeds.next("dropout"))
         self.train(is_training)
 
     def children(self) -> Iterator[Layer]:
@@ -92,10 +92,10 @@ def concise_net(
         Flatten(),
         Linear(w["W1"], w["b1"]),
         ReLU(),
-        Dropout(dropout1, seed=seeds.next("dropout")),
+        Dropout(architecture.dropout1, seed=seeds.next("dropout")),
         Linear(w["W2"], w["b2"]),
         ReLU(),
-        Dropout(dropout2, seed=seeds.next("dropout")),
+        Dropout(architecture.dropout2, seed=seeds.next("dropout")),
         Linear(w["W3"], w["b3"]),
     )
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import keras
 import numpy.typing as npt
 import tensorflow as tf
 
@@ -35,7 +36,16 @@ NAME = "tensorflow"
 def tensor(data: Any, dtype: str | None = None) -> tf.Tensor:
     """A tensor of host data, or of a variable's value: of `dtype`, or else of the type that `tf.convert_to_tensor`
     gives it."""
-    return tf.convert_to_tensor(data, dtype)
+    if tf.is_tensor(data) or isinstance(data, keras.Variable | keras.KerasTensor) or _holds_tensors(data):
+        return tf.convert_to_tensor(data, dtype)
+    return checks.host_tensor(tf.convert_to_tensor, data, dtype)
+
+
+def _holds_tensors(data: Any) -> bool:
+    """Whether a list, or the lists in it, begins with a tensor: TensorFlow packs such, with their gradients."""
+    while isinstance(data, list | tuple) and data:
+        data = data[0]
+    return tf.is_tensor(data)
 
 
 def to_numpy(tensor: tf.Tensor) -> npt.NDArray[Any]:
@@ -105,7 +115,8 @@ def axes_of(X: tf.Tensor, axes: int | Sequence[int]) -> tuple[int, ...]:
     """Axes of X, each counted from the first."""
     if X.shape.rank is None and not (isinstance(axes, tuple) and not axes):
         raise ValueError(
-            f"axes: expected a tensor whose number of dimensions is known; got axes {axes} of one that is not"
+            f"axes: expected a tensor whose number of dimensions is known; got axes {checks.shown(axes)} of one that "
+            "is not"
         )
     return checks.axes(axes, X.shape.rank or 0)
 
@@ -156,7 +167,7 @@ def dropped(X: tf.Tensor, mask: Mask) -> tf.Tensor:
 def masked_relu(X: tf.Tensor, mask: Mask) -> tf.Tensor:
     """max(X, 0) through a mask. The backward pass keeps the output, which what follows mostly keeps anyway."""
     if mask.p == 0.0 or not (tf.executing_eagerly() and ops.on_host(X)):
-        return masked(tf.nn.relu(X), mask)
+        return masked(ops.rectified(X), mask)
     Y = ops.drop(X, mask, relu=True)
     return with_gradient(X, lambda X: Y, lambda dY: _gated(dY, Y, mask.p))
 

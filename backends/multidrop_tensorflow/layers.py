@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -160,7 +160,7 @@ class Dropout(_Dropout):
         **kwargs: Any,
     ) -> None:
         super().__init__(rate, seed, **kwargs)
-        self.noise_shape = _checked_noise_shape(noise_shape)
+        self.noise_shape = None if noise_shape is None else checks.dimensions("noise_shape", noise_shape)
 
     def _axes(self, inputs: tf.Tensor) -> tuple[int, ...]:
         if self.noise_shape is None:
@@ -178,15 +178,6 @@ class Dropout(_Dropout):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "noise_shape": self.noise_shape}
-
-
-def _checked_noise_shape(noise_shape: Any) -> tuple[int | None, ...] | None:
-    if noise_shape is None:
-        return None
-    sizes = () if isinstance(noise_shape, str) or not isinstance(noise_shape, Iterable) else tuple(noise_shape)
-    if not sizes or not all(size is None or (type(size) is int and size > 0) for size in sizes):
-        raise ValueError(f"noise_shape: expected integers above 0 or None, one a dimension; got {noise_shape!r}")
-    return sizes
 
 
 @keras.saving.register_keras_serializable(package="multidrop")
@@ -223,8 +214,8 @@ class GaussianDropout(_Random):
         self.rate = rate
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
-        masks.gaussian_stddev("rate", self.rate)  # whose error is the layer's; before a position is taken
-        return applied(family.GaussianDropout(self.rate), inputs, self._next_position())
+        rate = checks.probability_below_one("rate", self.rate)  # before a position is taken
+        return applied(family.GaussianDropout(rate), inputs, self._next_position())
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate}
@@ -337,4 +328,4 @@ def drawing(layer: keras.layers.Layer, shape: tuple[int, ...] | None = None) -> 
     if shape is None and known is not None and known.is_fully_defined():
         shape = tuple(known)
     axes = () if shape is None else axes_of(tf.TensorSpec(shape), layer._axes(tf.TensorSpec(shape)))
-    return Drawing(layer.rate, last, following, shape, axes, last_rate)
+    return Drawing(checks.probability("rate", layer.rate), last, following, shape, axes, last_rate)

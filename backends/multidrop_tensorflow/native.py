@@ -20,12 +20,15 @@ import numpy as np
 import tensorflow as tf
 
 from multidrop import kernel, keys, masks
+from multidrop.kernel.objects import library
 from multidrop.masks import Mask
 
 from .c_interface import COMPUTE, CREATE, DELETE, INFER, INVALID_ARGUMENT, Interface, words
+from .compiled import layout
 from .ops import key_of
 
 OP = "MultidropDropout"
+_ENTRIES = "multidrop_tensorflow.compiled.entries"
 
 
 @cache
@@ -96,18 +99,16 @@ class _Settings:
     """What a kernel computes with, and the table of it for the compiled function."""
 
     def __init__(self, dtype: str, p: float, start: int, tfc: Interface, rest: Any) -> None:
-        from . import compiled
-
         self.dtype, self.p, self.start = dtype, p, start
-        self.table = np.zeros(compiled.WORDS, np.int64)
+        self.table = np.zeros(layout.WORDS, np.int64)
         self.address = self.table.ctypes.data
         words, numbers = self.table.view(np.uint64), self.table.view(np.float64)
-        words[compiled.LOOP], words[compiled.KIND] = kernel.drop_entry(dtype)
-        words[compiled.THRESHOLD], words[compiled.START] = masks.threshold(p), start
-        numbers[compiled.SCALE], numbers[compiled.FLOOR] = masks.scale(p, dtype), -np.inf
-        words[compiled.SHARED] = _shared.ctypes.data
-        words[compiled.REST], words[compiled.NUMBER] = cast(rest, c_void_p).value, self.address
-        words[9:] = [tfc.address(name) for name in compiled.FUNCTIONS]
+        words[layout.LOOP], words[layout.TILE] = kernel.drop_entry(dtype)
+        words[layout.THRESHOLD], words[layout.START] = masks.threshold(p), start
+        numbers[layout.SCALE], numbers[layout.FLOOR] = masks.scale(p, dtype), -np.inf
+        words[layout.SHARED] = _shared.ctypes.data
+        words[layout.REST], words[layout.NUMBER] = cast(rest, c_void_p).value, self.address
+        words[layout.FUNCTIONS_AT :] = [tfc.address(name) for name in layout.FUNCTIONS]
 
 
 _registered: list[Any] = []  # what C holds on to, and Python must not let go of
@@ -191,16 +192,15 @@ _compiled = False
 
 
 def _compiled_kernel() -> None:
-    """Has TensorFlow prefer the compiled function from here on: not on import, which is to leave Numba alone."""
+    """Has TensorFlow prefer the compiled function from here on: not on import, where nothing is loaded or compiled."""
     global _compiled
     if _compiled:
         return
-    from . import compiled
-
+    address = library(_ENTRIES).address("compute")  # before the lock, for this takes another
     with keys.lock:  # of two kernels that it is to prefer, TensorFlow runs neither
         if not _compiled:
             *_, tfc, create, delete = _registered
-            tfc.register(OP, create, COMPUTE(compiled.compute.address), delete, priority=1)
+            tfc.register(OP, create, COMPUTE(address), delete, priority=1)
             _compiled = True
 
 

@@ -42,15 +42,15 @@ class Net(keras.Model):
         dtype: str = "float32",
     ) -> None:
         architecture = Architecture(num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype)
-        super().__init__(dtype=dtype)
+        super().__init__(dtype=architecture.dtype)
         self.architecture = architecture
         self.num_inputs = architecture.num_inputs
         self.is_training = is_training
         self.lin1, self.lin2, self.lin3 = _linear_layers(architecture)
         seeds = seeds_for(NAME, seed)
         weights = architecture.initial_weights(seeds.next("weights") or draw_key())
-        self.dropout1 = Dropout(dropout1, seed=seeds.next("dropout"), dtype=dtype)
-        self.dropout2 = Dropout(dropout2, seed=seeds.next("dropout"), dtype=dtype)
+        self.dropout1 = Dropout(architecture.dropout1, seed=seeds.next("dropout"), dtype=architecture.dtype)
+        self.dropout2 = Dropout(architecture.dropout2, seed=seeds.next("dropout"), dtype=architecture.dtype)
         _set_weights(self, weights)
         self.built = True
 
@@ -86,11 +86,11 @@ def concise_net(
     lin1, lin2, lin3 = _linear_layers(architecture)
     net = FlatteningSequential(
         [
-            keras.Input((architecture.num_inputs,), dtype=dtype),
+            keras.Input((architecture.num_inputs,), dtype=architecture.dtype),
             lin1,
-            Dropout(dropout1, seed=seeds.next("dropout"), dtype=dtype),
+            Dropout(architecture.dropout1, seed=seeds.next("dropout"), dtype=architecture.dtype),
             lin2,
-            Dropout(dropout2, seed=seeds.next("dropout"), dtype=dtype),
+            Dropout(architecture.dropout2, seed=seeds.next("dropout"), dtype=architecture.dtype),
             lin3,
         ]
     )

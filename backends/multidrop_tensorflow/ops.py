@@ -28,6 +28,7 @@ from multidrop.kernel.memory import address_of
 from multidrop.keys import Key
 from multidrop.masks import Mask
 
+from .compiled.layout import SHIFT
 from .recomputation import taken
 
 try:
@@ -40,7 +41,6 @@ except ImportError:  # nor Keras'
     in_stateless_scope = bool  # False
 
 PHILOX = 1  # the code for Philox4x32-10 of TensorFlow's own operators
-SHIFT = 8  # bits of a position's counter below those of the call
 PLANE1 = 2**63  # plane 1 is bit 31 of the counter's second word: of the 64-bit block, the highest
 
 
@@ -48,7 +48,7 @@ def drop(X: tf.Tensor, mask: Mask, relu: bool = False) -> tf.Tensor:
     """X, or max(X, 0), through a mask, without a gradient."""
     if tf.executing_eagerly() and on_host(X):
         return _drop_on_host(X, mask, relu)
-    X, (p, position, start, axes) = tf.nn.relu(X) if relu else X, mask
+    X, (p, position, start, axes) = rectified(X) if relu else X, mask
     if isinstance(position, Key):
         position = position_of(position)
     compute = tf.float64 if X.dtype == tf.float64 else tf.float32
@@ -57,9 +57,16 @@ def drop(X: tf.Tensor, mask: Mask, relu: bool = False) -> tf.Tensor:
         shape: tuple[int, ...] | tf.Tensor = masks.drawn_shape(tuple(X.shape), axes)
     else:
         shape = tf.shape(X, tf.int64)
-        if axes:  # put together anew, as XLA can follow
-            shape = tf.stack([tf.constant(1, tf.int64) if n in axes else shape[n] for n in range(X.shape.rank)])
+        if axes:  # put together anew, as XLA can follow; of an empty tensor nothing is drawn
+            drawn = tf.stack([tf.constant(1, tf.int64) if n in axes else shape[n] for n in range(X.shape.rank)])
+            shape = tf.where(tf.reduce_prod(shape) == 0, shape, drawn)
     return tf.where(keep_mask(shape, p, position, start), scaled, tf.zeros((), X.dtype))
+
+
+def rectified(X: tf.Tensor) -> tf.Tensor:
+    """max(X, 0): +0 for what is not above 0, where `tf.nn.relu` keeps -0, and NaN for NaN."""
+    zero = tf.zeros((), X.dtype)
+    return tf.where(zero >= X, zero, X)
 
 
 def on_host(X: tf.Tensor) -> bool:

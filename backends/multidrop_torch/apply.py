@@ -56,7 +56,7 @@ def apply(
             f"X: expected a tensor of strided layout for {type(member).__name__}; got {X.layout}: convert it with "
             "torch.nested.to_padded_tensor(X, 0.0)"
         )
-    member.check(X.shape, start)
+    start = member.check(X.shape, start)
     traced = autograd.in_trace()
     at: Key | Tensor
     if key is not None:

@@ -20,9 +20,9 @@ from . import ops
 def masked(X: Tensor, mask: Mask, *, relu: bool = False) -> Tensor:
     """X, or max(X, 0), through a mask: `dropout_layer` after its checks."""
     if mask.p == 0.0:
-        return torch.relu(X) if relu else X
+        return ops.rectified(X) if relu else X
     if in_trace():
-        return _in_program(torch.relu(X) if relu else X, mask._replace(key=ops.position_of(mask.key)))
+        return _in_program(ops.rectified(X) if relu else X, mask._replace(key=ops.position_of(mask.key)))
     return _differentiable(X, mask, relu=relu)
 
 
@@ -41,7 +41,7 @@ def masked_next(
     """X, or max(X, 0), through the next mask of a stream, or where that is not keyed, one that torch's generator
     names. `note` gets, as `last`, the mask and the shape that it was for, where Python runs this."""
     if in_trace():
-        Z = torch.relu(X) if relu else X
+        Z = ops.rectified(X) if relu else X
         if p > 0.0 and _without_gradient(Z):
             Y = ops.next_values(Z, stream, keyed, p, ops.signed(start), axes)
         else:
@@ -50,7 +50,7 @@ def masked_next(
     if inplace:
         _check_in_place(X)
     mask = Mask(p, next_key(X, stream, keyed), start, axes)
-    Y = (torch.relu(X) if relu else X) if p == 0.0 else _differentiable(X, mask, True, inplace, relu)
+    Y = (ops.rectified(X) if relu else X) if p == 0.0 else _differentiable(X, mask, True, inplace, relu)
     if note is not None:
         # Of one example to a `vmap`, whose mask may be a part of a larger one, and of a nested tensor the shape tells
         # nothing.
@@ -149,7 +149,7 @@ def _differentiable(X: Tensor, mask: Mask, random: bool = False, inplace: bool =
     """X through a mask, by what costs least where it is called: torch's own functions for transforms take five times as
     long as those for a plain backward pass, and these as long as a small dropout itself."""
     if transforms_active():
-        Y = _Transformed.apply(torch.relu(X) if relu else X, offsets_of(X, mask, random), mask)
+        Y = _Transformed.apply(ops.rectified(X) if relu else X, offsets_of(X, mask, random), mask)
         return X.copy_(Y) if inplace else Y
     if X.requires_grad and torch.is_grad_enabled():
         if relu:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -29,10 +30,16 @@ Drop: TypeAlias = Callable[[Tensor, tuple[int, ...], bool], Tensor]
 
 def tensor(data: Any, dtype: str | None = None) -> Tensor:
     """A tensor of host data: of `dtype`, or else of the type that `torch.as_tensor` gives it (which shares the memory
-    of a NumPy array)."""
-    if dtype is None:
-        return data if isinstance(data, Tensor) else torch.as_tensor(data)
-    return torch.as_tensor(data, dtype=getattr(torch, dtype))
+    of a NumPy array, unless it cannot: see `multidrop.checks.host_array`)."""
+    if isinstance(data, Tensor):
+        return data if dtype is None else data.to(getattr(torch, dtype))
+    return checks.host_tensor(_from_host, data, dtype)
+
+
+def _from_host(data: Any, dtype: str | None) -> Tensor:
+    if isinstance(data, np.ndarray) and data.dtype.name == "bfloat16":  # of the ml_dtypes package, unknown to torch
+        data = torch.from_numpy(data.view(np.int16)).view(torch.bfloat16)
+    return torch.as_tensor(data, dtype=None if dtype is None else getattr(torch, dtype))
 
 
 def to_numpy(tensor: Tensor) -> npt.NDArray[Any]:

@@ -16,7 +16,7 @@ from multidrop.view import Drawing, before, not_a_layer
 from . import functional
 from .autograd import masked_next
 from .functional import NAME, check_floating
-from .ops import key_at, position_of
+from .ops import key_at, position_of, rectified
 
 
 class _DropoutNd(nn.modules.dropout._DropoutNd):
@@ -137,7 +137,7 @@ class Dropout(_DropoutNd, nn.Dropout):
         """The layer's output for max(X, 0), in one pass."""
         check_floating(X)
         if not self.training:
-            return torch.relu(X)
+            return rectified(X)
         p = checks.probability("p", self.p)
         return masked_next(X, p, self.stream, self.keyed, relu=True, note=self.__dict__)
 
@@ -199,5 +199,8 @@ def drawing(layer: nn.Module, shape: tuple[int, ...] | None = None) -> Drawing:
         last_p = mask.p
         shape = known if shape is None else shape
     shape = None if shape is None else tuple(shape)
-    axes = () if shape is None else layer._axes(len(shape))
-    return Drawing(layer.p, last, key if layer.keyed else None, shape, axes, last_p)
+    try:
+        axes = () if shape is None else layer._axes(len(shape))
+    except RuntimeError as error:  # torch's own kind, for inputs
+        raise ValueError(f"shape: expected that of an input of {checks.shown(layer)}; got {shape}") from error
+    return Drawing(checks.probability("p", layer.p), last, key if layer.keyed else None, shape, axes, last_p)

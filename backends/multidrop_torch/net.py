@@ -46,8 +46,8 @@ class Net(nn.Module):
         self.lin1, self.lin2, self.lin3 = _linear_layers(architecture)
         seeds = seeds_for(NAME, seed)
         weights = architecture.initial_weights(seeds.next("weights") or draw_key())
-        self.dropout1 = Dropout(dropout1, seed=seeds.next("dropout"))
-        self.dropout2 = Dropout(dropout2, seed=seeds.next("dropout"))
+        self.dropout1 = Dropout(architecture.dropout1, seed=seeds.next("dropout"))
+        self.dropout2 = Dropout(architecture.dropout2, seed=seeds.next("dropout"))
         _set_weights(self, weights)
         self.train(is_training)
 
@@ -77,10 +77,10 @@ def concise_net(
         nn.Flatten(),
         lin1,
         nn.ReLU(),
-        Dropout(dropout1, seed=seeds.next("dropout")),
+        Dropout(architecture.dropout1, seed=seeds.next("dropout")),
         lin2,
         nn.ReLU(),
-        Dropout(dropout2, seed=seeds.next("dropout")),
+        Dropout(architecture.dropout2, seed=seeds.next("dropout")),
         lin3,
     )
     _set_weights(net, weights)

@@ -35,14 +35,19 @@ def drop(X: Tensor, mask: Mask, relu: bool = False) -> Tensor:
     dense."""
     if X.is_cpu:
         return _drop_on_host(X, mask, relu)
-    return drop_by_operators(torch.relu(X) if relu else X, mask)
+    return drop_by_operators(rectified(X) if relu else X, mask)
+
+
+def rectified(X: Tensor) -> Tensor:
+    """max(X, 0): +0 for what is not above 0, where `torch.relu` keeps -0, and NaN for NaN."""
+    return torch.nn.functional.threshold(X, 0.0, 0.0)
 
 
 def _drop_on_host(X: Tensor, mask: Mask, relu: bool) -> Tensor:
     """By the fused kernel, from address to address."""
     address = X.data_ptr()
     if not address and X.numel():  # a zero that autograd made up, or a tensor that is made of others
-        return drop_by_operators(torch.relu(X) if relu else X, mask)
+        return drop_by_operators(rectified(X) if relu else X, mask)
     if X.is_neg():
         return _drop_on_host(X.resolve_neg(), mask, relu)
     (p, key, start, axes), name = mask, NAMES[X.dtype]

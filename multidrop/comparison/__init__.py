@@ -82,12 +82,12 @@ def compare(
         ValueError: where the models have other layers or shapes, or a setting is bad.
         TypeError: for what is no model of a known framework, or batches of no tensors.
     """
-    checks.at_least_zero("lr", lr)
-    if rtol not in (None, math.inf):
-        checks.at_least_zero("rtol", rtol)
+    lr = checks.at_least_zero("lr", lr)
+    if not (rtol is None or (isinstance(rtol, float) and rtol == math.inf)):
+        rtol = checks.at_least_zero("rtol", rtol)
     if model_a is model_b:
         raise ValueError("model_b: expected another model; got model_a")
-    checks.choice("data_format", data_format, ("channels_first", "channels_last"))
+    data_format = checks.choice("data_format", data_format, ("channels_first", "channels_last"))
     if not isinstance(training, bool):
         raise ValueError(f"training: expected True or False; got {checks.shown(training)}")
     if not (loss is None or callable(loss)):

@@ -89,15 +89,15 @@ def load_data_fashion_mnist(
         order; both are `Batches`.
 
     Raises:
-        ValueError: for a batch size below 1, another dtype or a bad seed.
+        ValueError: for a batch size below 1, another dtype, a bad seed, or a `data` that is none of these.
         DataError: where the data is missing, truncated or altered.
     """
-    checks.positive("batch_size", batch_size)
-    checks.choice("dtype", dtype, DTYPES)
+    batch_size = checks.positive("batch_size", batch_size)
+    dtype = checks.choice("dtype", dtype, DTYPES)
     backend = current()
     seeds = seeds_for(backend.name, seed)
-    key = seeds.next("batches") or backend.draw_key()
     images: ImageSet = load(data)
+    key = seeds.next("batches") or backend.draw_key()  # after what may fail, so that a failing call takes no key
     options: dict[str, Any] = {"dtype": dtype, "source": str(images)}
     return (
         Batches(*images.train, batch_size, backend, key=key, **options),

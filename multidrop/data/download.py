@@ -2,114 +2,150 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
+import http.client
+import queue
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
-VARIABLE = "MULTIDROP_CACHE"
+from .. import files
 
-# The two addresses that the publisher names, and the MD5 that it gives for each archive.
+# The two addresses that the publisher names, and what it says of each archive.
 ADDRESSES = (
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
     "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
 )
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A published file: its size in bytes, and its MD5 in hexadecimal."""
+
+    size: int
+    md5: str
+
+
 ARCHIVES = {
-    "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-    "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
-    "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
-    "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+    "train-images-idx3-ubyte.gz": Archive(26_421_880, "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+    "train-labels-idx1-ubyte.gz": Archive(29_515, "25c81989df183df01b3e8a0aad5dffbe"),
+    "t10k-images-idx3-ubyte.gz": Archive(4_422_102, "bef4ecab320f06d8554ea6380940ec79"),
+    "t10k-labels-idx1-ubyte.gz": Archive(5_148, "bb300cfdad3c16e7a12a480ee83cd310"),
 }
-TIMEOUT = 20  # seconds without an answer
+TIMEOUT = 20.0  # seconds without an answer
+LIMIT = 1800.0  # seconds for one file from one address, in all
+_CHUNK = 1 << 16
 
 
 class DownloadError(RuntimeError):
-    """A file that could not be fetched from any address."""
+    """A file that could not be fetched from any address, or not be kept."""
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: the environment variable MULTIDROP_CACHE, else the system's folder for caches."""
-    import pooch
+    """Where downloads are kept.
 
-    return Path(os.environ.get(VARIABLE) or pooch.os_cache("multidrop")) / "fashion-mnist"
+    Raises:
+        OSError: where there is no folder for caches, as `files.cache_folder` says.
+    """
+    return files.cache_folder() / "fashion-mnist"
 
 
 def fetch(names: list[str]) -> Path:
     """Downloads what the cache lacks, with a progress bar, and gives the cache's folder.
 
-    A file appears there only when it is whole and its MD5 is the publisher's.
+    A file appears there only when it is whole and its MD5 is the publisher's. No more than its size is read, for half
+    an hour at most.
 
     Raises:
-        DownloadError: where a file can be had from no address.
+        DownloadError: where a file can be had from no address, or the cache cannot be written.
     """
-    folder = cache_folder()
-    for name in names:
-        if not (folder / name).is_file():
-            _fetch_one(name, folder)
+    try:
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            if not (folder / name).is_file():
+                files.write(folder / name, _fetch_one(name))
+    except OSError as error:
+        raise DownloadError(f"the cache cannot be used: {error}") from error
     return folder
 
 
-def _fetch_one(name: str, folder: Path) -> None:
-    import pooch
-
-    pooch.get_logger().setLevel("ERROR")  # what it would say, the progress bar shows
+def _fetch_one(name: str) -> bytes:
     failures = []
     for address in ADDRESSES:
         try:
-            with _Bar(name) as bar:
-                pooch.retrieve(
-                    address + name,
-                    known_hash=f"md5:{ARCHIVES[name]}",
-                    fname=name,
-                    path=folder,
-                    downloader=pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16, timeout=TIMEOUT),
-                )
-            return
-        except (OSError, ValueError) as error:  # of the network (requests' errors are OSErrors) and of the hash
+            with _bar(name, ARCHIVES[name].size) as advance:
+                return _download(address + name, ARCHIVES[name], advance)
+        except (OSError, ValueError, http.client.HTTPException) as error:
             failures.append(f"{address}: {_cause(error)}")
     raise DownloadError(f"{name} could not be downloaded ({'; '.join(failures)})")
 
 
+def _download(url: str, archive: Archive, advance: Callable[[int], None]) -> bytes:
+    """The file at an address, checked. Another thread waits for the server, for one that sends a byte now and then,
+    in its headers too, could make this one wait for ever."""
+    parts: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+    given_up = threading.Event()
+    deadline = time.monotonic() + LIMIT
+    threading.Thread(target=_receive, args=(url, archive.size, parts, given_up), daemon=True).start()
+    content = bytearray()
+    try:
+        while True:
+            try:
+                part = parts.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                raise TimeoutError(f"not done after {LIMIT:g} s") from None
+            if isinstance(part, Exception):
+                raise part
+            if not part:
+                break
+            content += part
+            advance(len(part))
+    finally:
+        given_up.set()
+    if len(content) != archive.size:
+        came = "more" if len(content) > archive.size else f"{len(content):,}"
+        raise ValueError(f"expected {archive.size:,} bytes; got {came}")
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if md5 != archive.md5:
+        raise ValueError(f"expected the MD5 {archive.md5}; got {md5}")
+    return bytes(content)
+
+
+def _receive(url: str, size: int, parts: queue.SimpleQueue[bytes | Exception], given_up: threading.Event) -> None:
+    """Puts what a server sends into `parts`, of which at most one byte more than `size`; then b"", or the error."""
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+            left = size + 1
+            while left and not given_up.is_set() and (part := response.read1(min(left, _CHUNK))):
+                parts.put(part)
+                left -= len(part)
+        parts.put(b"")
+    except Exception as error:  # whatever it is, it is raised where the file is waited for
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        parts.put(error)
+
+
 def _cause(error: BaseException) -> str:
     """The innermost reason of a network error, whose outer layers repeat one another at length."""
-    while error.__context__ is not None:
+    while error.__context__ is not None and not error.__suppress_context__:
         error = error.__context__
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
-class _Bar:
-    """A progress bar on standard error, in the form that pooch asks for."""
+@contextmanager
+def _bar(name: str, size: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error: what to call with the number of bytes that have come."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    def __init__(self, name: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        self._progress = Progress(*columns, console=Console(stderr=True))
-        self._task = self._progress.add_task(name, total=None)
-
-    def __enter__(self) -> _Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "total":
-            self._progress.update(self._task, total=value)
-        else:
-            super().__setattr__(name, value)
-
-    def update(self, count: int) -> None:
-        """`count` more bytes have come."""
-        self._progress.advance(self._task, count)
-
-    def reset(self) -> None:
-        """Back to none."""
-        self._progress.reset(self._task)
-
-    def close(self) -> None:
-        """The end; the bar stays as it is."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(name, total=size)
+        yield lambda count: progress.advance(task, count)

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import struct
 import warnings
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from .. import checks
 from . import download
 
 CLASSES = (
@@ -33,17 +36,25 @@ CLASSES = (
     "Ankle boot",
 )
 
+SIDE = 28  # pixels of an image's side
 MINI_FOLDER = Path(__file__).parent / "mini"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
 
 
 @dataclass(frozen=True)
 class Edition:
-    """One version of the set: its name, and the SHA-256 of each file's contents. The contents are checked and not the
-    archives, which Debian, for one, compressed anew."""
+    """One version of the set: its name, the SHA-256 of each file's contents, and how many images are for training and
+    for testing. The contents are checked and not the archives, which Debian, for one, compressed anew."""
 
     name: str
     digests: dict[str, str]
+    examples: tuple[int, int]
+
+    def size(self, name: str) -> int:
+        """The bytes of a file's contents: what `encode_idx` makes of so many images or labels."""
+        count = self.examples[0 if name.startswith("train") else 1]
+        shape = (count, SIDE, SIDE) if "images" in name else (count,)
+        return len(_header(shape)) + math.prod(shape)
 
 
 FULL = Edition(
@@ -54,6 +65,7 @@ FULL = Edition(
         "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
         "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     },
+    (60_000, 10_000),
 )
 MINI = Edition(  # made by tools/make_mini_fashion_mnist.py
     "mini Fashion-MNIST",
@@ -63,6 +75,7 @@ MINI = Edition(  # made by tools/make_mini_fashion_mnist.py
         "t10k-images-idx3-ubyte": "7cee33c3c6414b1b86c25e665a6c4f41584269de3b7cc9768b1d351922845eef",
         "t10k-labels-idx1-ubyte": "3128d790775889812b73c4f13923559c8b9e281d112c6ea7862acf60a206a909",
     },
+    (6000, 1000),
 )
 FILES = tuple(FULL.digests)
 
@@ -101,16 +114,21 @@ def load(data: str | Path = "auto") -> ImageSet:
         The whole set in memory, 55 MB.
 
     Raises:
+        ValueError: where `data` is none of these.
         DataError: where a file is missing, truncated or altered, naming it; where "full" cannot be downloaded.
     """
+    expected = '"auto", "full", "mini" or a folder'
+    folder = checks.path("data", data, expected)
     if data == "mini":
         return read_set(MINI_FOLDER, MINI)
     if data not in ("auto", "full"):
-        folder = Path(data)
         if not folder.is_dir():
-            raise DataError(f'data: expected "auto", "full", "mini" or a folder; there is no folder {folder}')
+            raise DataError(f"data: expected {expected}; there is no folder {folder}")
         return read_set(folder, FULL)
-    for folder in (download.cache_folder(), DEBIAN_FOLDER):
+    places = [DEBIAN_FOLDER]
+    with suppress(OSError):  # a user without a folder for caches, of which `fetch` tells
+        places.insert(0, download.cache_folder())
+    for folder in places:
         if all(_path(folder, name) for name in FILES):
             return read_set(folder, FULL)
     try:
@@ -144,15 +162,19 @@ def _read(folder: Path, name: str, edition: Edition) -> npt.NDArray[np.uint8]:
     path = _path(folder, name)
     if path is None:
         raise DataError(f"{folder}: expected the file {name}.gz or {name}; there is neither")
+    size = edition.size(name)
     try:
-        contents = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        # No more than one byte beyond what is expected: a small archive can decompress to more than the memory holds.
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            contents = file.read(size + 1)
     except (EOFError, zlib.error, OSError) as error:
         raise DataError(f"{path}: cannot be read: {error}; delete it and fetch it again") from error
     digest = hashlib.sha256(contents).hexdigest()
     if digest != edition.digests[name]:
+        came = f"{len(contents):,} bytes with {digest}" if len(contents) <= size else "more"
         raise DataError(
-            f"{path}: truncated or altered: expected contents with the SHA-256 {edition.digests[name]}, "
-            f"got {digest} ({len(contents):,} bytes); delete it and fetch it again"
+            f"{path}: truncated or altered: expected contents of {size:,} bytes with the SHA-256 "
+            f"{edition.digests[name]}; got {came}; delete it and fetch it again"
         )
     return decode_idx(contents)
 
@@ -171,4 +193,8 @@ def decode_idx(contents: bytes) -> npt.NDArray[np.uint8]:
 
 def encode_idx(array: npt.NDArray[np.uint8]) -> bytes:
     """The idx file of an array of unsigned bytes."""
-    return struct.pack(f">HBB{array.ndim}I", 0, _IDX_UBYTE, array.ndim, *array.shape) + array.tobytes()
+    return _header(array.shape) + array.tobytes()
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    return struct.pack(f">HBB{len(shape)}I", 0, _IDX_UBYTE, len(shape), *shape)

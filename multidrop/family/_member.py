@@ -211,13 +211,18 @@ class Member:
         """By how much what is drawn for is larger than X along each axis; () for nothing."""
         return ()
 
-    def check(self, shape: Sequence[int], start: int = 0) -> None:
+    def check(self, shape: Sequence[int], start: int = 0) -> int:
         """Checks a tensor's shape and where it begins in the whole, before a key is taken.
+
+        Returns:
+            The start, as an int.
 
         Raises:
             ValueError: where the member does not take it.
         """
+        start = checks.word64("start", start)
         extent(shape, start, self.axes(len(shape)), self.margin(len(shape)))
+        return start
 
     @property
     def idle(self) -> bool:

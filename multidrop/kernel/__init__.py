@@ -44,10 +44,11 @@ def keep_mask(shape: int | Sequence[int], dropout: float, key: int | Key, start:
         A bool array of that shape.
 
     Raises:
-        ValueError: for a probability outside [0, 1], a bad key, a negative dimension or an index outside [0, 2^64).
+        ValueError: for a probability outside [0, 1], a bad key, a shape that no array can have or an index outside
+            [0, 2^64).
     """
     p, key, sizes = checks.probability("dropout", dropout), as_key(key), checks.shape(shape)
-    checks.span(start, math.prod(sizes))
+    start = checks.span(start, math.prod(sizes))
     if not _NATIVE:
         return masks.keep_mask(sizes, p, key, start)
     keep = np.empty(sizes, np.bool_)
@@ -83,7 +84,8 @@ def dropout(
         `out`, or the new array; `x` itself where p is 0 and there is neither `out` nor ReLU.
 
     Raises:
-        ValueError: where `out` is not of x's shape and type, or an index would leave [0, 2^64).
+        ValueError: where `out` is not of x's shape and type, or cannot be written to, or an index would
+            leave [0, 2^64).
     """
     start = check(x, start, out, axes)
     if p == 0.0 and not relu:
@@ -101,8 +103,15 @@ def dropout(
 def check(x: Array, start: int, out: Array | None, axes: Sequence[int]) -> int:
     """The index of the first element, where `dropout` can be called with these; ValueError where it cannot."""
     start = checks.span(start, math.prod(masks.drawn_shape(x.shape, axes)))
-    if out is not None and (out.shape, out.dtype) != (x.shape, x.dtype):
-        raise ValueError(f"out: expected shape {x.shape} and type {x.dtype}; got {out.shape} and {out.dtype}")
+    if out is not None:
+        if (out.shape, out.dtype) != (x.shape, x.dtype):
+            raise ValueError(f"out: expected shape {x.shape} and type {x.dtype}; got {out.shape} and {out.dtype}")
+        if not out.flags.writeable:
+            raise ValueError(f"out: expected an array that may be written to; got {checks.shown(out)}, which is not")
+        if not out.flags.c_contiguous and any(
+            stride == 0 and size > 1 for stride, size in zip(out.strides, out.shape, strict=True)
+        ):
+            raise ValueError(f"out: expected memory for each element; got strides {out.strides}, with one for several")
     return start
 
 

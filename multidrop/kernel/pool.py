@@ -1,16 +1,19 @@
-"""Threads for loops that release the GIL. Callers may come from any number of threads, and a forked child starts
+"""Threads that share the work of one call. Callers may come from any number of threads, and a forked child starts
 threads of its own."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+import numpy as np
+import numpy.typing as npt
+
 from .. import checks
+from .memory import address_of
+from .objects import library
 
 VARIABLE = "MULTIDROP_NUM_THREADS"
 
@@ -48,35 +51,37 @@ class _Helpers:
 _helpers = _Helpers()
 
 
-def share(work: Callable[[int, int], None], size: int, grain: int) -> None:
-    """Calls `work(first, last)` for consecutive parts of range(size), in this thread and in others.
+def share(kind: str, arguments: bytes, size: int, grain: int) -> None:
+    """Does a kind of work on consecutive parts of range(size), in this thread and in others.
+
+    No exception, such as that of a signal handler, ends it half-way: it is raised when all threads are done, or before
+    any has begun.
 
     Args:
-        work: does a part, and releases the GIL as it does. Parts do not overlap and come in no order.
+        kind: the name of the work, of `compiled.parts`; it releases the GIL. Parts do not overlap and come in no order.
+        arguments: what it takes, in its layout of `compiled.layout`.
         size: how much there is.
-        grain: the size of a part; less than two of them are done here and now.
+        grain: the size of a part; less than two of them are done in this thread alone.
     """
-    if size < 2 * grain or not (count := _helpers.start()):
-        work(0, size)
-        return
-    # Taken one by one, so that a thread whose core is busy with something else takes fewer.
-    parts = deque(range(0, size, grain))
+    code = library()
+    held = np.frombuffer(arguments, np.int64)
+    job = np.array((0, 0, 0, 0, size, grain, code.address(f"{kind}_part"), address_of(held)), np.int64)
+    address = address_of(job)
+    if size >= 2 * grain and (count := _helpers.start()):
+        with suppress(RuntimeError):  # at the program's end, when no thread is started any more
+            for _ in range(count):
+                _helpers.executor.submit(_help, job, address)
+    code.function("share")(address)
 
-    def drain() -> None:
-        while True:
-            try:
-                first = parts.popleft()
-            except IndexError:
-                return
-            work(first, min(first + grain, size))
 
-    futures: list[Future[None]] = []
-    with suppress(RuntimeError):  # at the program's end, when no thread is started any more
-        futures.extend(_helpers.executor.submit(drain) for _ in range(count))
-    drain()
-    for future in futures:
-        if not future.cancel():  # one that has not begun, behind another caller's, is not waited for
-            future.result()
+def workers() -> int:
+    """How many threads may work on one call, this one included."""
+    return 1 + _helpers.start()
+
+
+def _help(job: npt.NDArray[np.int64], address: int) -> None:
+    """Helps with a job. It may be over by now, but `job` holds its memory."""
+    library().function("help")(address)
 
 
 def _after_fork() -> None:

@@ -55,7 +55,7 @@ def relu_dropout(X: Any, dropout: float, key: int | Key | None = None, *, start:
 
 def apply(member: Member, X: Any, key: int | Key | None = None, *, start: int = 0, learned: Any = None) -> ToyTensor:
     array = to_numpy(tensor(X))
-    checked(member, learned).check(array.shape, start)
+    start = checked(member, learned).check(array.shape, start)
     key = (call_key(name) or draw_key()) if key is None else as_key(key)
     return ToyTensor(host.apply(member, array, key, start, learned=learned).tolist())
 

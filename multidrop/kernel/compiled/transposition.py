@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, njit, types
+from numba import carray, types
 from numba.extending import intrinsic
 
-from .compiled import LINE, compiled, pointer
+from .instructions import LINE, inlined, loop, pointer
 
 SIDE = 8  # of the squares that are transposed at once, a row of them in a word
 _ONES = np.uint64(0x0101010101010101)
@@ -36,7 +36,7 @@ def _store(context, address, word):
     return types.void(types.int64, types.uint64), code
 
 
-@njit(inline="always")
+@inlined
 def _exchange(first, second, bits, low):
     """Two rows of which the upper half of each group of bytes in `first` has changed places with the lower half of
     that in `second`."""
@@ -44,7 +44,7 @@ def _exchange(first, second, bits, low):
     return first ^ (both << bits), second ^ both
 
 
-@compiled
+@loop
 def negated(source, target, count, rows, columns):
     """The negations of boolean matrices, transposed.
 

@@ -1,0 +1,245 @@
+"""The loops: a mask drawn tile by tile, and what it does to values of each type.
+
+A tile of 1,024 elements is drawn at a time, so that its Philox words stay in the first-level cache, and each loop does
+one thing over whole vectors. The lanes drawn are those of plane 0. Ties with the high half of the threshold (1 in
+65,536) are resolved with plane 1 in a separate loop, which overwrites the lane with a final value.
+
+A large tensor takes the time of memory. So the values of a later tile are prefetched while the words of this one are
+drawn, some lines at a time, because more at once would stall; and the result is stored past the caches, which would
+first read each line that is written.
+
+The lanes of a block are its four words read as 16-bit halves, the low one first: on a little-endian machine, and the
+package uses these loops on no other.
+"""
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,call-arg,var-annotated"
+# The types of a compiled function's arguments are Numba's to infer, and an intrinsic is called without its context.
+
+from __future__ import annotations
+
+import numpy as np
+from numba import carray
+
+from .instructions import (
+    LINE,
+    add,
+    call_address,
+    fence,
+    loop,
+    pointer,
+    prefetch_to_read,
+    prefetch_to_write,
+    scratch,
+    stream_line,
+)
+from .philox import CHUNK, draw, words
+from .values import select as _select
+
+BLOCKS = 128
+TILE = 8 * BLOCKS
+FAR = 1 << 17  # elements: fewer are likely to lie in a cache
+AHEAD = 1 << 13  # bytes
+
+_LOW = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+_PLANE1 = np.uint64(1 << 63)  # plane 1 is bit 31 of the counter's second word: of the 64-bit block, the highest
+
+_room_for_words, _room_for_values = scratch(2 * TILE + LINE), scratch(8 * TILE + LINE)
+_room_for_mask = scratch(TILE)
+
+
+@loop
+def draw_tile(lanes, block, blocks, call, seed, threshold, source, target, step):
+    """Draws the lanes of consecutive blocks and resolves their ties.
+
+    Args:
+        lanes: the address of room for them, uint16, a multiple of a cache line's; behind that of a whole tile, the
+            limit is written: an element is kept where its lane is below it.
+        block: the first one's number.
+        blocks: how many there are.
+        source, target: what is to be prefetched on the way; 0 for nothing.
+        step: how many bytes of each go with a chunk of blocks.
+    """
+    for chunk in range(0, blocks, CHUNK):
+        if source:
+            begin = chunk // CHUNK * step
+            for line in range(begin, begin + step, LINE):
+                prefetch_to_read(source + line)
+                if target:
+                    prefetch_to_write(target + line)
+        number = block + np.uint64(chunk)
+        if number >> _HALF == (number + np.uint64(CHUNK - 1)) >> _HALF:
+            draw(lanes + 16 * chunk, number, call, seed)
+        else:
+            room = carray(pointer(lanes + 16 * chunk, np.uint64(0)), (CHUNK, 2))
+            for i in range(CHUNK):
+                room[i, 0], room[i, 1] = words(number + np.uint64(i), call, seed)
+    drawn = carray(pointer(lanes, np.uint16(0)), (TILE + 1,))
+    drawn[TILE] = _settle(drawn[: 8 * blocks], block, call, seed, threshold)
+
+
+@loop
+def drop(tile, source, target, size, like, scale, floor, start, call, seed, threshold, streamed):
+    """Writes max(x·scale, floor) where the mask keeps an element, else +0.
+
+    Args:
+        tile: the address of the C function of `draw_tile`, which is the same for all types.
+        source: the address of the first element.
+        target: where the first one is to go; may be `source`.
+        size: how many there are.
+        like: a scalar of their type: float32 or float64; uint16 for float16, int16 for bfloat16; uint8 for bytes that
+            are to hold the mask itself.
+        scale, floor: float64 for float64, else float32.
+        start, call, seed, threshold: uint64.
+        streamed: whether the result goes past the caches; not where target is source.
+    """
+    x, y = carray(pointer(source, like), (size,)), carray(pointer(target, like), (size,))
+    drawn, values_room = _room_for_words(), _room_for_values()
+    lanes = carray(pointer(drawn, np.uint16(0)), (TILE + 1,))
+    room, held, to = carray(pointer(values_room, like), (TILE + LINE,)), 0, target
+    width, ahead_source, ahead_target = x.itemsize, 0, 0
+    skipped = np.int64(start % np.uint64(8))
+    for base in range(-skipped, size, TILE):
+        first, last = max(base, 0), min(base + TILE, size)
+        block, blocks = start // np.uint64(8) + np.uint64((base + skipped) // 8), (last - base + 7) // 8
+        if size >= FAR:
+            ahead_source = source + base * width + AHEAD
+            ahead_target = 0 if streamed else target + base * width + AHEAD
+        call_address(tile, (drawn, block, blocks, call, seed, threshold, ahead_source, ahead_target, 8 * CHUNK * width))
+        limit = lanes[TILE]
+        values, tile_lanes = x[first:last], lanes[first - base :]
+        if streamed:  # with what the tile before left, which fills no line
+            _select(values, room[held : held + values.size], scale, floor, tile_lanes, limit)
+            held += values.size
+            count = _stream(values_room, held, to, like)
+            held, to = held - count, to + count * x.itemsize
+            for i in range(held):
+                room[i] = room[count + i]
+            continue
+        if source == target:  # from a copy of the tile: a loop whose ends overlap would run element by element
+            for i in range(values.size):
+                room[i] = values[i]
+            values = room[: values.size]
+        _select(values, y[first:last], scale, floor, tile_lanes, limit)
+    for i in range(held):
+        y[size - held + i] = room[i]
+    if streamed:
+        fence()
+
+
+@loop
+def _stream(tile, size, target, like):
+    """Copies values past the caches, as many as fill lines; those before the first line go through them.
+
+    Returns:
+        How many.
+    """
+    values, y = carray(pointer(tile, like), (size,)), carray(pointer(target, like), (size,))
+    width = y.itemsize
+    head = min(-target % LINE // width, size)
+    for i in range(head):
+        y[i] = values[i]
+    end = head * width + (size - head) * width // LINE * LINE
+    for offset in range(head * width, end, LINE):
+        stream_line(tile + offset, target + offset)
+    return end // width
+
+
+@loop
+def select(source, target, size, like, scale, floor, dropped):
+    """`drop` with a mask that is there already: `dropped` is the address of bytes that are 0 where an element is kept
+    and 1 where it is not."""
+    x, y = carray(pointer(source, like), (size,)), carray(pointer(target, like), (size,))
+    mask = carray(pointer(dropped, np.uint8(0)), (size,))
+    if source != target:
+        _select(x, y, scale, floor, mask, np.uint8(1))
+        return
+    room = carray(pointer(_room_for_values(), like), (TILE,))
+    for first in range(0, size, TILE):
+        last = min(first + TILE, size)
+        values = room[: last - first]
+        for i in range(values.size):
+            values[i] = x[first + i]
+        _select(values, y[first:last], scale, floor, mask[first:last], np.uint8(1))
+
+
+@loop
+def select_rows(select, scale, floor, source, target, width, inner, dropped, offsets, rows, shared):
+    """`select` for `rows` rows of `inner` values of `width` bytes, one after the other, whose masks lie apart.
+
+    Args:
+        select: the address of the C function of `select` for their type.
+        dropped, offsets: the address of the masks, and that of int64 words, which tell where in them each row's begins.
+        shared: whether a row's mask is but one byte.
+    """
+    begins = carray(pointer(offsets, np.int64(0)), (rows,))
+    kept = _room_for_mask()
+    carray(pointer(kept, np.uint8(0)), (TILE,))[:] = 0
+    for row in range(rows):
+        mask, at = dropped + begins[row], row * inner * width
+        if not shared:
+            call_address(select, (scale, floor, source + at, target + at, inner, mask))
+        elif carray(pointer(mask, np.uint8(0)), (1,))[0]:
+            carray(pointer(target + at, np.uint8(0)), (inner * width,))[:] = 0
+        else:
+            for first in range(0, inner, TILE):
+                to = at + first * width
+                call_address(select, (scale, floor, source + to, target + to, min(TILE, inner - first), kept))
+
+
+@loop
+def gate(source, target, size, like, scale, floor, output, bits):
+    """Writes x·scale where an output is not 0, else +0: `output` is the address of values of the same width as x, and
+    `bits` a scalar of the unsigned type of that width."""
+    x, y = carray(pointer(source, like), (size,)), carray(pointer(target, like), (size,))
+    outputs = carray(pointer(output, bits), (size,))
+    room = carray(pointer(_room_for_mask(), np.uint8(0)), (TILE,))
+    for first in range(0, size, TILE):
+        last = min(first + TILE, size)
+        tile, dropped = outputs[first:last], room[: last - first]
+        for i in range(tile.size):
+            dropped[i] = tile[i] == 0
+        _select(x[first:last], y[first:last], scale, floor, dropped, np.uint8(1))
+
+
+@loop
+def _settle(lanes, block, call, seed, threshold):
+    """Settles the ties among the lanes of consecutive blocks from `block` on.
+
+    Returns:
+        The limit, uint16: an element is kept where its lane is below it.
+    """
+    limit, low = np.uint16(threshold >> np.uint64(16)), np.uint16(threshold & np.uint64(0xFFFF))
+    if threshold > _LOW:  # a threshold of 2^32 keeps all
+        lanes[:] = 0
+        return np.uint16(1)
+    if low:
+        least = np.uint16(0xFFFF)
+        for i in range(lanes.size):
+            least = min(least, np.uint16(lanes[i] ^ limit))
+        if not least:
+            _settle_ties(lanes, limit, low, block, call, seed)
+            return max(limit, np.uint16(1))
+    return limit
+
+
+@loop
+def _settle_ties(lanes, limit, low, block, call, seed):
+    """Puts 0 in place of a lane that ties and is kept, and the highest one in place of one that is dropped."""
+    i = -1
+    while True:
+        i += 1
+        while i < lanes.size and lanes[i] != limit:  # a loop of its own, or plane 1 is drawn for all, as a vector
+            i += 1
+        if i == lanes.size:
+            return
+        at = (block + np.uint64(i // 8)) | _PLANE1
+        first, second = words(at, call, seed)
+        half = np.uint16((second if i % 8 >= 4 else first) >> np.uint64(16 * (i % 4)))
+        lanes[i] = 0 if half < low else 0xFFFF
+
+
+@loop
+def take(address):
+    """(seed, call) of the stream whose position lies at an address; moves the call on by one, atomically."""
+    seed = carray(pointer(address, np.uint64(0)), (1,))[0]
+    return seed, add(address + 8, np.uint64(1))
