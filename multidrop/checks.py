@@ -397,7 +397,9 @@ def _holds_masked(data: Any, depth: int = 0) -> bool:
     return isinstance(data, np.ma.MaskedArray)
 
 
-def host_tensor(convert: Callable[[Any, str | None], Converted], data: Any, dtype: str | None = None) -> Converted:
+def host_tensor(
+    convert: Callable[[Any, str | None], Converted], data: Any, dtype: str | None = None, name: str = "X"
+) -> Converted:
     """A framework's tensor of host data.
 
     Args:
@@ -405,17 +407,20 @@ def host_tensor(convert: Callable[[Any, str | None], Converted], data: Any, dtyp
             checked, so that it decides on their type; anything else comes as an array of `host_array`.
         data: the data.
         dtype: one of `TENSOR_TYPES`, or None for the type that the framework gives such data.
+        name: the argument's.
 
     Raises:
         ValueError: for another dtype.
         TypeError: for what `host_array` refuses, and for a type that the framework lacks.
     """
     dtype = None if dtype is None else choice("dtype", dtype, TENSOR_TYPES)
-    array = host_array(data)
+    array = host_array(data, name)
     plain = isinstance(data, (list, tuple)) or not hasattr(data, "__array__")
     try:
         return convert(data if plain else array, dtype)
     except Exception as error:  # each framework has its own, and MXNet a KeyError
         if array.dtype.name not in FLOATING:
-            raise not_floating(array.dtype.name, 'np.asarray(X, "float32")') from error
-        raise TypeError(f"X: expected data of a type and a shape that the framework has; got {shown(array)}") from error
+            raise not_floating(array.dtype.name, f'np.asarray({name}, "float32")', name) from error
+        raise TypeError(
+            f"{name}: expected data of a type and a shape that the framework has; got {shown(array)}"
+        ) from error

@@ -570,6 +570,59 @@ class TestErrors:
         X = backend.tensor(values((4, 3)))
         with pytest.raises(TypeError, match="learned: expected a tensor of type"):
             md.apply(family.ConcreteDropout(), X, learned=backend.tensor(np.arange(3)))
+        for bad in ("x", [1j], np.ma.array([0.0], mask=[True])):
+            with pytest.raises(TypeError, match=r"learned: expected .*; got .*: (convert|fill) it with "):
+                md.apply(family.ConcreteDropout(), X, learned=bad)
+
+    @pytest.mark.parametrize("shape", [(7,), (4, 1, 3), (1, 1, 1), (3, 4), (0,)])
+    def test_learned_fits(self, backend: Any, shape: tuple[int, ...]) -> None:
+        """To X, and takes no numbers where it does not."""
+        member, X = family.ConcreteDropout(), backend.tensor(values((4, 3)))
+        md.manual_seed(9)
+        with pytest.raises(ValueError, match=r"learned: expected a shape that .* X's, \(4, 3\); got \("):
+            md.apply(member, X, learned=backend.tensor(np.zeros(shape, np.float32)))
+        first = backend.to_numpy(md.apply(member, X))
+        assert np.allclose(first, host.apply(member, values((4, 3)), Key(9).fold_in("calls")), atol=1e-6)
+
+    def test_a_gradient_on_the_host(self, need: Any) -> None:
+        numpy = need("numpy")
+        for bad in ("x", [1j], np.ma.array([0.0], mask=[True])):
+            with pytest.raises(TypeError, match=r"dY: expected .*; got .*: (convert|fill) it with "):
+                numpy.gradient(family.Dropout(), bad, 1)
+
+    def test_sparse_arrays_of_mxnet(self, need: Any) -> None:
+        need("mxnet")
+        import mxnet as mx
+
+        member, X = family.ConcreteDropout(), mx.nd.ones((4, 3))
+        sparse = X.tostype("csr")
+        for name, call in (
+            ("X", lambda: md.apply(member, sparse, 1)),
+            ("learned", lambda: md.apply(member, X, 1, learned=sparse)),
+        ):
+            with pytest.raises(TypeError, match=rf"{name}: expected .* storage; got csr: convert it with {name}\."):
+                call()
+
+    @one_of_each
+    def test_numbers_of_all_kinds(self, backend: Any, member: Member) -> None:
+        """Are taken for the key and the start, and for settings, which become plain ones."""
+        x = values(member.example_shape)
+        start, expected = 2 * x[0].size, host.apply(member, x, Key(7), 2 * x[0].size)
+        for kind in (np.int64, np.array, lambda number: backend.tensor(np.array(number))):
+            Y = backend.to_numpy(md.apply(member, backend.tensor(x), kind(7), start=kind(start)))
+            assert np.allclose(Y, expected, atol=1e-6)
+        plain = {field.name: getattr(member, field.name) for field in dataclasses.fields(member)}
+        odd = {name: value if type(value) in (str, bool) else np.array(value) for name, value in plain.items()}
+        assert type(member)(**odd).text == member.text
+
+    @one_of_each
+    def test_host_arrays_of_any_layout(self, backend: Any, member: Member) -> None:
+        x = values(member.example_shape)
+        expected = host.apply(member, x, Key(7))
+        for data in (x.astype(">f4"), x[::-1].copy()[::-1], np.ascontiguousarray(x.T).T):
+            Y = backend.to_numpy(md.apply(member, data, 7))
+            assert type(Y) is np.ndarray
+            assert np.allclose(Y, expected, atol=1e-6)
 
 
 class TestSchedules:

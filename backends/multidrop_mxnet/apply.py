@@ -50,7 +50,7 @@ def apply(
     check_floating(X)
     if learned is not None:
         check_floating(learned, "learned")
-    member = family.checked(member, learned)
+    member = family.checked(member, learned, X.shape)
     axes, margin = member.axes(len(X.shape)), member.margin(len(X.shape))
     _, first = extent(X.shape, start, axes, margin)
     key = (call_key(NAME) or draw_key()) if key is None else as_key(key)

@@ -21,7 +21,7 @@ def apply(
 ) -> Array:
     """`multidrop.apply` for arrays; args, result and errors are those."""
     X = floating(tensor(X))
-    logit = None if learned is None else floating(tensor(learned), "learned")
+    logit = None if learned is None else floating(tensor(learned, name="learned"), "learned")
     key, start = _checked(member, X, key, start, logit)
     return host.apply(member, X, key, start, learned=logit)
 
@@ -35,12 +35,12 @@ def gradient(member: Member, dY: npt.ArrayLike, key: int | Key, *, start: int = 
     Raises:
         ValueError, TypeError: as `apply`.
     """
-    dY = floating(tensor(dY), "dY")
+    dY = floating(tensor(dY, name="dY"), "dY")
     key, start = _checked(member, dY, key, start, None)
     return host.apply(member, dY, key, start, gradient=True)
 
 
 def _checked(member: Member, X: Array, key: int | Key | None, start: int, learned: Array | None) -> tuple[Key, int]:
     """The key, which is drawn last, so that a call that fails takes none, and the start."""
-    start = checked_member(member, learned).check(X.shape, start)
+    start = checked_member(member, learned, X.shape).check(X.shape, start)
     return (call_key(NAME) or draw_key()) if key is None else as_key(key), start

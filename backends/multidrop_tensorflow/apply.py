@@ -43,10 +43,11 @@ def apply(member: Member, X: Any, key: int | Key | None = None, *, start: int = 
     X = tensor(X)
     check_floating(X)
     if learned is not None:
-        learned = tensor(learned)
+        learned = tensor(learned, name="learned")
         check_floating(learned, "learned")
     start = checks.word64("start", start)
-    member = family.checked(member, learned)
+    known = X.shape.rank is not None and (learned is None or learned.shape.rank is not None)
+    member = family.checked(member, learned, X.shape if known else None)
     axes, margin = member.axes(_ndim(X, member)), member.margin(_ndim(X, member))
     first = first_of(X, start, axes, margin)
     position = _calls.next() if key is None else as_key(key)

@@ -33,12 +33,12 @@ except ImportError:  # it is not TensorFlow's public interface
 NAME = "tensorflow"
 
 
-def tensor(data: Any, dtype: str | None = None) -> tf.Tensor:
-    """A tensor of host data, or of a variable's value: of `dtype`, or else of the type that `tf.convert_to_tensor`
-    gives it."""
+def tensor(data: Any, dtype: str | None = None, name: str = "X") -> tf.Tensor:
+    """A tensor of host data, or of a variable's value, the argument of that name: of `dtype`, or else of the type that
+    `tf.convert_to_tensor` gives it."""
     if tf.is_tensor(data) or isinstance(data, keras.Variable | keras.KerasTensor) or _holds_tensors(data):
         return tf.convert_to_tensor(data, dtype)
-    return checks.host_tensor(tf.convert_to_tensor, data, dtype)
+    return checks.host_tensor(tf.convert_to_tensor, data, dtype, name)
 
 
 def _holds_tensors(data: Any) -> bool:

@@ -48,7 +48,7 @@ def apply(
     if learned is not None:
         check_floating(learned, "learned")
     start = checks.word64("start", start)
-    member = family.checked(member, learned)
+    member = family.checked(member, learned, X.shape)
     if isinstance(member, MaskMember):
         return _mask(member, X, key, start)
     if X.layout is not torch.strided:

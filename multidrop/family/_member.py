@@ -268,8 +268,8 @@ def run(member: Member, X: Tensor, draw: Draw, gradient: bool = False, learned: 
     return draw.narrow(Y, X)
 
 
-def checked(member: object, learned: Tensor | None = None) -> Member:
-    """`member`, where it is one, and takes `learned`.
+def checked(member: object, learned: Tensor | None = None, shape: Sequence[int | None] | None = None) -> Member:
+    """`member`, where it is one, and takes `learned` with an X of that shape; None stands for what is not known.
 
     Raises:
         ValueError: where it does not.
@@ -278,4 +278,11 @@ def checked(member: object, learned: Tensor | None = None) -> Member:
         raise ValueError(f"member: expected a member of multidrop.family; got {checks.shown(member)}")
     if learned is not None and not member.learns:
         raise ValueError(f"learned: expected None, for {type(member).__name__} learns nothing; got a tensor")
+    if learned is not None and shape is not None:
+        pairs = zip(reversed(learned.shape), reversed(shape), strict=False)
+        fits = all(size in (1, wide) or None in (size, wide) for size, wide in pairs)
+        if len(learned.shape) > len(shape) or not fits:
+            raise ValueError(
+                f"learned: expected a shape that can be broadcast to X's, {tuple(shape)}; got {tuple(learned.shape)}"
+            )
     return member

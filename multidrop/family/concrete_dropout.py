@@ -25,8 +25,8 @@ class ConcreteDropout(Member):
 
     for a uniform u. The lower the temperature, the nearer it is to dropout. E[z] is p at p = 1/2 alone.
 
-    To learn p, pass its logit, log(p/(1 − p)), as `learned`: a floating tensor of one element, or of a shape that can
-    be broadcast to X's.
+    To learn p, pass its logit, log(p/(1 − p)), as `learned`: a floating tensor of a shape that can be broadcast to
+    X's.
 
     Source: Y. Gal, J. Hron and A. Kendall, "Concrete dropout", NeurIPS 30 (2017), equation 5.
 
