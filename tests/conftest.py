@@ -26,6 +26,7 @@ BACKENDS = ("numpy", "torch", "tensorflow", "mxnet")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backend", action="append", default=[], choices=[*BACKENDS, "all"], help="required; repeatable")
+    parser.addoption("--rounds", type=int, default=300, help="how many rounds of odd and bad arguments there are")
     parser.addoption("--damages", type=int, default=8, help="how many damaged object files a process starts with")
     parser.addoption("--interruptions", type=int, default=20, help="how many large calls a signal handler ends")
     parser.addoption("--edits", type=int, default=500, help="how many times a checkpoint is damaged")

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from named import named
 
 import multidrop as md
 from multidrop import files
@@ -208,7 +209,7 @@ def test_bad_batch_sizes(bad: Any) -> None:
         md.load_data_fashion_mnist(bad, "mini")
 
 
-@pytest.mark.parametrize("bad", [None, 3, b"x", object(), True, ["mini"], "a\0b"], ids=repr)
+@pytest.mark.parametrize("bad", [None, 3, b"x", object(), True, ["mini"], "a\0b"], ids=named)
 def test_what_is_no_data(backend: Any, bad: Any) -> None:
     """And takes no key."""
     md.manual_seed(1)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from named import named
 
 import multidrop as md
 from multidrop import checks, masks
@@ -16,7 +17,7 @@ NOT_PROBABILITIES = [-0.1, 1.1, float("nan"), float("inf"), None, "0.5", True, [
                      Fraction(10**400), Decimal("sNaN"), np.bool_(True), np.array([0.5]), np.ma.masked]  # fmt: skip
 
 
-@pytest.mark.parametrize("bad", NOT_PROBABILITIES, ids=checks.shown)
+@pytest.mark.parametrize("bad", NOT_PROBABILITIES, ids=named)
 def test_probabilities(backend: Any, bad: Any) -> None:
     X = backend.tensor(np.ones(4, np.float32))
     expected = r"expected a probability, a number in \[0, 1\]; got "
@@ -30,7 +31,7 @@ def test_probabilities(backend: Any, bad: Any) -> None:
         md.concise_net(dropout2=bad)
 
 
-@pytest.mark.parametrize("bad", [-0.5, 1.5, float("nan"), None], ids=repr)
+@pytest.mark.parametrize("bad", [-0.5, 1.5, float("nan"), None], ids=named)
 def test_a_rate_that_is_changed(backend: Any, bad: Any) -> None:
     """Is checked by the next forward, which takes no mask."""
     layer, X = md.Dropout(0.5, seed=1), np.ones(64, np.float32)
@@ -56,7 +57,7 @@ GOOD = [0, 1, 0.25, np.float32(0.25), np.float64(0.25), np.longdouble(0.25), np.
         Fraction(1, 4), Decimal("0.25")]  # fmt: skip
 
 
-@pytest.mark.parametrize("good", GOOD, ids=repr)
+@pytest.mark.parametrize("good", GOOD, ids=named)
 def test_numbers_of_all_kinds_are_probabilities(backend: Any, good: Any) -> None:
     X = np.ones(64, np.float32)
     Y = backend.to_numpy(md.dropout_layer(backend.tensor(X), good, 0))
@@ -94,7 +95,7 @@ class _Index:
         return 2**31 - 5
 
 
-@pytest.mark.parametrize("start", [np.int32(2**31 - 5), _Index(), np.array(2**31 - 5, np.int32)], ids=repr)
+@pytest.mark.parametrize("start", [np.int32(2**31 - 5), _Index(), np.array(2**31 - 5, np.int32)], ids=named)
 def test_a_start_of_any_type(start: Any) -> None:
     """Is used as the integer that it is: of 2^20 elements, whose indices an int32 does not hold, too."""
     for size in (8, 2**20):
@@ -149,7 +150,7 @@ def test_streams_take_keys() -> None:
 
 
 @pytest.mark.parametrize("name", ["numpy", "torch", "mxnet"])
-@pytest.mark.parametrize("bad", [[[1.0, 2.0]], 3.0, None], ids=repr)
+@pytest.mark.parametrize("bad", [[[1.0, 2.0]], 3.0, None], ids=named)
 def test_what_is_no_tensor(need: Any, name: str, bad: Any) -> None:
     """Is an error of layers, and of the functions in the place of torch's. (Keras looks at a layer's input itself.)"""
     backend = need(name)
@@ -193,7 +194,7 @@ def test_out_is_an_array(need: Any) -> None:
     assert np.array_equal(dropout_layer(X, 0.5), first)
 
 
-@pytest.mark.parametrize("bad", [5, [], ()], ids=repr)
+@pytest.mark.parametrize("bad", [5, [], ()], ids=named)
 def test_reports(backend: Any, bad: Any) -> None:
     with pytest.raises(TypeError, match="report: expected what convert gave; got "):
         md.restore(md.Dropout(), bad)
@@ -209,7 +210,7 @@ def test_keys(backend: Any) -> None:
 
 
 @pytest.mark.parametrize("bad", [2, -3, (0, 0), (0, -2), (0.5,), "0", None, (True,), np.zeros(2, int), b"\0", {0}],
-                         ids=repr)  # fmt: skip
+                         ids=named)  # fmt: skip
 def test_axes(backend: Any, bad: Any) -> None:
     X = backend.tensor(np.ones((2, 3), np.float32))
     with pytest.raises(ValueError, match=r"axes: expected integers in \[-2, 2\), each axis once; got "):
@@ -218,7 +219,7 @@ def test_axes(backend: Any, bad: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["numpy", "mxnet"])
-@pytest.mark.parametrize("bad", [1.5, None, (0.5,), "0", (1, 1)], ids=repr)
+@pytest.mark.parametrize("bad", [1.5, None, (0.5,), "0", (1, 1)], ids=named)
 def test_axes_of_layers(need: Any, name: str, bad: Any) -> None:
     """Are looked at as far as can be told without X."""
     backend = need(name)
@@ -231,7 +232,7 @@ NOT_SHAPES = [2.5, (2, 3.0), (2, None), "23", None, True, -1, (2, -1), {2, 3}, {
               np.eye(2), np.ma.array([2])]  # fmt: skip
 
 
-@pytest.mark.parametrize("bad", NOT_SHAPES, ids=repr)
+@pytest.mark.parametrize("bad", NOT_SHAPES, ids=named)
 def test_shapes(bad: Any) -> None:
     for keep_mask in (md.keep_mask, masks.keep_mask):
         with pytest.raises(ValueError, match=r"shape: expected integers of at least 0; got "):
@@ -247,7 +248,7 @@ def test_a_tensor_is_a_shape(backend: Any) -> None:
             md.keep_mask(backend.tensor(np.array(bad)), 0.5, 0)
 
 
-@pytest.mark.parametrize("bad", [(2**70,), (2**40, 2**40), (2**63, 0), 10**400, (1,) * 65], ids=checks.shown)
+@pytest.mark.parametrize("bad", [(2**70,), (2**40, 2**40), (2**63, 0), 10**400, (1,) * 65], ids=named)
 def test_shapes_that_no_array_has(backend: Any, bad: Any) -> None:
     for keep_mask in (md.keep_mask, masks.keep_mask, backend.keep_mask):
         with pytest.raises(ValueError, match=r"shape: expected .*; got "):
@@ -310,7 +311,7 @@ def test_sizes_beyond_all_memory(backend: Any) -> None:
         {"lr": "fast"},
         {"weight_decay": -1},
     ],
-    ids=checks.shown,
+    ids=named,
 )
 def test_training_arguments(backend: Any, arguments: dict[str, Any]) -> None:
     (name,) = arguments

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from named import named
 
 import multidrop as md
 from multidrop import checkpoint as checkpoints
@@ -127,7 +128,7 @@ def test_a_destination_that_cannot_be(write: Any, path: Path, tmp_path: Path, pl
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("bad", [None, 3, b"x", object(), "a\0b"], ids=repr)
+@pytest.mark.parametrize("bad", [None, 3, b"x", object(), "a\0b"], ids=named)
 @pytest.mark.parametrize("name", [name for name in WRITERS if name not in ("bytes", "function")])
 def test_what_is_no_path(name: str, bad: Any) -> None:
     if bad is None and name in ("curves", "figure"):
@@ -500,7 +501,7 @@ def test_facts_come_back(path: Path, facts: dict[str, Any]) -> None:
     assert state["multidrop"].shape == (0, 3)
 
 
-@pytest.mark.parametrize("bad", [{"x": object()}, {"x": {1: 2}}, {1: 2}, {"x": np.ones(2)}, {"x": 1j}, [1]], ids=repr)
+@pytest.mark.parametrize("bad", [{"x": object()}, {"x": {1: 2}}, {1: 2}, {"x": np.ones(2)}, {"x": 1j}, [1]], ids=named)
 def test_facts_that_json_cannot_hold(path: Path, bad: Any) -> None:
     with pytest.raises(ValueError, match="facts: expected names and values that JSON can hold; got "):
         checkpoints.save(path, STATE, bad)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-VARIABLE = "MULTIDROP_FUZZ"
-CALLS = 300  # groups of calls for each framework, in a run that nobody asks for more
 
 
 def fuzz(name: str, calls: int, log: Path, *, script: str = "fuzzed.py") -> str:
@@ -26,9 +22,9 @@ def fuzz(name: str, calls: int, log: Path, *, script: str = "fuzzed.py") -> str:
     return done.stdout
 
 
-def test_calls(backend: Any, tmp_path: Path) -> None:
+def test_calls(backend: Any, tmp_path: Path, pytestconfig: pytest.Config) -> None:
     """Give the oracle's bits, or an error of the one form and no mask less."""
-    calls = int(os.environ.get(VARIABLE, CALLS))
+    calls = pytestconfig.getoption("--rounds")
     assert fuzz(backend.name, calls, tmp_path / "call").strip() == f"{backend.name}: {calls} groups of calls"
 
 

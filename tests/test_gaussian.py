@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ml_dtypes import bfloat16
+from named import named
 
 import multidrop as md
 from multidrop import masks
@@ -433,7 +434,7 @@ class TestKeras:
         key = md.Key(5).fold_in("dropout").fold_in(0)
         assert close(layer(0.3)(x, training=True), self.expected(layer, x, 0.3, key))
 
-    @pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan"), float("inf"), None, "0.5", True, [0.5]], ids=repr)
+    @pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan"), float("inf"), None, "0.5", True, [0.5]], ids=named)
     def test_bad_amounts(self, layer: Any, bad: Any) -> None:
         name = "stddev" if layer.__name__ == "GaussianNoise" else "rate"
         with pytest.raises(ValueError, match=f"{name}: expected .*; got "):
@@ -528,7 +529,7 @@ class TestNumPy:
             with pytest.raises(TypeError, match="X: expected a tensor of type"):
                 layer(np.arange(4))
 
-    @pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan"), None, "0.5", True], ids=repr)
+    @pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan"), None, "0.5", True], ids=named)
     def test_bad_amounts(self, bad: Any) -> None:
         import multidrop_numpy
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from named import named
 
 import multidrop as md
 from multidrop import masks
@@ -47,7 +48,7 @@ NOT_REAL = [np.ones(3, np.complex64), np.ones(3, object), np.zeros(3, [("a", "f4
             [10**400]]  # fmt: skip
 
 
-@pytest.mark.parametrize("bad", NOT_REAL, ids=repr)
+@pytest.mark.parametrize("bad", NOT_REAL, ids=named)
 def test_host_data_that_is_not_floating(backend: Any, bad: Any) -> None:
     with pytest.raises(TypeError, match=r"X: expected a tensor of type float16, .*; got .*: convert it with "):
         md.dropout_layer(bad, 0.5)

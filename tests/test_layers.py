@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from named import named
 
 import multidrop as md
 from multidrop import masks
@@ -329,7 +330,7 @@ class TestKeras:
         Y = run.get_concrete_function(tf.TensorSpec((None, None, None, 6)))(tf.constant(x))
         assert np.array_equal(Y.numpy(), masks.dropout(x, 0.3, 7, axes=(1, 2)))
 
-    @pytest.mark.parametrize("bad", ["112", 3, (0, 1), (1.0, 1), ()], ids=repr)
+    @pytest.mark.parametrize("bad", ["112", 3, (0, 1), (1.0, 1), ()], ids=named)
     def test_bad_noise_shapes(self, bad: Any) -> None:
         import multidrop_tensorflow
 

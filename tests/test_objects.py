@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -204,70 +204,103 @@ def test_damaged_object_files(copied: Path, built: bytes, tmp_path: Path, pytest
     object_file(copied).write_bytes(built)
 
 
-@pytest.mark.parametrize("ruined", ["a damaged file", "a folder that cannot be made", "a full disk"])
-def test_the_cache(copied: Path, built: bytes, tmp_path: Path, ruined: str) -> None:
-    """What is damaged is made anew, and what cannot be kept is done without."""
-    environment = {"MULTIDROP_KERNEL": "host", "MULTIDROP_CACHE": str(tmp_path / "cache")}
-    program, kept = PROGRAM, objects._cached(MODULE)
-    assert kept is not None
-    kept = tmp_path / "cache" / "kernel" / kept.name
-    if ruined == "a damaged file":
-        kept.parent.mkdir(parents=True)
-        kept.write_bytes(damaged(built, 3))
-    elif ruined == "a full disk":
+COUNTING = "counting.compiled.entries"
+COUNT = """
+import sys
+import numpy as np
+from multidrop.kernel.objects import library
+word = np.array([7], np.uint64)
+print(*library("counting.compiled.entries").function("count")(word.ctypes.data), int(word[0]), "numba" in sys.modules)
+"""
+
+
+@pytest.fixture
+def counting(tmp_path: Path) -> Path:
+    """A copy of a small package with machine code of its own, which nobody has built; its parent is to be searched."""
+    source = Path(__file__).parent / "plugin" / "counting"
+    shutil.copytree(source, tmp_path / "site" / "counting", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path / "site" / "counting"
+
+
+def count(counting: Path, cache: Path, program: str = COUNT) -> tuple[list[str], str]:
+    """What the program prints, and what it logs."""
+    search = os.pathsep.join(map(str, (counting.parent, PACKAGE.parent, PACKAGE.parent / "backends")))
+    done = run(program, PYTHONPATH=search, MULTIDROP_CACHE=str(cache))
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split(), done.stderr
+
+
+def kept(cache: Path) -> list[Path]:
+    """What is kept in the cache."""
+    return sorted((cache / "kernel").glob("*"))
+
+
+def test_the_cache(counting: Path, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    """What is damaged is made anew."""
+    cache = tmp_path / "cache"
+    compiled, logged = count(counting, cache)
+    assert compiled == ["7", "1", "8", "True"]
+    assert logged == f"{COUNTING}: no object file fits; compiling one, which takes some ten seconds\n"
+    loaded, logged = count(counting, cache)
+    assert (loaded, logged) == (["7", "1", "8", "False"], "")
+    (path,) = kept(cache)
+    content = path.read_bytes()
+    for number in range(pytestconfig.getoption("--damages")):
+        path.write_bytes(damaged(content, number))
+        again, logged = count(counting, cache)
+        assert again == compiled, number
+        assert "no object file fits" in logged
+        assert kept(cache) == [path]
+        assert count(counting, cache)[0] == loaded
+
+
+@pytest.mark.parametrize("ruined", ["a folder that cannot be made", "a full disk"])
+def test_without_a_cache(counting: Path, tmp_path: Path, ruined: str) -> None:
+    """What cannot be kept is done without."""
+    cache, program = tmp_path / "cache", COUNT
+    if ruined == "a full disk":
         program = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n{program}"
     else:
-        (tmp_path / "cache").touch()
-    done = run(program, package=copied, **environment)
-    assert right(done, True, copied)
-    if ruined == "a damaged file":
-        assert right(run(PROGRAM, package=copied, **environment), False, copied)
-    else:
-        assert "the object file is not kept, and will be compiled again" in done.stderr
-        assert not kept.is_file()
+        cache.touch()
+    printed, logged = count(counting, cache, program)
+    assert printed == ["7", "1", "8", "True"]
+    assert f"{COUNTING}: the object file is not kept, and will be compiled again: " in logged
+    assert not kept(cache)
 
 
-def test_two_cold_starts_at_once(copied: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": f"{copied.parent}:{copied.parent / 'backends'}"}
-    environment |= {"MULTIDROP_KERNEL": "host", "MULTIDROP_CACHE": str(tmp_path)}
-    command = [sys.executable, "-c", PROGRAM]
-    pipe, folder = subprocess.PIPE, copied.parent
-    both = [subprocess.Popen(command, env=environment, cwd=folder, stdout=pipe, text=True) for _ in range(2)]
-    assert [process.communicate()[0].split()[0] for process in both] == ["right", "right"]
-    (kept,) = (tmp_path / "kernel").iterdir()
-    assert objects.fits(kept, MODULE)  # whose sources are the same
-    assert right(
-        run(PROGRAM, package=copied, **{k: environment[k] for k in ("MULTIDROP_KERNEL", "MULTIDROP_CACHE")}),
-        False,
-        copied,
-    )
+def test_a_user_without_a_home(counting: Path) -> None:
+    environment = {"HOME": "", "XDG_CACHE_HOME": "", "MULTIDROP_CACHE": ""}
+    search = os.pathsep.join(map(str, (counting.parent, PACKAGE.parent, PACKAGE.parent / "backends")))
+    program = f"import os; os.path.expanduser = lambda path: path\n{COUNT}"
+    done = run(program, PYTHONPATH=search, **environment)
+    assert done.stdout.split() == ["7", "1", "8", "True"], done.stderr
 
 
-def test_a_stale_object_never_runs_old_code(copied: Path, tmp_path: Path) -> None:
-    """A source that was changed after the package was built is compiled."""
-    source = copied / "kernel" / "compiled" / "values.py"
-    text = source.read_text()
-    changed = "value = x[i] * scale  # in any case"
-    assert changed in text
-    source.write_text(text.replace(changed, "value = x[i] * scale + scale  # in any case"))
-    program = """
-import numpy as np, multidrop as md
-print(md.dropout_layer(np.zeros(8, "float32"), 0.5, key=md.Key(0)).tolist())
-"""
-    done = run(program, package=copied, MULTIDROP_CACHE=str(tmp_path))
-    source.write_text(text)
-    assert done.returncode == 0, done.stderr
-    keep = masks.keep_mask(8, 0.5, 0)
-    assert json.loads(done.stdout) == [2.0 * kept for kept in keep.tolist()]
+def test_two_cold_starts_at_once(counting: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    with ThreadPoolExecutor(2) as threads:
+        both = list(threads.map(lambda _: count(counting, cache)[0], range(2)))
+    assert both == [["7", "1", "8", "True"]] * 2
+    assert len(kept(cache)) == 1
+    assert count(counting, cache)[0] == ["7", "1", "8", "False"]
+
+
+def test_a_stale_object_never_runs_old_code(counting: Path, tmp_path: Path) -> None:
+    """A source that has changed is compiled; what is kept of older ones does not grow without end."""
+    cache, source = tmp_path / "cache", counting / "compiled" / "entries.py"
+    for step in range(1, objects.KEPT + 3):
+        source.write_text(source.read_text().replace(f"np.uint64({step})", f"np.uint64({step + 1})"))
+        assert count(counting, cache)[0] == ["7", str(step + 1), str(8 + step), "True"]
+    assert len(kept(cache)) == objects.KEPT
 
 
 def test_functions_check_what_they_are_given() -> None:
     take, drop = objects.library().function("take"), objects.library().function("drop_float32")
-    for function, arguments in ((take, ()), (take, (1, 2)), (drop, (1.0,) * 9), (take, ("1",)), (take, (1.0,))):
+    for function, arguments in ((take, ()), (take, (1, 2)), (drop, (1.0,) * 11), (take, ("1",)), (take, (1.0,))):
         with pytest.raises(TypeError):
             function(*arguments)
     with pytest.raises(OverflowError):
-        drop(1.0, 0.0, -1, 0, 0, 0, 0, 0, 0, 0)
+        drop(0, 1.0, 0.0, -1, 0, 0, 0, 0, 0, 0, 0)
     words = np.array((5, 2**64 - 1), np.uint64)
     assert take(words.__array_interface__["data"][0]) == (5, 2**64 - 1)
     assert words.tolist() == [5, 0]

@@ -1,5 +1,8 @@
-"""What a fresh process waits for: the import, and the first call, with nothing compiled yet and with what an earlier
-process compiled. Every sample is a process of its own."""
+"""The waits of a fresh process: the import, and the first call. Every sample is a process of its own.
+
+The first call is measured as in a fresh container: with the machine code that came with the package, no folder for
+caches, and Numba out of reach. Where no machine code fits the processor it is compiled, which is measured once more.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ CALL = {
         OWN: "mx.npx.dropout(X, p=0.2, mode='always').wait_to_read()",
     },
 }
-COLD, WARM = f"{OURS}, cold cache", f"{OURS}, warm cache"
+FRESH, COMPILED = f"{OURS}, fresh container", f"{OURS}, compiled"
 
 
 def run(quick: bool, total: Callable[[int], None], advance: Callable[[str], None]) -> tuple[list[Any], list[str]]:
@@ -52,14 +55,10 @@ def run(quick: bool, total: Callable[[int], None], advance: Callable[[str], None
     for ours, own in IMPORTS.items():
         advance(f"import {ours}")
         _record(records, failures, ours, partial(_imports, ours, own, rounds))
-    with tempfile.TemporaryDirectory() as warm:  # of all frameworks: they share the compiled code
-        for name in SETUP:
-            advance(f"{name}, first call")
-            if name == "numpy" or not quick:
-                work = partial(_first_calls, name, warm, rounds, cold_rounds)
-            else:
-                work = partial(_first_calls, name, warm, rounds, 0)
-            _record(records, failures, name, work)
+    for name in SETUP:
+        advance(f"{name}, first call")
+        # What is compiled is the same for all frameworks.
+        _record(records, failures, name, partial(_first_calls, name, rounds, cold_rounds if name == "numpy" else 0))
     return records, failures
 
 
@@ -81,41 +80,42 @@ def _imports(ours: str, own: str, rounds: int) -> dict[str, Any]:
     return {"what": "import", "name": ours, **_summary(seconds, [(ours, own)] if own else [])}
 
 
-def _first_calls(name: str, warm: str, rounds: int, cold_rounds: int) -> dict[str, Any]:
-    samples = dict(_samples(name, warm))
-    if cold_rounds:
-        _first(name, OURS, warm)
-    else:  # in a quick run, where the first framework has filled the warm cache
-        del samples[COLD]
+def _first_calls(name: str, rounds: int, compiled_rounds: int) -> dict[str, Any]:
+    samples = dict(_samples(name))
+    if not compiled_rounds:
+        del samples[COMPILED]
+    _first(name, OURS)  # the first one warms the disk's cache
     seconds: dict[str, list[float]] = {who: [] for who in samples}
     second: dict[str, list[float]] = {who: [] for who in samples}
     for number in range(rounds):
         for who, sample in samples.items():
-            if who != COLD or number < cold_rounds:
+            if who != COMPILED or number < compiled_rounds:
                 first, next_one = sample()
                 seconds[who].append(first)
                 second[who].append(next_one)
-    summary = _summary(seconds, [(WARM, OWN)] if OWN in samples else [])
+    summary = _summary(seconds, [(FRESH, OWN)] if OWN in samples else [])
     return {"what": "first call", "name": name, "second call": _summary(second, [])["seconds"], **summary}
 
 
-def _samples(name: str, warm: str) -> Iterator[tuple[str, Callable[[], list[float]]]]:
-    def cold() -> list[float]:
+def _samples(name: str) -> Iterator[tuple[str, Callable[[], list[float]]]]:
+    def compiled() -> list[float]:
         with tempfile.TemporaryDirectory() as empty:
-            return _first(name, OURS, empty)
+            return _first(name, OURS, MULTIDROP_KERNEL="host", MULTIDROP_CACHE=empty)
 
-    yield COLD, cold
-    yield WARM, lambda: _first(name, OURS, warm)
+    yield COMPILED, compiled
+    yield FRESH, lambda: _first(name, OURS, blocked="numba", MULTIDROP_CACHE="/dev/null/none")
     if OWN in CALL[name]:
-        yield OWN, lambda: _first(name, OWN, warm)
+        yield OWN, lambda: _first(name, OWN)
 
 
-def _first(name: str, who: str, cache: str) -> list[float]:
-    """Seconds of the first call and of the second, in a new process with that folder for compiled code."""
+def _first(name: str, who: str, blocked: str = "", **environment: str) -> list[float]:
+    """Seconds of the first call and of the second, in a new process where one package cannot be imported."""
     call = CALL[name][who]
-    program = f"import time; import multidrop as md; {SETUP[name]}; a = time.perf_counter(); {call}"
+    # NumPy is there before the clock starts: who calls a dropout has imported it.
+    program = f"import sys; sys.modules.update(dict.fromkeys({blocked.split()})); import numpy, time"
+    program += f"; import multidrop as md; {SETUP[name]}; a = time.perf_counter(); {call}"
     program += f"; b = time.perf_counter(); {call}"
-    return _process(program, "[b - a, time.perf_counter() - b]", NUMBA_CACHE_DIR=cache)
+    return _process(program, "[b - a, time.perf_counter() - b]", **environment)
 
 
 def _process(program: str, result: str, **variables: str) -> list[float]:

@@ -1,7 +1,7 @@
 """The mask specification fused with scaling and selection, in one pass over host memory.
 
-It gives the bits of `multidrop.masks`, for arrays of any size, address and layout. Numba is imported, and compiles its
-loops or loads them from disk, at the first call.
+It gives the bits of `multidrop.masks`, for arrays of any size, address and layout. Its machine code is loaded at the
+first call (see `objects`).
 """
 
 from __future__ import annotations
