@@ -1,13 +1,14 @@
 """multidrop: dropout whose mask is a pure function of (key, call, element index), the same bit for bit in NumPy,
 PyTorch, TensorFlow and MXNet."""
 
+from . import family
 from .builders import Dropout, Net, concise_net
 from .checkpoint import CheckpointError
 from .comparison import Comparison, Difference, compare
 from .conversion import Report, convert, restore
 from .data import Batches, DataError, load_data_fashion_mnist
 from .dispatch import BackendError, available_backends, get_backend, set_backend, use_backend
-from .functional import dropout_layer, keep_mask, relu_dropout
+from .functional import apply, dropout_layer, keep_mask, relu_dropout
 from .history import History
 from .keys import Key, Stream, manual_seed
 from .training import train
@@ -29,11 +30,13 @@ __all__ = [
     "Net",
     "Report",
     "Stream",
+    "apply",
     "available_backends",
     "compare",
     "concise_net",
     "convert",
     "dropout_layer",
+    "family",
     "get_backend",
     "keep_mask",
     "last_mask",

@@ -96,6 +96,29 @@ def probability(name: str, value: object) -> float:
     raise ValueError(f"{name}: expected a probability, a number in [0, 1]; got {shown(value)}")
 
 
+def probability_below_one(name: str, value: object) -> float:
+    """A probability as a float, where 1 would mean a division by 0.
+
+    Raises:
+        ValueError: where it is no number in [0, 1).
+    """
+    p = probability(name, value)
+    if p == 1.0:
+        raise ValueError(f"{name}: expected a probability below 1; got {shown(value)}")
+    return p
+
+
+def flag(name: str, value: object) -> bool:
+    """True or False.
+
+    Raises:
+        ValueError: where it is neither.
+    """
+    if isinstance(value, bool):
+        return value
+    raise ValueError(f"{name}: expected True or False; got {shown(value)}")
+
+
 def _integer(value: Any) -> int | None:
     """An integer of any type as an int: Python's, NumPy's, an array or a tensor without dimensions, or an object with
     `__index__`; None for what is none."""
@@ -374,7 +397,9 @@ def _holds_masked(data: Any, depth: int = 0) -> bool:
     return isinstance(data, np.ma.MaskedArray)
 
 
-def host_tensor(convert: Callable[[Any, str | None], Converted], data: Any, dtype: str | None = None) -> Converted:
+def host_tensor(
+    convert: Callable[[Any, str | None], Converted], data: Any, dtype: str | None = None, name: str = "X"
+) -> Converted:
     """A framework's tensor of host data.
 
     Args:
@@ -382,17 +407,20 @@ def host_tensor(convert: Callable[[Any, str | None], Converted], data: Any, dtyp
             checked, so that it decides on their type; anything else comes as an array of `host_array`.
         data: the data.
         dtype: one of `TENSOR_TYPES`, or None for the type that the framework gives such data.
+        name: the argument's.
 
     Raises:
         ValueError: for another dtype.
         TypeError: for what `host_array` refuses, and for a type that the framework lacks.
     """
     dtype = None if dtype is None else choice("dtype", dtype, TENSOR_TYPES)
-    array = host_array(data)
+    array = host_array(data, name)
     plain = isinstance(data, (list, tuple)) or not hasattr(data, "__array__")
     try:
         return convert(data if plain else array, dtype)
     except Exception as error:  # each framework has its own, and MXNet a KeyError
         if array.dtype.name not in FLOATING:
-            raise not_floating(array.dtype.name, 'np.asarray(X, "float32")') from error
-        raise TypeError(f"X: expected data of a type and a shape that the framework has; got {shown(array)}") from error
+            raise not_floating(array.dtype.name, f'np.asarray({name}, "float32")', name) from error
+        raise TypeError(
+            f"{name}: expected data of a type and a shape that the framework has; got {shown(array)}"
+        ) from error

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from .dispatch import backend_of
+from .family import Member
 from .kernel import keep_mask
 from .keys import Key
 
-__all__ = ["dropout_layer", "keep_mask", "relu_dropout"]
+__all__ = ["apply", "dropout_layer", "keep_mask", "relu_dropout"]
 
 
 def dropout_layer(
@@ -54,3 +55,30 @@ def relu_dropout(X: Any, dropout: float, key: int | Key | None = None, *, start:
         A tensor of X's framework, shape and type. A NaN that is kept stays one.
     """
     return backend_of(X).relu_dropout(X, dropout, key, start=start)
+
+
+def apply(member: Member, X: Any, key: int | Key | None = None, *, start: int = 0, learned: Any = None) -> Any:
+    """`X` through a member of the dropout family, as in training. Differentiable where the framework differentiates;
+    the backward pass draws the numbers again from the key rather than store them.
+
+    Source: that of the member; its numbers are those of `multidrop.masks`.
+
+    Args:
+        member: such as `multidrop.family.DropBlock(p=0.1, block_size=7)`.
+        X: a floating tensor of any framework and layout, of a shape that the member takes: float16, bfloat16, float32
+            or float64. A NumPy array, list or number goes to the backend that is set, and becomes its tensor.
+        key: what names the numbers, a `Key` or an int for `Key(int)`. Without one, as in `dropout_layer`.
+        start: the index of X's first element, where X is a part of a larger tensor along its first axis, whose numbers
+            it is to share. Where elements share decisions, a part begins with a whole X[i].
+        learned: the tensor that a member learns, such as the logit of `ConcreteDropout`, which takes part in the
+            gradient; None for what the member itself holds.
+
+    Returns:
+        A tensor of X's framework, shape and type; X itself where the member does nothing, as at p = 0.
+
+    Raises:
+        ValueError: for what is no member, a shape that it does not take, a bad key or start, or a `learned` that it has
+            no use for.
+        TypeError: for an integer, boolean or complex tensor, or an object of no known framework.
+    """
+    return backend_of(X).apply(member, X, key, start=start, learned=learned)

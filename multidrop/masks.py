@@ -117,8 +117,14 @@ def normals(shape: int | Sequence[int], key: int | Key, start: int = 0) -> npt.N
     Raises:
         ValueError: for a bad key, a negative dimension, or where an index would leave [0, 2^64).
     """
+    return normal_quantile(open_uniforms(shape, key, start))
+
+
+def open_uniforms(shape: int | Sequence[int], key: int | Key, start: int = 0) -> npt.NDArray[np.float64]:
+    """Uniform numbers in (0, 1), without its ends: (U(i) + 1/2)/2^32, exactly. Args and errors are those of
+    `normals`."""
     sizes = checks.shape(shape)
-    return normal_quantile((uniforms(math.prod(sizes), key, start) + 0.5) * 2.0**-32).reshape(sizes)
+    return ((uniforms(math.prod(sizes), key, start) + 0.5) * 2.0**-32).reshape(sizes)
 
 
 def threshold(p: float) -> int:
@@ -195,9 +201,7 @@ def gaussian_stddev(name: str, p: float) -> float:
     Raises:
         ValueError: where it is no probability, and at p = 1, where it is infinite.
     """
-    p = checks.probability(name, p)
-    if p == 1.0:
-        raise ValueError(f"{name}: expected a probability below 1 in training, for noise of finite deviation; got {p}")
+    p = checks.probability_below_one(name, p)
     return math.sqrt(p / (1.0 - p))
 
 
@@ -211,30 +215,6 @@ def noise_stddev(name: str, value: object) -> float:
     if number > 1.0:
         raise ValueError(f"{name}: expected a number in [0, 1]; got {checks.shown(value)}")
     return number
-
-
-def gaussian_dropout(x: npt.NDArray, stddev: float, key: int | Key, start: int = 0) -> npt.NDArray:
-    """x·(1 + stddev·z), with a normal number for each element. The gradient is the same function.
-
-    Source: N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15 (2014),
-    section 10.
-
-    Args:
-        x: a floating array of any shape and layout.
-        stddev: that of the noise; see `gaussian_stddev`.
-        key: the noise's key; an int means `Key(int)`.
-        start: the index of the first element.
-
-    Returns:
-        A new array of x's shape and type, or `x` itself where stddev is 0.
-    """
-    return x if stddev == 0.0 else _in_compute_type(np.multiply, x, 1.0 + stddev * normals(x.shape, key, start))
-
-
-def gaussian_noise(x: npt.NDArray, stddev: float, key: int | Key, start: int = 0) -> npt.NDArray:
-    """x + stddev·z, with a normal number for each element. Args and result are those of `gaussian_dropout`; the
-    gradient is the output's."""
-    return x if stddev == 0.0 else _in_compute_type(np.add, x, stddev * normals(x.shape, key, start))
 
 
 def _in_compute_type(operation: Callable[..., Any], x: npt.NDArray, y: npt.NDArray | float) -> npt.NDArray:

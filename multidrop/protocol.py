@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
+from .family import Member
 from .keys import Key
 
 # A framework's own types are opaque here: the library hands them back to the backend they came from.
@@ -131,6 +132,11 @@ class Backend(Protocol):
 
     def relu_dropout(self, X: Tensor, dropout: float, key: int | Key | None = None, *, start: int = 0) -> Tensor:
         """`multidrop.relu_dropout`, likewise."""
+        ...
+
+    def apply(self, member: Member, X: Tensor, key: int | Key | None = None, *, start: int = 0,
+              learned: Tensor | None = None) -> Tensor:  # fmt: skip
+        """`multidrop.apply`, likewise."""
         ...
 
     def Dropout(self, p: float = 0.5, *, seed: int | Key | None = None) -> Model:

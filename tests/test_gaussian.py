@@ -23,6 +23,8 @@ from named import named
 
 import multidrop as md
 from multidrop import masks
+from multidrop.family import host
+from multidrop.keys import as_key
 
 NORMAL = NormalDist()
 KEY = md.Key(7, 3)
@@ -51,6 +53,15 @@ def close(a: Any, b: np.ndarray) -> bool:
 
 def values(shape: tuple[int, ...] = SHAPE, dtype: Any = np.float32) -> np.ndarray:
     return np.random.default_rng(0).normal(size=shape).astype(dtype)
+
+
+def gaussian_dropout(x: np.ndarray, stddev: float, key: int | md.Key) -> np.ndarray:
+    """Gaussian dropout whose noise has that deviation."""
+    return host.apply(md.family.GaussianDropout(stddev**2 / (1.0 + stddev**2)), x, as_key(key))
+
+
+def gaussian_noise(x: np.ndarray, stddev: float, key: int | md.Key) -> np.ndarray:
+    return host.apply(md.family.GaussianNoise(stddev), x, as_key(key))
 
 
 class TestOracle:
@@ -126,16 +137,16 @@ class TestOracle:
         compute = np.float64 if dtype == np.float64 else np.float32
         z = masks.normals(SHAPE, KEY)
         expected = (x.astype(compute) * (1.0 + 0.5 * z).astype(compute)).astype(dtype)
-        assert np.array_equal(masks.gaussian_dropout(x, 0.5, KEY), expected)
+        assert np.array_equal(gaussian_dropout(x, 0.5, KEY), expected)
         expected = (x.astype(compute) + (0.5 * z).astype(compute)).astype(dtype)
-        assert np.array_equal(masks.gaussian_noise(x, 0.5, KEY), expected)
-        assert masks.gaussian_dropout(x, 0.0, KEY) is x
-        assert masks.gaussian_noise(x, 0.0, KEY) is x
+        assert np.array_equal(gaussian_noise(x, 0.5, KEY), expected)
+        assert gaussian_dropout(x, 0.0, KEY) is x
+        assert gaussian_noise(x, 0.0, KEY) is x
 
     def test_deviations(self) -> None:
         assert masks.gaussian_stddev("p", 0.5) == 1.0
         assert masks.gaussian_stddev("p", 0.2) == 0.5
-        with pytest.raises(ValueError, match=r"rate: expected a probability below 1 in training, .*; got 1\.0"):
+        with pytest.raises(ValueError, match=r"rate: expected a probability below 1; got 1\.0"):
             masks.gaussian_stddev("rate", 1.0)
 
 
@@ -177,8 +188,8 @@ class TestKeras:
     def expected(layer: Any, x: np.ndarray, amount: float, key: md.Key) -> np.ndarray:
         """What a layer of that class, rate or deviation makes of x in a call."""
         if layer.__name__ == "GaussianNoise":
-            return masks.gaussian_noise(x, amount, key)
-        return masks.gaussian_dropout(x, masks.gaussian_stddev("rate", amount), key)
+            return gaussian_noise(x, amount, key)
+        return gaussian_dropout(x, masks.gaussian_stddev("rate", amount), key)
 
     def test_the_numbers(self, run: Any) -> None:
         import tensorflow as tf
@@ -277,13 +288,15 @@ class TestKeras:
             return Y, first, outer.gradient(first, X), accumulator.jvp(Y), accumulator.jvp(first)
 
         def fresh() -> Any:
-            from multidrop_tensorflow import functional
+            from multidrop_tensorflow.apply import applied
 
-            function = functional.gaussian_noise if layer.__name__ == "GaussianNoise" else functional.gaussian_dropout
-            return lambda X: function(X, 0.3, KEY)
+            member = (
+                md.family.GaussianNoise(0.3) if layer.__name__ == "GaussianNoise" else md.family.GaussianDropout(0.2)
+            )
+            return lambda X: applied(member, X, KEY)
 
         Y, first, second, along, along_first = (tensor.numpy() for tensor in run(both)(tf.constant(x)))
-        n = np.ones_like(x) if layer.__name__ == "GaussianNoise" else masks.gaussian_dropout(np.ones_like(x), 0.3, KEY)
+        n = np.ones_like(x) if layer.__name__ == "GaussianNoise" else gaussian_dropout(np.ones_like(x), 0.5, KEY)
         assert np.allclose(first, 3 * Y**2 * n, rtol=1e-5)
         assert np.allclose(along, n, rtol=1e-5)
         for derivative in (second, along_first):
@@ -310,18 +323,16 @@ class TestKeras:
     def test_an_eager_tape_keeps_no_noise(self, layer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """The noise is gone while the tape still waits for its gradient."""
         import tensorflow as tf
-        from multidrop_tensorflow import ops
+        from multidrop_tensorflow.draw import Draw
 
-        drawn, in_compute_type = [], ops.in_compute_type
+        drawn, normal = [], Draw.normal
 
-        def watched(operation: Any, X: Any, Y: Any) -> Any:
-            def watched_operation(X: Any, Y: Any) -> Any:
-                drawn.append(weakref.ref(Y))
-                return operation(X, Y)
+        def watched(*arguments: Any) -> Any:
+            noise = normal(*arguments)
+            drawn.append(weakref.ref(noise))
+            return noise
 
-            return in_compute_type(watched_operation, X, Y)
-
-        monkeypatch.setattr(ops, "in_compute_type", watched)
+        monkeypatch.setattr(Draw, "normal", watched)
         noisy, X = layer(0.3, seed=7), tf.constant(values())
         with tf.GradientTape() as tape:
             tape.watch(X)
@@ -448,14 +459,14 @@ class TestKeras:
 
         layer, x = multidrop_tensorflow.GaussianDropout(1.0, seed=1), values()
         assert np.array_equal(layer(x, training=False), x)
-        with pytest.raises(ValueError, match="rate: expected a probability below 1 in training"):
+        with pytest.raises(ValueError, match="rate: expected a probability below 1; got "):
             layer(x, training=True)
         for bad in BAD_PROBABILITIES:
             layer.rate = bad
             with pytest.raises(ValueError, match="rate: expected a probability"):
                 layer(x, training=True)
         layer.rate = 0.5
-        assert close(layer(x, training=True), masks.gaussian_dropout(x, 1.0, 1))  # the errors took no key
+        assert close(layer(x, training=True), gaussian_dropout(x, 1.0, 1))  # the errors took no key
 
     def test_integers(self, layer: Any) -> None:
         with pytest.raises(TypeError, match="X: expected a tensor of type"):
@@ -505,8 +516,8 @@ class TestNumPy:
 
         x = values()
         for layer, expected in (
-            (multidrop_numpy.GaussianDropout(0.5, seed=7), lambda key: masks.gaussian_dropout(x, 1.0, key)),
-            (multidrop_numpy.GaussianNoise(0.5, seed=7), lambda key: masks.gaussian_noise(x, 0.5, key)),
+            (multidrop_numpy.GaussianDropout(0.5, seed=7), lambda key: gaussian_dropout(x, 1.0, key)),
+            (multidrop_numpy.GaussianNoise(0.5, seed=7), lambda key: gaussian_noise(x, 0.5, key)),
         ):
             for call in range(2):
                 assert np.array_equal(layer(x), expected(md.Key(7, call)))
@@ -526,7 +537,7 @@ class TestNumPy:
             multidrop_numpy.GaussianDropout(bad)
         with pytest.raises(ValueError, match=r"stddev: expected .*; got "):
             multidrop_numpy.GaussianNoise(bad)
-        with pytest.raises(ValueError, match="p: expected a probability below 1 in training"):
+        with pytest.raises(ValueError, match="p: expected a probability below 1; got "):
             multidrop_numpy.GaussianDropout(1.0)(values())
 
     def test_a_probability_that_is_changed(self) -> None:
@@ -539,7 +550,7 @@ class TestNumPy:
             with pytest.raises(ValueError, match="p: expected a probability"):
                 layer(x)
         layer.p = 0.5
-        assert np.array_equal(layer(x), masks.gaussian_dropout(x, 1.0, 7))
+        assert np.array_equal(layer(x), gaussian_dropout(x, 1.0, 7))
 
     def test_names(self) -> None:
         import multidrop_numpy

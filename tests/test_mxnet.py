@@ -169,7 +169,7 @@ def test_mxnet_reads_no_memory_past_the_storage_types(arrays: Any, monkeypatch: 
 
     from multidrop_mxnet import ops
 
-    infer, calls = ops._DropoutProp.infer_storage_type_backward, []
+    infer, calls = ops.DropoutProp.infer_storage_type_backward, []
 
     def with_litter_behind(self: Any, *storage_types: list[str]) -> Any:
         caller = sys._getframe(1).f_locals
@@ -178,7 +178,7 @@ def test_mxnet_reads_no_memory_past_the_storage_types(arrays: Any, monkeypatch: 
         calls.append(number)
         return infer(self, *storage_types)
 
-    monkeypatch.setattr(ops._DropoutProp, "infer_storage_type_backward", with_litter_behind)
+    monkeypatch.setattr(ops.DropoutProp, "infer_storage_type_backward", with_litter_behind)
     _step(_net(3, True), _input())
     assert calls
 

@@ -15,7 +15,7 @@ import multidrop as md
 ROOT = Path(__file__).parent.parent
 BACKENDS = ROOT / "backends"
 FILES = {"__init__.py", "py.typed"} | {
-    f"{name}.py" for name in ("functional", "layers", "net", "training", "conversion", "comparison")
+    f"{name}.py" for name in ("functional", "apply", "layers", "net", "training", "conversion", "comparison")
 }
 
 FENCE = re.compile(r"```(?:sh|bash)\n(.*?)```", re.DOTALL)

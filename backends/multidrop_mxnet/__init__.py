@@ -5,6 +5,7 @@ from .numpy_names import import_mxnet
 # Before the first `import mxnet` below: and so the imports from there on follow a statement, which E402 is about.
 mx = import_mxnet()
 
+from .apply import apply  # noqa: E402  # after MXNet
 from .comparison import Probe  # noqa: E402  # after MXNet
 from .conversion import convert, restore  # noqa: E402  # after MXNet
 from .functional import NAME as name  # noqa: E402  # after MXNet
@@ -13,7 +14,7 @@ from .layers import Dropout, drawing  # noqa: E402  # after MXNet
 from .net import Net, concise_net, get_state, set_state  # noqa: E402  # after MXNet
 from .training import Trainer  # noqa: E402  # after MXNet
 
-types = (mx.np.ndarray, mx.nd.NDArray, mx.gluon.Block, Net)
+types = (mx.np.ndarray, mx.nd.NDArray, mx.sym.Symbol, mx.gluon.Block, Net)
 version = mx.__version__
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Net",
     "Probe",
     "Trainer",
+    "apply",
     "concise_net",
     "convert",
     "draw_key",

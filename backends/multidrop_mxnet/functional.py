@@ -78,17 +78,17 @@ def _dropout(
     return masked(X, Mask(p, key, start, axes), relu)
 
 
-def check_floating(X: Array) -> None:
-    """TypeError where X is no array of a floating type, with MXNet's remedy."""
+def check_floating(X: Array, name: str = "X") -> None:
+    """TypeError where X, the argument of that name, is no array of a floating type, with MXNet's remedy."""
     if type(X) is not mx.np.ndarray and type(X) is not mx.nd.NDArray:
         if not isinstance(X, mx.nd.NDArray):
-            raise checks.not_floating(checks.shown(X), "mx.np.array(X)")
+            raise checks.not_floating(checks.shown(X), f"mx.np.array({name})", name)
         if X.stype != "default":  # whose memory holds some of the elements
             raise TypeError(
-                f'X: expected an array of dense storage; got {X.stype}: convert it with X.tostype("default")'
+                f'{name}: expected an array of dense storage; got {X.stype}: convert it with {name}.tostype("default")'
             )
     if not ops.name_of(X):
-        checks.floating(np.dtype(X.dtype).name, 'X.astype("float32")')
+        checks.floating(np.dtype(X.dtype).name, f'{name}.astype("float32")', name)
 
 
 def keep_mask(

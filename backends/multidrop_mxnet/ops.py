@@ -11,7 +11,7 @@ import ctypes
 import itertools
 import math
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ctypes import CFUNCTYPE, POINTER, c_int, c_int64, c_void_p
 from functools import partial
 from typing import Any, TypeAlias
@@ -69,6 +69,29 @@ def drop(X: Array, mask: Mask, relu: bool = False) -> Array:
         return Y
 
 
+def through_host(X: Array, function: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> Array:
+    """What a function of NumPy arrays gives for X, of its shape and type: a new array of X's kind and context; X itself
+    where it is empty."""
+    kind = mx.np.ndarray if isinstance(X, mx.np.ndarray) else mx.nd.NDArray
+    with mx.util.np_shape(True):
+        shape, place = X.shape, _place_of(X)
+        if 0 in shape:
+            return X
+        if place[0] != _CPU:
+            return _as(kind, mx.nd.from_numpy(function(X.asnumpy()), zero_copy=False).as_in_context(X.ctx))
+        X.wait_to_read()
+        Y = _empty(kind, shape, name_of(X), place)
+        np.copyto(_view(Y), function(_view(X)))
+        return Y
+
+
+def assign_values(target: Array, request: str, values: npt.NDArray[Any]) -> None:
+    """Writes or adds an array of NumPy's to `target`, as `request` says."""
+    if request != "null" and values.size:
+        source = mx.nd.from_numpy(values, zero_copy=False).as_in_context(target.ctx)
+        target[:] = target + source if request == "add" else source
+
+
 def _fused(Y: Array, X: Array, size: int, name: str, mask: Mask, relu: bool = False) -> None:
     """By the fused kernel, from address to address."""
     X.wait_to_read()
@@ -115,39 +138,51 @@ def _drop_on_device(X: Array, mask: Mask, relu: bool = False) -> mx.nd.NDArray:
 
 def recorded(X: Array, mask: Mask, relu: bool = False) -> Array:
     """`drop`, recorded for autograd. The gradient of a dropout is the same dropout of the gradient, so that the
-    backward pass keeps the mask's name and nothing else; after a ReLU, it keeps the output.
+    backward pass keeps the mask's name and nothing else; after a ReLU, it keeps the output."""
+    with mx.autograd.pause(train_mode=mx.autograd.is_training()):
+        Y = drop(X, mask, relu)
+    if relu:  # detached, for the output itself holds what is recorded here
+        return record(Y, [(X, partial(_assign_relu_gradient, Y=Y.detach().as_nd_ndarray(), p=mask.p))])
+    return record(Y, [(X, partial(assign, mask=mask))])
+
+
+Gradient: TypeAlias = Callable[[Array, str, Array], None]
+"""What writes a gradient: (where to, how, as `_REQUESTS` says, and the gradient of the output)."""
+
+
+def record(Y: Array, inputs: Sequence[tuple[Array, Gradient]]) -> Array:
+    """Y, recorded for autograd as computed of `inputs`, each with what writes its gradient.
 
     It does what `mx.autograd.Function` does, whose gradient goes through a new array and cannot be added to what is
     there (`grad_req="add"`).
     """
-    with mx.autograd.pause(train_mode=mx.autograd.is_training()):
-        Y = drop(X, mask, relu)
-    if Y is X:  # empty, and nothing to record
-        return X
+    arrays = [X for X, _ in inputs]
+    if any(Y is X for X in arrays):  # empty, and nothing to record
+        return Y
     number = next(_numbers)
     states = (c_void_p * 2)(number, number)
     record = MXCallbackList(2, _CALLBACKS, ctypes.cast(states, POINTER(c_void_p)))
-    if relu:  # detached, for the output itself holds what is recorded here
-        gradient = partial(_assign_relu_gradient, Y=Y.detach().as_nd_ndarray(), p=mask.p)
-    else:
-        gradient = partial(assign, mask=mask)
-    _recorded[number] = gradient, record
-    inputs, outputs = c_handle_array([X]), c_handle_array([Y])
-    check_call(_LIB.MXCustomFunctionRecord(1, inputs, 1, outputs, ctypes.byref(record)))
+    _recorded[number] = [gradient for _, gradient in inputs], record
+    check_call(
+        _LIB.MXCustomFunctionRecord(len(arrays), c_handle_array(arrays), 1, c_handle_array([Y]), ctypes.byref(record))
+    )
     return Y
 
 
 _numbers = itertools.count(1)
-_recorded: dict[int, tuple[Callable[..., None], Any]] = {}  # what MXNet knows by number, until it forgets it
+_recorded: dict[int, tuple[list[Gradient], Any]] = {}  # what MXNet knows by number, until it forgets it
 
 
 @CFUNCTYPE(c_int, c_int, c_int, POINTER(c_void_p), POINTER(c_int), c_int, c_void_p)
 def _backward(_: int, __: int, handles: Any, requests: Any, ___: int, number: int) -> bool:
     try:
-        gradient, _record = _recorded[number]
-        dY, dX = (mx.nd.NDArray(ctypes.cast(handles[i], mx.base.NDArrayHandle)) for i in range(2))
+        gradients, _record = _recorded[number]
+        dY, *targets = (
+            mx.nd.NDArray(ctypes.cast(handles[i], mx.base.NDArrayHandle)) for i in range(1 + len(gradients))
+        )
         with mx.util.np_shape(True):
-            gradient(dX, _REQUESTS[requests[0]], dY)
+            for index, (gradient, target) in enumerate(zip(gradients, targets, strict=True)):
+                gradient(target, _REQUESTS[requests[index]], dY)
     except Exception:  # which C cannot hear; MXNet raises when it is told that there was one
         traceback.print_exc()
         return False
@@ -234,7 +269,7 @@ def symbol(X: mx.sym.Symbol, p: float, stream: mx.sym.Symbol | None, axes: tuple
 
 
 @mx.operator.register("multidrop_dropout")
-class _DropoutProp(mx.operator.CustomOpProp):
+class DropoutProp(mx.operator.CustomOpProp):
     """Has two outputs: the result, and what alone the gradient needs: the position that it was drawn at, and whether it
     was. A stream is an auxiliary state, which the engine lets one run change after the other, in the order of the
     program."""

@@ -5,6 +5,7 @@ NumPy has no autograd, so that each layer's `backward` is written out by hand.
 
 from numpy import __version__ as version
 
+from .apply import apply, gradient
 from .comparison import Probe
 from .conversion import convert, restore
 from .functional import NAME as name
@@ -39,12 +40,14 @@ __all__ = [
     "ReLU",
     "Sequential",
     "Trainer",
+    "apply",
     "concise_net",
     "convert",
     "draw_key",
     "drawing",
     "dropout_layer",
     "get_state",
+    "gradient",
     "keep_mask",
     "name",
     "relu_dropout",

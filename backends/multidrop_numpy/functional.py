@@ -16,11 +16,11 @@ NAME = "numpy"
 Array = npt.NDArray
 
 
-def tensor(data: npt.ArrayLike, dtype: str | None = None) -> Array:
-    """An array of host data: of `dtype`, or else of the type that NumPy gives it."""
+def tensor(data: npt.ArrayLike, dtype: str | None = None, name: str = "X") -> Array:
+    """An array of host data, the argument of that name: of `dtype`, or else of the type that NumPy gives it."""
     if dtype is None:
-        return data if type(data) is np.ndarray else checks.host_array(data, portable=False)
-    return checks.host_tensor(np.asarray, data, dtype)
+        return data if type(data) is np.ndarray else checks.host_array(data, name, portable=False)
+    return checks.host_tensor(np.asarray, data, dtype, name)
 
 
 def to_numpy(tensor: Array) -> Array:

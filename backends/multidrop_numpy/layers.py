@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy.typing as npt
 
-from multidrop import checks, kernel, masks
+from multidrop import checks, family, kernel, masks
+from multidrop.family import host
+from multidrop.family.alpha_dropout import lifted
 from multidrop.keys import Key, Stream, layer_key
 from multidrop.view import Drawing, not_a_layer
 
@@ -199,8 +201,8 @@ class AlphaDropout(Dropout):
     def _dropout(self, X: Array, p: float, key: Key, relu: bool) -> Array:
         if p == 0.0:
             return X
-        scale, shift = masks.alpha_affine(p)
-        return (super()._dropout(X + masks.ALPHA, p, key, relu) * scale + shift).astype(X.dtype, copy=False)
+        drop = super()._dropout
+        return lifted(X, p, lambda Z: drop(Z, p, key, relu)).astype(X.dtype, copy=False)
 
     def _gradient(self, dY: Array, p: float, key: Key) -> Array:
         if p == 0.0:
@@ -228,13 +230,14 @@ class GaussianDropout(_Random):
 
     def forward(self, X: Array) -> Array:
         X = floating(X)
-        self._stddev = masks.gaussian_stddev("p", self.p) if self.training else 0.0  # before a key is taken
+        if self.training:  # elsewhere p may be 1; before a key is taken
+            self._member = family.GaussianDropout(self.p)  # that of the forward, for p may change
         key = self._next_key(X)
-        return X if key is None else masks.gaussian_dropout(X, self._stddev, key)
+        return X if key is None else host.apply(self._member, X, key)
 
     def backward(self, dY: Array) -> Array:
         dY = self._checked_gradient(dY)
-        return dY if self._key is None else masks.gaussian_dropout(dY, self._stddev, self._key)
+        return dY if self._key is None else host.apply(self._member, dY, self._key, gradient=True)
 
     def __repr__(self) -> str:
         return f"GaussianDropout(p={self.p})"
@@ -259,7 +262,7 @@ class GaussianNoise(_Random):
         X = floating(X)
         stddev = masks.noise_stddev("stddev", self.stddev)  # before a key is taken
         key = self._next_key(X)
-        return X if key is None else masks.gaussian_noise(X, stddev, key)
+        return X if key is None else host.apply(family.GaussianNoise(stddev), X, key)
 
     def backward(self, dY: Array) -> Array:
         return self._checked_gradient(dY)

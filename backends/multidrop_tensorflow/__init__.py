@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 from tensorflow import __version__ as version
 
+from .apply import apply
 from .comparison import Probe
 from .conversion import convert, restore
 from .functional import NAME as name
@@ -37,6 +38,7 @@ __all__ = [
     "SpatialDropout2D",
     "SpatialDropout3D",
     "Trainer",
+    "apply",
     "concise_net",
     "convert",
     "draw_key",

@@ -33,12 +33,12 @@ except ImportError:  # it is not TensorFlow's public interface
 NAME = "tensorflow"
 
 
-def tensor(data: Any, dtype: str | None = None) -> tf.Tensor:
-    """A tensor of host data, or of a variable's value: of `dtype`, or else of the type that `tf.convert_to_tensor`
-    gives it."""
+def tensor(data: Any, dtype: str | None = None, name: str = "X") -> tf.Tensor:
+    """A tensor of host data, or of a variable's value, the argument of that name: of `dtype`, or else of the type that
+    `tf.convert_to_tensor` gives it."""
     if tf.is_tensor(data) or isinstance(data, keras.Variable | keras.KerasTensor) or _holds_tensors(data):
         return tf.convert_to_tensor(data, dtype)
-    return checks.host_tensor(tf.convert_to_tensor, data, dtype)
+    return checks.host_tensor(tf.convert_to_tensor, data, dtype, name)
 
 
 def _holds_tensors(data: Any) -> bool:
@@ -121,9 +121,9 @@ def axes_of(X: tf.Tensor, axes: int | Sequence[int]) -> tuple[int, ...]:
     return checks.axes(axes, X.shape.rank or 0)
 
 
-def check_floating(X: tf.Tensor) -> None:
-    """TypeError where X is not of a floating type, with TensorFlow's remedy."""
-    checks.floating(X.dtype.name, "tf.cast(X, tf.float32)")
+def check_floating(X: tf.Tensor, name: str = "X") -> None:
+    """TypeError where X, the argument of that name, is not of a floating type, with TensorFlow's remedy."""
+    checks.floating(X.dtype.name, f"tf.cast({name}, tf.float32)", name)
 
 
 @tf.autograph.experimental.do_not_convert
@@ -148,6 +148,11 @@ def masked(X: tf.Tensor, mask: Mask) -> tf.Tensor:
     """
     if mask.p == 0.0:
         return X
+    return with_gradient(X, lambda X: dropped(X, mask), lambda dY: masked(dY, mask))
+
+
+def dropped(X: tf.Tensor, mask: Mask) -> tf.Tensor:
+    """X through a mask, without a gradient: by the fused kernel, where there is one."""
     drop: Callable[..., tf.Tensor] = ops.drop
     if not (tf.executing_eagerly() or mask.axes):
         if ops.under_xla():
@@ -156,7 +161,7 @@ def masked(X: tf.Tensor, mask: Mask) -> tf.Tensor:
             drop = native.dropout
         if isinstance(mask.key, Key):
             mask = mask._replace(key=ops.position_of(mask.key))
-    return _with_gradient(X, lambda X: drop(X, mask), lambda dY: masked(dY, mask))
+    return drop(X, mask)
 
 
 def masked_relu(X: tf.Tensor, mask: Mask) -> tf.Tensor:
@@ -164,41 +169,15 @@ def masked_relu(X: tf.Tensor, mask: Mask) -> tf.Tensor:
     if mask.p == 0.0 or not (tf.executing_eagerly() and ops.on_host(X)):
         return masked(ops.rectified(X), mask)
     Y = ops.drop(X, mask, relu=True)
-    return _with_gradient(X, lambda X: Y, lambda dY: _gated(dY, Y, mask.p))
+    return with_gradient(X, lambda X: Y, lambda dY: _gated(dY, Y, mask.p))
 
 
 def _gated(dY: tf.Tensor, Y: tf.Tensor, p: float) -> tf.Tensor:
     """The gradient of `masked_relu` with the output Y, which is linear in dY and so its own gradient."""
-    return _with_gradient(dY, lambda dY: ops.relu_gradient(dY, Y, p), lambda ddX: _gated(ddX, Y, p))
+    return with_gradient(dY, lambda dY: ops.relu_gradient(dY, Y, p), lambda ddX: _gated(ddX, Y, p))
 
 
-def gaussian_dropout(X: tf.Tensor, stddev: float, position: Key | tf.Tensor) -> tf.Tensor:
-    """`multidrop.masks.gaussian_dropout` for tensors. As with a mask, the backward pass keeps the position alone."""
-    if stddev == 0.0:
-        return X
-    return _with_gradient(
-        X,
-        lambda X: _noisy(tf.multiply, X, lambda z: 1.0 + stddev * z, position),
-        lambda dY: gaussian_dropout(dY, stddev, position),
-    )
-
-
-def gaussian_noise(X: tf.Tensor, stddev: float, position: Key | tf.Tensor) -> tf.Tensor:
-    """`multidrop.masks.gaussian_noise` for tensors."""
-    if stddev == 0.0:
-        return X
-    return _with_gradient(X, lambda X: _noisy(tf.add, X, lambda z: stddev * z, position), tf.identity)
-
-
-def _noisy(
-    operation: Callable[..., tf.Tensor], X: tf.Tensor, noise_of: Callable[..., tf.Tensor], position: Key | tf.Tensor
-) -> tf.Tensor:
-    shape = X.shape if X.shape.is_fully_defined() else tf.shape(X, tf.int64)
-    with stop_recording():  # of the operators, which would keep the noise for their gradients
-        return ops.in_compute_type(operation, X, noise_of(ops.normals(shape, position)))
-
-
-def _with_gradient(X: tf.Tensor, function: Callable[..., tf.Tensor], gradient: Callable[..., tf.Tensor]) -> tf.Tensor:
+def with_gradient(X: tf.Tensor, function: Callable[..., tf.Tensor], gradient: Callable[..., tf.Tensor]) -> tf.Tensor:
     """`function(X)`, which has that gradient."""
     if record_operation is None:
         return tf.custom_gradient(lambda X: (function(X), gradient))(X)

@@ -8,13 +8,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from multidrop import checks, masks
+from multidrop import checks, family, masks
+from multidrop.family.alpha_dropout import lifted
 from multidrop.keys import Key, layer_key
 from multidrop.masks import Mask
 from multidrop.view import Drawing, before, not_a_layer
 
 from . import ops
-from .functional import NAME, axes_of, check_floating, gaussian_dropout, gaussian_noise, masked
+from .apply import applied
+from .functional import NAME, axes_of, check_floating, masked
 
 if keras.config.backend() != "tensorflow":
     raise ImportError(
@@ -188,8 +190,7 @@ class AlphaDropout(Dropout):
         mask = self._next_mask(inputs)
         if mask.p == 0.0:
             return inputs
-        scale, shift = masks.alpha_affine(mask.p)
-        return masked(inputs + masks.ALPHA, mask) * scale + shift
+        return lifted(inputs, mask.p, lambda Z: masked(Z, mask))
 
 
 @keras.saving.register_keras_serializable(package="multidrop")
@@ -213,7 +214,8 @@ class GaussianDropout(_Random):
         self.rate = rate
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
-        return gaussian_dropout(inputs, masks.gaussian_stddev("rate", self.rate), self._next_position())
+        rate = checks.probability_below_one("rate", self.rate)  # before a position is taken
+        return applied(family.GaussianDropout(rate), inputs, self._next_position())
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate}
@@ -238,7 +240,8 @@ class GaussianNoise(_Random):
         self.stddev = stddev
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
-        return gaussian_noise(inputs, masks.noise_stddev("stddev", self.stddev), self._next_position())
+        stddev = masks.noise_stddev("stddev", self.stddev)  # before a position is taken
+        return applied(family.GaussianNoise(stddev), inputs, self._next_position())
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "stddev": self.stddev}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -128,34 +128,47 @@ def keep_mask(shape: tuple[int, ...] | tf.Tensor, p: float, position: tf.Tensor,
     return tf.reshape(kept[skipped : skipped + count], shape)
 
 
-def in_compute_type(operation: Callable[..., tf.Tensor], X: tf.Tensor, Y: tf.Tensor) -> tf.Tensor:
-    """operation(X, Y) in float64 for float64 and in float32 for other types, with Y rounded to it; in X's type."""
-    compute = tf.float64 if X.dtype == tf.float64 else tf.float32
-    return tf.cast(operation(tf.cast(X, compute), tf.cast(Y, compute)), X.dtype)
-
-
-def normals(shape: tf.TensorShape | tf.Tensor, position: Key | tf.Tensor) -> tf.Tensor:
+def normals(shape: tf.TensorShape | tf.Tensor, position: Key | tf.Tensor, start: int = 0) -> tf.Tensor:
     """`multidrop.masks.normals` for a shape that is known, or an int64 tensor that holds one; float64."""
+    return tf.reshape(
+        (_normals_at_once if tf.executing_eagerly() else _normals)(*_places(shape, position, start)), shape
+    )
+
+
+def uniforms(shape: tf.TensorShape | tf.Tensor, position: Key | tf.Tensor, start: int = 0) -> tf.Tensor:
+    """`multidrop.masks.open_uniforms` for such a shape."""
+    return tf.reshape(_uniforms(*_places(shape, position, start)), shape)
+
+
+def _places(shape: tf.TensorShape | tf.Tensor, position: Key | tf.Tensor, start: int) -> tuple[Any, ...]:
+    """How many elements there are, the first one's block, how many of that block come before it, and the position."""
     position = position_of(position) if isinstance(position, Key) else position
     count = tf.reduce_prod(shape) if tf.is_tensor(shape) else shape.num_elements()
+    first, skipped = divmod(start, 8)
     if tf.executing_eagerly():
-        return tf.reshape(_normals_at_once(tf.constant(count, tf.int64), position), shape)
-    return tf.reshape(_normals(count, position), shape)
+        count, skipped = tf.constant(count, tf.int64), tf.constant(skipped, tf.int64)
+    return count, tf.constant(np.uint64(first)), skipped, position
 
 
-def _normals(count: int | tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+def _uniforms(count: Any, first: tf.Tensor, skipped: Any, position: tf.Tensor) -> tf.Tensor:
+    blocks = (skipped + count + 7) // 8
+    planes = first, tf.bitwise.bitwise_or(first, tf.constant(np.uint64(PLANE1)))
+    coarse, fine = (tf.cast(_lanes(block, blocks, position), tf.float64) for block in planes)
+    return ((coarse * 2.0**16 + fine + 0.5) * 2.0**-32)[skipped : skipped + count]
+
+
+def _normals(*places: Any) -> tf.Tensor:
     """By the quantile's arithmetic and not `tf.math.ndtri`, of which XLA's has ten digits."""
-    blocks = (count + 7) // 8
-    coarse, fine = (tf.cast(_lanes(first, blocks, position), tf.float64) for first in (0, PLANE1))
-    return masks.normal_quantile((coarse * 2.0**16 + fine + 0.5) * 2.0**-32, _ARITHMETIC)[:count]
+    return masks.normal_quantile(_uniforms(*places), _ARITHMETIC)
 
 
 _ARITHMETIC = SimpleNamespace(log=tf.math.log, sqrt=tf.sqrt, minimum=tf.minimum, where=tf.where)
+_PLACES = [tf.TensorSpec((), tf.int64), tf.TensorSpec((), tf.uint64), tf.TensorSpec((), tf.int64)]
 # For eager calls: a program of some fifty operators runs in half the time that they take one by one.
-_normals_at_once = tf.function(_normals, [tf.TensorSpec((), tf.int64), tf.TensorSpec((3,), tf.int64)], autograph=False)
+_normals_at_once = tf.function(_normals, [*_PLACES, tf.TensorSpec((3,), tf.int64)], autograph=False)
 
 
-def _lanes(first: int, blocks: int | tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+def _lanes(first: int | tf.Tensor, blocks: int | tf.Tensor, position: tf.Tensor) -> tf.Tensor:
     """The lanes of consecutive blocks, in order; uint16 of shape (8·blocks,).
 
     The operator takes the four counter words as two of 64 bits, block and call, and counts in the first. A Python
@@ -169,7 +182,7 @@ def _lanes(first: int, blocks: int | tf.Tensor, position: tf.Tensor) -> tf.Tenso
     drawn = tf.raw_ops.StatelessRandomUniformFullIntV2(
         shape=tf.convert_to_tensor([4 * blocks], tf.int64),
         key=seed[tf.newaxis],
-        counter=tf.stack([tf.constant(np.uint64(first)), call]),
+        counter=tf.stack([first if tf.is_tensor(first) else tf.constant(np.uint64(first)), call]),
         alg=PHILOX,
         dtype=tf.uint32,
     )

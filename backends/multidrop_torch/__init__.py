@@ -3,6 +3,7 @@
 import torch
 from torch import __version__ as version
 
+from .apply import apply
 from .comparison import Probe
 from .conversion import convert, restore
 from .functional import NAME as name
@@ -23,6 +24,7 @@ __all__ = [
     "Net",
     "Probe",
     "Trainer",
+    "apply",
     "concise_net",
     "convert",
     "draw_key",

@@ -11,6 +11,7 @@ from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.autograd import forward_ad
 
 from multidrop import masks
+from multidrop.keys import Key
 from multidrop.masks import Mask
 
 from . import ops
@@ -20,7 +21,7 @@ def masked(X: Tensor, mask: Mask, *, relu: bool = False) -> Tensor:
     """X, or max(X, 0), through a mask: `dropout_layer` after its checks."""
     if mask.p == 0.0:
         return ops.rectified(X) if relu else X
-    if _in_trace():
+    if in_trace():
         return _in_program(ops.rectified(X) if relu else X, mask._replace(key=ops.position_of(mask.key)))
     return _differentiable(X, mask, relu=relu)
 
@@ -39,26 +40,33 @@ def masked_next(
 ) -> Tensor:
     """X, or max(X, 0), through the next mask of a stream, or where that is not keyed, one that torch's generator
     names. `note` gets, as `last`, the mask and the shape that it was for, where Python runs this."""
-    if _in_trace():
+    if in_trace():
         Z = ops.rectified(X) if relu else X
         if p > 0.0 and _without_gradient(Z):
-            Y = ops.next_values(Z, stream, keyed, p, _signed(start), axes)
+            Y = ops.next_values(Z, stream, keyed, p, ops.signed(start), axes)
         else:
             Y = _in_program(Z, Mask(p, ops.take(stream, keyed), start, axes))
         return X.copy_(Y) if inplace else Y
     if inplace:
         _check_in_place(X)
-    transforms = torch._C._are_functorch_transforms_active()
-    if transforms:
-        _check_randomness(X)
-    take = ops.next_key if keyed else ops.drawn_key
-    mask = Mask(p, ops.below_transforms(take, stream) if transforms else take(stream), start, axes)
+    mask = Mask(p, next_key(X, stream, keyed), start, axes)
     Y = (ops.rectified(X) if relu else X) if p == 0.0 else _differentiable(X, mask, True, inplace, relu)
     if note is not None:
         # Of one example to a `vmap`, whose mask may be a part of a larger one, and of a nested tensor the shape tells
         # nothing.
+        transforms = torch._C._are_functorch_transforms_active()
         note["last"] = mask, None if (transforms and _batch_levels(X)) or X.is_nested else X.shape
     return Y
+
+
+def next_key(X: Tensor, stream: Tensor, keyed: bool) -> Key:
+    """The next key of a stream for X, outside of a trace; of one that is not keyed, a key that torch's generator
+    draws."""
+    take = ops.next_key if keyed else ops.drawn_key
+    if not torch._C._are_functorch_transforms_active():
+        return take(stream)
+    _check_randomness(X)
+    return ops.below_transforms(take, stream)
 
 
 def _batch_levels(X: Tensor) -> set[int]:
@@ -105,7 +113,17 @@ def _check_randomness(X: Tensor) -> None:
             )
 
 
-def _in_trace() -> bool:
+def transforms_active() -> bool:
+    """Whether `torch.func` or forward-mode differentiation is at work."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def offsets_of(X: Tensor, mask: Mask, random: bool) -> Tensor:
+    """Where in a mask X begins; see `_Offsets`."""
+    return _Offsets.apply(X.detach(), mask, random)
+
+
+def in_trace() -> bool:
     """Whether what runs is written down, or looked at by a dispatch mode, whose tensors may have no memory."""
     return torch.compiler.is_compiling() or torch._C._is_tracing() or torch._C._len_torch_dispatch_stack() > 0
 
@@ -115,12 +133,7 @@ def _in_program(X: Tensor, mask: Mask) -> Tensor:
     if mask.p == 0.0:
         return X
     drop = ops.drop_values if _without_gradient(X) else ops.dropout
-    return drop(X, mask.key, mask.p, _signed(mask.start), mask.axes)
-
-
-def _signed(start: int) -> int:
-    """An index in two's complement, as an operator takes it."""
-    return start - 2**64 if start >= 2**63 else start
+    return drop(X, mask.key, mask.p, ops.signed(mask.start), mask.axes)
 
 
 def _without_gradient(X: Tensor) -> bool:
@@ -135,8 +148,8 @@ def _without_gradient(X: Tensor) -> bool:
 def _differentiable(X: Tensor, mask: Mask, random: bool = False, inplace: bool = False, relu: bool = False) -> Tensor:
     """X through a mask, by what costs least where it is called: torch's own functions for transforms take five times as
     long as those for a plain backward pass, and these as long as a small dropout itself."""
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        Y = _Transformed.apply(ops.rectified(X) if relu else X, _Offsets.apply(X.detach(), mask, random), mask)
+    if transforms_active():
+        Y = _Transformed.apply(ops.rectified(X) if relu else X, offsets_of(X, mask, random), mask)
         return X.copy_(Y) if inplace else Y
     if X.requires_grad and torch.is_grad_enabled():
         if relu:

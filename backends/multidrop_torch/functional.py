@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from multidrop import checks, kernel, masks
+from multidrop.family.alpha_dropout import lifted
 from multidrop.keys import Key, as_key, on_manual_seed
 from multidrop.masks import Mask
 
@@ -211,8 +212,7 @@ def _alpha_dropout(
     drop = drop or _drop_by(p)
     if p == 0.0:
         return drop(X, axes, inplace)  # which takes a call, and is X
-    scale, shift = masks.alpha_affine(p)
-    Y = drop(X + masks.ALPHA, axes, False) * scale + shift
+    Y = lifted(X, p, lambda Z: drop(Z, axes, False))
     return X.copy_(Y) if inplace else Y
 
 
@@ -234,18 +234,18 @@ def _warn(text: str, stacklevel: int = 3) -> None:
         warnings.warn(text, stacklevel=stacklevel)
 
 
-def check_floating(X: Tensor) -> None:
-    """TypeError where X is no tensor of a floating type, with torch's remedy."""
+def check_floating(X: Tensor, name: str = "X") -> None:
+    """TypeError where X, the argument of that name, is no tensor of a floating type, with torch's remedy."""
     try:
         known = X.dtype in ops.NAMES and X.layout in LAYOUTS
     except AttributeError:  # as of a list; to ask first what it is would cost every call
         known = False
     if not known:
         if not isinstance(X, Tensor):
-            raise checks.not_floating(checks.shown(X), "torch.as_tensor(X)")
-        checks.floating(str(X.dtype).removeprefix("torch."), "X.float()")
+            raise checks.not_floating(checks.shown(X), f"torch.as_tensor({name})", name)
+        checks.floating(str(X.dtype).removeprefix("torch."), f"{name}.float()", name)
         raise TypeError(
-            f"X: expected a tensor of strided or jagged layout; got {X.layout}: convert it with X.to_dense()"
+            f"{name}: expected a tensor of strided or jagged layout; got {X.layout}: convert it with {name}.to_dense()"
         )
 
 

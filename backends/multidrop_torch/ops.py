@@ -104,6 +104,11 @@ def is_batched(dY: Tensor) -> bool:
     return functorch.is_functorch_wrapped_tensor(dY) or functorch.is_legacy_batchedtensor(dY)
 
 
+def is_legacy_batched(dY: Tensor) -> bool:
+    """`is_batched`, of `is_grads_batched` alone, whose tensors no function of autograd takes."""
+    return torch._C._functorch.is_legacy_batchedtensor(dY)
+
+
 def _scaled(X: Tensor, p: float) -> Tensor:
     compute = torch.float64 if X.dtype == torch.float64 else torch.float32
     return (X.to(compute) * torch.tensor(masks.scale(p, NAMES[X.dtype]), dtype=compute, device="cpu")).to(X.dtype)
@@ -119,6 +124,11 @@ def _empty_like(X: Tensor) -> Tensor:
 def position_of(key: Key) -> Tensor:
     """A key as a position."""
     return torch.tensor([word - 2**64 if word >= 2**63 else word for word in (key.seed, key.call)], device="cpu")
+
+
+def signed(start: int) -> int:
+    """An index in two's complement, as an operator takes it."""
+    return start - 2**64 if start >= 2**63 else start
 
 
 def key_at(position: Tensor) -> Key:
@@ -240,7 +250,7 @@ def draw_key() -> Key:
 _library = torch.library.Library("multidrop", "DEF")
 
 
-def _operator(schema: str, *, composed: bool = False) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+def operator(schema: str, *, composed: bool = False) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Registers a function as an operator for the tensors of every device: below autograd, or where it is composed of
     operators and has a gradient by them, above."""
     _library.define(schema, tags=torch.Tag.pt2_compliant_tag)
@@ -256,7 +266,7 @@ def _operator(schema: str, *, composed: bool = False) -> Callable[[Callable[...,
 # Defined by schema, and not by `torch.library.custom_op`, whose wrappers take as long as a small dropout itself.
 
 
-@_operator("take(Tensor(a!) stream, bool keyed) -> Tensor")
+@operator("take(Tensor(a!) stream, bool keyed) -> Tensor")
 def _take(stream: Tensor, keyed: bool) -> Tensor:
     """The position of a keyed stream, which moves on; of one that is not keyed, a position whose seed torch's generator
     draws."""
@@ -273,7 +283,7 @@ def _(stream: Tensor, keyed: bool) -> Tensor:
     return stream.new_empty(2)
 
 
-@_operator("drop(Tensor X, Tensor position, float p, SymInt start, int[] axes) -> Tensor")
+@operator("drop(Tensor X, Tensor position, float p, SymInt start, int[] axes) -> Tensor")
 def _drop(X: Tensor, position: Tensor, p: float, start: int, axes: Sequence[int]) -> Tensor:
     """X through the mask at a position."""
     return drop(X, _mask(p, key_at(position), start, axes))
@@ -284,7 +294,7 @@ def _(X: Tensor, position: Tensor, p: float, start: int, axes: Sequence[int]) ->
     return torch.empty_like(X)
 
 
-@_operator("next(Tensor X, Tensor(a!) stream, bool keyed, float p, SymInt start, int[] axes) -> Tensor")
+@operator("next(Tensor X, Tensor(a!) stream, bool keyed, float p, SymInt start, int[] axes) -> Tensor")
 def _next(X: Tensor, stream: Tensor, keyed: bool, p: float, start: int, axes: Sequence[int]) -> Tensor:
     """`take` and `drop` in one, where no gradient needs the position."""
     key = next_key(stream) if keyed else drawn_key(stream)
@@ -307,15 +317,13 @@ _take_in_program, drop_values, _next_in_program = (
 )
 
 
-@_operator("position(Tensor(a!) stream, bool keyed) -> Tensor", composed=True)
+@operator("position(Tensor(a!) stream, bool keyed) -> Tensor", composed=True)
 def _position(*arguments: Any) -> Tensor:
     """`take`, once in each run of a program."""
     return _once(_take_in_program, *arguments)
 
 
-@_operator(
-    "values(Tensor X, Tensor(a!) stream, bool keyed, float p, SymInt start, int[] axes) -> Tensor", composed=True
-)
+@operator("values(Tensor X, Tensor(a!) stream, bool keyed, float p, SymInt start, int[] axes) -> Tensor", composed=True)
 def _values(*arguments: Any) -> Tensor:
     """`next`, once in each run of a program."""
     return _once(_next_in_program, *arguments)
@@ -357,7 +365,7 @@ class _Dropout(torch.autograd.Function):
         return dropout(dY, position, *ctx.rest), None, None, None, None
 
 
-@_operator("dropout(Tensor X, Tensor position, float p, SymInt start, int[] axes) -> Tensor", composed=True)
+@operator("dropout(Tensor X, Tensor position, float p, SymInt start, int[] axes) -> Tensor", composed=True)
 def _dropout(X: Tensor, *arguments: Any) -> Tensor:
     """`drop` with a gradient."""
     if X.requires_grad and torch.is_grad_enabled():

@@ -26,6 +26,7 @@ from toyframe import ToyTensor
 from toyframe import __version__ as version
 
 from multidrop import checks, masks
+from multidrop.family import Member, checked, host
 from multidrop.keys import Key, as_key, call_key
 
 name = "toyframe"
@@ -52,11 +53,19 @@ def relu_dropout(X: Any, dropout: float, key: int | Key | None = None, *, start:
     return dropout_layer(masks.relu(to_numpy(tensor(X))), dropout, key, start=start)
 
 
+def apply(member: Member, X: Any, key: int | Key | None = None, *, start: int = 0, learned: Any = None) -> ToyTensor:
+    array = to_numpy(tensor(X))
+    start = checked(member, learned).check(array.shape, start)
+    key = (call_key(name) or draw_key()) if key is None else as_key(key)
+    return ToyTensor(host.apply(member, array, key, start, learned=learned).tolist())
+
+
 __all__ = [
     "Dropout",
     "Net",
     "Probe",
     "Trainer",
+    "apply",
     "concise_net",
     "convert",
     "draw_key",

@@ -1,0 +1,46 @@
+"""Members of the dropout family on NumPy arrays, and their gradients, which NumPy does not take by itself."""
+
+from __future__ import annotations
+
+import numpy.typing as npt
+
+from multidrop.family import Member, host
+from multidrop.family import checked as checked_member
+from multidrop.keys import Key, as_key, call_key
+
+from .functional import NAME, Array, draw_key, floating, tensor
+
+
+def apply(
+    member: Member,
+    X: npt.ArrayLike,
+    key: int | Key | None = None,
+    *,
+    start: int = 0,
+    learned: npt.ArrayLike | None = None,
+) -> Array:
+    """`multidrop.apply` for arrays; args, result and errors are those."""
+    X = floating(tensor(X))
+    logit = None if learned is None else floating(tensor(learned, name="learned"), "learned")
+    key, start = _checked(member, X, key, start, logit)
+    return host.apply(member, X, key, start, learned=logit)
+
+
+def gradient(member: Member, dY: npt.ArrayLike, key: int | Key, *, start: int = 0) -> Array:
+    """The gradient of `apply` with respect to X, from dY, the one with respect to the output.
+
+    Returns:
+        An array of dY's shape and type.
+
+    Raises:
+        ValueError, TypeError: as `apply`.
+    """
+    dY = floating(tensor(dY, name="dY"), "dY")
+    key, start = _checked(member, dY, key, start, None)
+    return host.apply(member, dY, key, start, gradient=True)
+
+
+def _checked(member: Member, X: Array, key: int | Key | None, start: int, learned: Array | None) -> tuple[Key, int]:
+    """The key, which is drawn last, so that a call that fails takes none, and the start."""
+    start = checked_member(member, learned, X.shape).check(X.shape, start)
+    return (call_key(NAME) or draw_key()) if key is None else as_key(key), start

@@ -1,0 +1,84 @@
+"""Members of the dropout family as TensorFlow runs and differentiates them: eagerly, in a `tf.function` or under XLA.
+
+A member that is a mask goes where `dropout_layer` goes, to the fused kernel on a host. The others are programs of
+TensorFlow's operators.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from multidrop import checks, family
+from multidrop.family import MaskMember, Member
+from multidrop.keys import Key, as_key
+from multidrop.masks import Mask
+
+from . import functional
+from .draw import Draw, first_of
+from .functional import _calls, check_floating, masked, tensor, with_gradient
+
+
+@tf.autograph.experimental.do_not_convert
+def apply(member: Member, X: Any, key: int | Key | None = None, *, start: int = 0, learned: Any = None) -> tf.Tensor:
+    """`multidrop.apply` for tensors, differentiable any number of times; eager, in a `tf.function` or under XLA. What
+    `dropout_layer` says of keys holds here too.
+
+    Args:
+        member: the member.
+        X: tensor of any shape that the member takes (in a trace, dimensions may be unknown), or what `tensor` takes;
+            float16, bfloat16, float32 or float64.
+        key: what names the numbers; without one, the next after `multidrop.manual_seed`, or one from `tf.random`.
+        start: the index of X's first element.
+        learned: the tensor or variable that the member learns.
+
+    Returns:
+        A tensor of X's shape and type; X itself where the member is idle.
+
+    Raises:
+        ValueError: for what is no member, a shape that it does not take, or a bad key, start or `learned`.
+        TypeError: for a tensor that is not floating.
+    """
+    X = tensor(X)
+    check_floating(X)
+    if learned is not None:
+        learned = tensor(learned, name="learned")
+        check_floating(learned, "learned")
+    start = checks.word64("start", start)
+    known = X.shape.rank is not None and (learned is None or learned.shape.rank is not None)
+    member = family.checked(member, learned, X.shape if known else None)
+    axes, margin = member.axes(_ndim(X, member)), member.margin(_ndim(X, member))
+    first = first_of(X, start, axes, margin)
+    position = _calls.next() if key is None else as_key(key)
+    if isinstance(member, MaskMember):
+        return masked(X, Mask(member.p, position, first, axes))
+    if learned is not None:
+        return family.run(member, X, Draw(position, start), learned=learned)
+    return applied(member, X, position, start)
+
+
+def _ndim(X: tf.Tensor, member: Member) -> int:
+    """How many dimensions X has; 0 where that is not known, for a mask with a decision for each element."""
+    if X.shape.rank is not None:
+        return X.shape.rank
+    if isinstance(member, MaskMember) and type(member).axes is Member.axes:
+        return 0
+    raise ValueError(
+        f"X: expected a tensor whose number of dimensions is known, for {type(member).__name__}; got {X.shape}"
+    )
+
+
+def applied(
+    member: Member, X: tf.Tensor, position: Key | tf.Tensor, start: int = 0, *, gradient: bool = False
+) -> tf.Tensor:
+    """A member's output, or its gradient: `apply` after its checks. The backward pass keeps the position alone."""
+    if member.idle:
+        return X
+
+    def function(X: tf.Tensor) -> tf.Tensor:
+        with functional.stop_recording():  # of the operators, which would keep the numbers for their gradients
+            Y = family.run(member, X, Draw(position, start), gradient)
+        return tf.identity(Y) if Y is X else Y
+
+    return with_gradient(X, function, lambda dY: applied(member, dY, position, start, gradient=True))

@@ -1,0 +1,79 @@
+"""The numbers of a key as torch tensors, for members of the dropout family. The host draws them, and they are brought
+to the tensor's device; a mask that is applied at once is drawn by the fused kernel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multidrop import kernel, masks
+from multidrop.family import extent
+from multidrop.keys import Key
+from multidrop.masks import Mask
+
+from . import ops
+
+
+class Draw:
+    """`multidrop.family.Draw` for tensors.
+
+    Args:
+        key: the key; in a program that is traced, a position.
+        start: the index of the first element.
+    """
+
+    xp = torch
+
+    def __init__(self, key: Key | Tensor, start: int = 0) -> None:
+        self.key, self.start = key, start
+
+    def dropout(self, X: Tensor, p: float, axes: tuple[int, ...] = ()) -> Tensor:
+        _, first = extent(X.shape, self.start, axes)
+        mask = Mask(p, self.key, first, axes)
+        return (ops.drop_by_operators if ops.is_batched(X) else ops.drop)(X, mask)
+
+    def keep(self, X: Tensor, p: float, axes: tuple[int, ...] = (), margin: tuple[int, ...] = ()) -> Tensor:
+        shape, first = extent(X.shape, self.start, axes, margin)
+        return torch.from_numpy(kernel.keep_mask(shape, p, self._known_key, first)).to(X.device)
+
+    def normal(self, X: Tensor, mean: float, stddev: float) -> Tensor:
+        z = torch.from_numpy(masks.normals(tuple(X.shape), self._known_key, self.start))
+        return self.wide(mean + stddev * z, X).to(X.device)
+
+    def uniform(self, X: Tensor) -> Tensor:
+        if isinstance(self.key, Tensor):
+            return uniform(X, self.key, self.start)
+        return torch.from_numpy(masks.open_uniforms(tuple(X.shape), self.key, self.start)).to(X.device)
+
+    def select(self, X: Tensor, keep: Tensor, scale: float) -> Tensor:
+        scaled = self.narrow(self.wide(X, X) * scale, X)
+        return torch.where(keep, scaled, torch.zeros((), dtype=X.dtype, device=X.device))
+
+    def wide(self, values: Tensor, X: Tensor) -> Tensor:
+        return values.to(torch.float64 if X.dtype == torch.float64 else torch.float32)
+
+    def narrow(self, values: Tensor, X: Tensor) -> Tensor:
+        return values.to(X.dtype)
+
+    @property
+    def _known_key(self) -> Key:
+        assert isinstance(self.key, Key)  # a program draws these within an operator
+        return self.key
+
+
+@ops.operator("uniform(Tensor X, Tensor position, SymInt start) -> Tensor")
+def _uniform(X: Tensor, position: Tensor, start: int) -> Tensor:
+    return Draw(ops.key_at(position), start % 2**64).uniform(X)
+
+
+@torch.library.register_fake("multidrop::uniform")
+def _(X: Tensor, position: Tensor, start: int) -> Tensor:
+    return torch.empty(X.shape, dtype=torch.float64, device=X.device)
+
+
+def uniform(X: Tensor, position: Tensor, start: int) -> Tensor:
+    """`Draw.uniform` in a program that is traced."""
+    operator: Any = torch.ops.multidrop.uniform.default
+    return operator(X.detach(), position, ops.signed(start))

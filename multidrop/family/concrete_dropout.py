@@ -1,0 +1,72 @@
+"""Dropout whose rate is learned."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .. import checks
+from ._member import Draw, Member, Tensor, setting
+
+
+def _temperature(name: str, value: object) -> float:
+    number = checks.at_least_zero(name, value)
+    if number == 0.0:
+        raise ValueError(f"{name}: expected a finite number above 0; got {checks.shown(value)}")
+    return number
+
+
+@dataclass(frozen=True)
+class ConcreteDropout(Member):
+    """Multiplies each element by a number between 0 and 1/(1 − p) that is near one of both, and that can be
+    differentiated with respect to p: (1 − z)/(1 − p) with
+
+        z = sigmoid((log(p/(1 − p)) + log(u/(1 − u)))/temperature)
+
+    for a uniform u. The lower the temperature, the nearer it is to dropout. E[z] is p at p = 1/2 alone.
+
+    To learn p, pass its logit, log(p/(1 − p)), as `learned`: a floating tensor of a shape that can be broadcast to
+    X's.
+
+    Source: Y. Gal, J. Hron and A. Kendall, "Concrete dropout", NeurIPS 30 (2017), equation 5.
+
+    Args:
+        p: the probability that an element is dropped, in [0, 1), where none is learned.
+        temperature: above 0; the paper's is 0.1.
+
+    Raises:
+        ValueError: for a bad probability or temperature.
+    """
+
+    p: float = setting(0.1, checks.probability_below_one)
+    temperature: float = setting(0.1, _temperature)
+
+    unbiased = False
+    learns = True
+
+    def __call__(self, X: Tensor, draw: Draw, learned: Tensor | None = None) -> Tensor:
+        if learned is None:
+            kept, scale = 1.0 - self._dropped(X, draw, math.log(self.p / (1.0 - self.p))), 1.0 / (1.0 - self.p)
+        else:
+            u = draw.uniform(X)
+            logit = draw.wide(learned, u)
+            kept, scale = 1.0 - self._dropped(X, draw, logit), 1.0 + draw.xp.exp(logit)
+        return draw.wide(X, X) * draw.wide(kept * scale, X)
+
+    def _dropped(self, X: Tensor, draw: Draw, logit: Tensor | float) -> Tensor:
+        """z, in float64."""
+        u = draw.uniform(X)
+        return _sigmoid(draw, (draw.xp.log(u) - draw.xp.log(1.0 - u) + logit) / self.temperature)
+
+    def learned_gradient(self, dY: Tensor, X: Tensor, draw: Draw, learned: Tensor) -> Tensor:
+        """The gradient with respect to the logit, before it is summed to the logit's shape; in float64."""
+        u = draw.uniform(X)
+        logit = draw.wide(learned, u)
+        z, p = self._dropped(X, draw, logit), _sigmoid(draw, logit)
+        slope = (1.0 - z) * (p - z / self.temperature) * (1.0 + draw.xp.exp(logit))
+        return draw.wide(X, u) * draw.wide(dY, u) * slope
+
+
+def _sigmoid(draw: Draw, x: Tensor) -> Tensor:
+    """1/(1 + e^-x), which overflows nowhere."""
+    return 0.5 + 0.5 * draw.xp.tanh(0.5 * x)
