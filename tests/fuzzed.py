@@ -35,10 +35,11 @@ from arguments import (
 )
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from modes import DTYPES, same_bits
+from modes import DTYPES
 
 import multidrop as md
 from multidrop import dispatch, masks
+from multidrop.testing import same_bits
 
 warnings.simplefilter("error")
 # Keras puts lines of its own around an error in a layer, and escapes that make it bold.

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from modes import same_bits
 
 import multidrop as md
 from multidrop import composed, dispatch, masks, protocol
+from multidrop.testing import same_bits
 
 PLUGIN = Path(__file__).parent / "plugin"
 CACHES = (dispatch._declared.cache_clear, dispatch.load.cache_clear, dispatch._owners.clear)

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from modes import DTYPES, same_bits
+from modes import DTYPES
 
 import multidrop as md
 from multidrop import kernel, masks
 from multidrop.kernel import memory
 from multidrop.kernel.compiled.loops import TILE
+from multidrop.testing import same_bits
 
 KEY = md.Key(2**64 - 3, 2**63 + 1)
 
