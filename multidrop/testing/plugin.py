@@ -39,10 +39,13 @@ def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, Any,
 
 def offer_short_option(parser: pytest.Parser) -> None:
     """Adds `--backend`, unless another has that name."""
+    given = f"{SHORT}=numpy"
     try:
-        _offer(parser, SHORT)
-    except ValueError:  # pytest's, for a name that is taken
+        _, unknown = parser.parse_known_and_unknown_args([given])
+    except pytest.UsageError:  # of an option that takes no value, or not this one
         return
+    if given in unknown:
+        _offer(parser, SHORT)
 
 
 def _offer(parser: pytest.Parser, option: str) -> None:
