@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import multidrop as md
-from multidrop.kernel import memory
+from multidrop.host import memory
 
 
 @pytest.fixture(autouse=True)

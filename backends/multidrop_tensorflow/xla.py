@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from multidrop import kernel
-from multidrop.masks import Mask
+from multidrop import host
+from multidrop.spec.masks import Mask
 
 from . import native
 from .c_interface import words
@@ -176,7 +176,7 @@ def _handler(given: Any) -> int | None:
         p, start = words(settings.data, 2)
         size, target = math.prod(X.sizes[: X.rank]), call.results.items[0].contents.data
         key, dtype = key_of(words(position.data, 3)), _TYPE_CODES[X.dtype]
-        kernel.drop(X.data, target, size, dtype, float(p.view(np.float64)), key, int(start.view(np.uint64)))
+        host.drop(X.data, target, size, dtype, float(p.view(np.float64)), key, int(start.view(np.uint64)))
     except Exception as error:  # C cannot hear it; XLA raises it where the program was run
         message = f"{type(error).__name__}: {error}".encode()
         return api.create_error(_sized(_ERROR, message=message, code=_INTERNAL))
