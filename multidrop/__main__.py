@@ -11,7 +11,7 @@ def main() -> None:
     """Runs the command line; without the packages that it needs, says in a line what to install."""
     try:
         with section_extra("the command line"):
-            import rich as _  # which the parser imports when there is something to show
+            import rich  # noqa: F401  # which the parser imports when there is something to show
 
             from .section import cli
     except ImportError as error:
