@@ -88,7 +88,7 @@ def built() -> bytes:
 
 
 def object_file(package: Path, level: str = LEVELS[0]) -> Path:
-    return package / "kernel" / "compiled" / objects.FOLDER / objects.file_name(level)
+    return package / "host" / "compiled" / objects.FOLDER / objects.file_name(level)
 
 
 @pytest.mark.parametrize("name", FIRST_CALL)
