@@ -28,11 +28,6 @@ def test_the_set_up_is_the_readmes() -> None:
     assert command[0] in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)", PAGE))))
-def test_links(target: str) -> None:
-    assert (ROOT / target).exists()
-
-
 def section(title: str) -> str:
     """The text between a heading and the next."""
     (text,) = re.findall(rf"^## {title}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
