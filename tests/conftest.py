@@ -15,7 +15,7 @@ from modes import MODES, Mode, modes_of
 
 import multidrop as md
 from multidrop import dispatch
-from multidrop.data import fashion_mnist
+from multidrop.section.data import fashion_mnist
 
 # The first example may wait for Numba to compile.
 settings.register_profile("multidrop", deadline=None)

@@ -16,7 +16,7 @@ import pytest
 from family_ways import WAYS
 
 import multidrop as md
-from multidrop.family import host
+from multidrop.family import oracle
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -94,12 +94,14 @@ def test_a_backend_in_one_folder(monkeypatch: pytest.MonkeyPatch, need: Any) -> 
     x, member, key = np.arange(20.0), md.family.GaussianDropout(0.3), md.Key(3)
     X = backend.tensor(x)
     assert isinstance(X, backend.types)
-    assert np.array_equal(backend.to_numpy(backend.apply(member, X, key, start=5)), host.apply(member, x, key, 5))
+    assert np.array_equal(backend.to_numpy(backend.apply(member, X, key, start=5)), oracle.apply(member, x, key, 5))
     md.manual_seed(2)
     first = md.Stream(md.Key(2).fold_in("dropout").fold_in(0))
     layer = backend.layer(member)
     for _ in range(2):
-        assert np.array_equal(backend.to_numpy(layer(X)), host.apply(member, x, first.next()))
+        assert np.array_equal(backend.to_numpy(layer(X)), oracle.apply(member, x, first.next()))
     with pytest.raises(ValueError, match="start: expected"):
         backend.apply(member, X, start=-1)
-    assert np.array_equal(backend.to_numpy(backend.apply(member, X)), host.apply(member, x, md.Key(2).fold_in("calls")))
+    assert np.array_equal(
+        backend.to_numpy(backend.apply(member, X)), oracle.apply(member, x, md.Key(2).fold_in("calls"))
+    )

@@ -25,9 +25,11 @@ from multidrop_numpy import (
 from toyframe import ToyTensor
 from toyframe import __version__ as version
 
-from multidrop import checks, masks
-from multidrop.family import Member, checked, host
-from multidrop.keys import Key, as_key, call_key
+from multidrop import checks
+from multidrop.family import Member, checked, oracle
+from multidrop.spec import masks
+from multidrop.spec.keys import Key, as_key
+from multidrop.streams import call_key
 
 name = "toyframe"
 types = (ToyTensor,)
@@ -57,7 +59,7 @@ def apply(member: Member, X: Any, key: int | Key | None = None, *, start: int = 
     array = to_numpy(tensor(X))
     start = checked(member, learned).check(array.shape, start)
     key = (call_key(name) or draw_key()) if key is None else as_key(key)
-    return ToyTensor(host.apply(member, array, key, start, learned=learned).tolist())
+    return ToyTensor(oracle.apply(member, array, key, start, learned=learned).tolist())
 
 
 __all__ = [

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..spec.keys import Key
+from ..spec.masks import keep_mask
 from .history import write_figure
-from .keys import Key
-from .masks import keep_mask
+from .needs import section_extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+
+    with section_extra("a figure"):
+        from matplotlib.figure import Figure
 
 INPUTS, HIDDEN, OUTPUTS = 4, 5, 3
 
@@ -32,7 +35,8 @@ def draw_dropout(path: str | Path | None = None, seed: int = 0, p: float = 0.5) 
         ValueError: where the path is none, or Matplotlib writes no such format.
         OSError: where it cannot be written; the file before it is untouched.
     """
-    from matplotlib.figure import Figure
+    with section_extra("a figure"):
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     before, after = figure.subplots(1, 2)

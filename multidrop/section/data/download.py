@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import files
+from ... import files
+from ..needs import section_extra
 
 # The two addresses that the publisher names, and what it says of each archive.
 ADDRESSES = (
@@ -142,8 +143,9 @@ def _cause(error: BaseException) -> str:
 @contextmanager
 def _bar(name: str, size: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on standard error: what to call with the number of bytes that have come."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    with section_extra("a download's progress bar"):
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:

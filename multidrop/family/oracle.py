@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import kernel, masks
-from ..keys import Key
+from .. import host
+from ..spec import masks
+from ..spec.keys import Key
 from ._member import Member, extent, run
 
 Array = npt.NDArray[Any]
@@ -29,11 +30,11 @@ class Draw:
 
     def dropout(self, X: Array, p: float, axes: tuple[int, ...] = ()) -> Array:
         _, first = extent(X.shape, self.start, axes)
-        return kernel.dropout(X, p, self.key, first, axes=axes)
+        return host.dropout(X, p, self.key, first, axes=axes)
 
     def keep(self, X: Array, p: float, axes: tuple[int, ...] = (), margin: tuple[int, ...] = ()) -> Array:
         shape, first = extent(X.shape, self.start, axes, margin)
-        return kernel.keep_mask(shape, p, self.key, first)
+        return host.keep_mask(shape, p, self.key, first)
 
     def normal(self, X: Array, mean: float, stddev: float) -> Array:
         return self.wide(mean + stddev * masks.normals(X.shape, self.key, self.start), X)

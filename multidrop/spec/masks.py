@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import checks
+from .. import checks
 from .keys import Key, as_key
 from .philox import philox4x32, split64
 

@@ -1,4 +1,4 @@
-"""What the commands do; `multidrop.cli` reads their options."""
+"""What the commands do; `multidrop.section.cli` reads their options."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rich.table import Table
 
 import multidrop as md
 
+from ..dispatch import BackendError, available_backends, declared_backends, install_hint, load
 from . import figure
-from .dispatch import BackendError, available_backends, declared_backends, install_hint, load
 from .history import CURVES, History, plot, write_csv
 from .progress import Display
 

@@ -88,9 +88,9 @@ def backends() -> None:
 
 def main() -> None:
     """Runs the command line: bad options and bad data are one line on standard error, not a traceback."""
+    from ..dispatch import BackendError
     from .checkpoint import CheckpointError
     from .data import DataError
-    from .dispatch import BackendError
 
     try:
         status = app(standalone_mode=False)

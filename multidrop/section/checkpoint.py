@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from . import checks, files
-from .protocol import State
+from .. import checks, files
+from ..protocol import State
+from .needs import section_extra
 
 FORMAT = 2
 
@@ -51,7 +52,8 @@ def save(path: str | Path, state: State, facts: Mapping[str, Any]) -> None:
         ValueError: where `path` is none, or JSON cannot hold `facts`.
         CheckpointError: where it cannot be written, as on a full disk; the file before it is untouched.
     """
-    from safetensors.numpy import save as serialize
+    with section_extra("a checkpoint"):
+        from safetensors.numpy import save as serialize
 
     path = checks.path("path", path)
     content = json.dumps({"format": FORMAT, "digest": _NO_DIGEST, "facts": checks.json_object("facts", facts)})
@@ -113,8 +115,9 @@ def _digest(data: bytes, place: tuple[int, int]) -> str:
 
 def _contents(path: Path, data: bytes) -> tuple[State, dict[str, Any]]:
     """The tensors, and the JSON object that the metadata hold."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as deserialize
+    with section_extra("a checkpoint"):
+        from safetensors import SafetensorError
+        from safetensors.numpy import load as deserialize
 
     try:
         state = deserialize(data)

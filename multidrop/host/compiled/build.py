@@ -1,6 +1,6 @@
 """Compiles the entries of a module into one object file.
 
-    python -m multidrop.kernel.compiled.build MODULE LEVEL FILE
+    python -m multidrop.host.compiled.build MODULE LEVEL FILE
 
 Numba compiles each entry and hands over its LLVM IR. The IR is linked, together with two small functions for each
 entry: one with a plain C signature, and one that Python calls. Numba's own wrappers, which raise exceptions, are
@@ -30,11 +30,11 @@ def build(module: str, level: str) -> bytes:
 
     Args:
         module: the name of a module that has `ENTRIES`.
-        level: one of `multidrop.kernel.objects.LEVELS`, or "host" for this very processor. Numba must not have been
+        level: one of `multidrop.host.objects.LEVELS`, or "host" for this very processor. Numba must not have been
             imported for another one.
 
     Returns:
-        The object file, as `multidrop.kernel.objects` packs it.
+        The object file, as `multidrop.host.objects` packs it.
     """
     from .. import objects
 

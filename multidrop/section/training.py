@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from .. import checks
+from ..dispatch import backend_of
+from ..protocol import Backend, Model, Tensor
+from ..spec.keys import Key
 from . import checkpoint as checkpoints
-from . import checks
 from .architecture import check_types
 from .checkpoint import CheckpointError
 from .data import Batches
-from .dispatch import backend_of
 from .history import Epoch, History
-from .keys import Key
 from .progress import Display
-from .protocol import Backend, Model, Tensor
 
 BatchIterable = Iterable[tuple[Tensor, Tensor]]
 

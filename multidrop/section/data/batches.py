@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import checks
+from ... import checks
+from ...dispatch import current
+from ...protocol import Backend, Tensor
+from ...spec.keys import Key
+from ...streams import seeds_for
 from ..architecture import DTYPES
-from ..dispatch import current
-from ..keys import Key, seeds_for
-from ..protocol import Backend, Tensor
 from .fashion_mnist import ImageSet, load
 
 
@@ -79,7 +80,7 @@ def load_data_fashion_mnist(
 
     Args:
         batch_size: examples in a batch.
-        data: "auto", "full", "mini" or a folder: see `multidrop.data.fashion_mnist.load`.
+        data: "auto", "full", "mini" or a folder: see `multidrop.section.data.fashion_mnist.load`.
         seed: what shuffles the training batches: an integer or a `Key`. Without one they are keyed by `manual_seed`,
             or by the framework's own generator where that was not called.
         dtype: "float32" or "float64".

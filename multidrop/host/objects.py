@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from .. import checks, files, garbage
 
-ENTRIES = "multidrop.kernel.compiled.entries"
+ENTRIES = "multidrop.host.compiled.entries"
 VARIABLE = "MULTIDROP_KERNEL"
 FOLDER = "objects"
 HOST = "host"
@@ -251,7 +251,7 @@ def _unpack(packed: bytes, module: str) -> Object:
         raise Unusable
     line, _, code = content.partition(b"\n")
     facts = json.loads(line)
-    if facts["sources"] != _digest_of_sources(module):
+    if _digest_of_sources(module) not in ("", facts["sources"]):
         raise Unusable
     return Object(code, facts["names"], facts["externals"])
 
@@ -265,7 +265,10 @@ def _digest_of_sources(module: str) -> str:
     """Of all that the machine code is made from: the folder of the module, that of the loops, and Philox' constants."""
     package = Path(__file__).parent
     folders = dict.fromkeys((package / "compiled", _folder_of(module)))
-    sources = [package.parent / "philox.py", *(path for folder in folders for path in sorted(folder.glob("*.py")))]
+    sources = [path for folder in folders for path in sorted(folder.glob("*.py"))]
+    if not sources:  # as in a program that was frozen into one file, where no source is newer
+        return ""
+    sources.append(package.parent / "spec" / "philox.py")
     return _digest(b"\0".join(path.read_bytes() for path in sources))
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .. import checks
+from ... import checks
 from . import download
 
 CLASSES = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .dispatch import current
-from .keys import Key
+from ..dispatch import current
+from ..spec.keys import Key
 
 
 def Dropout(p: float = 0.5, *, seed: int | Key | None = None) -> Any:

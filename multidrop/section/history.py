@@ -11,11 +11,14 @@ from dataclasses import asdict, astuple, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import checks, files
+from .. import checks, files
+from .needs import section_extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+
+    with section_extra("a plot"):
+        from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,8 @@ def plot(histories: Sequence[History], path: str | Path | None = None) -> Figure
         histories: the runs.
         path: where to write it as well; the ending decides the format.
     """
-    from matplotlib.figure import Figure
+    with section_extra("a plot"):
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=(1.2 + 4.3 * len(histories), 3.6), layout="constrained")
     panels = figure.subplots(1, len(histories), sharey=True, squeeze=False)[0]

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .history import Epoch, History, row
+from .needs import section_extra
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,7 +34,8 @@ class Display:
         """On standard error where that is a terminal, otherwise nowhere."""
         if not sys.stderr.isatty():
             return cls()
-        from rich.console import Console
+        with section_extra("the display of a training run"):
+            from rich.console import Console
 
         return cls(Console(stderr=True, highlight=False))
 

@@ -11,9 +11,9 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from . import checks
-from .keys import Key
-from .protocol import State
+from .. import checks
+from ..protocol import State
+from ..spec.keys import Key
 
 INITIAL_DEVIATION = 0.01
 DTYPES = ("float32", "float64")

@@ -10,8 +10,8 @@ from functools import cache, lru_cache, partial
 import numpy as np
 import numpy.typing as npt
 
-from .. import masks
-from ..keys import Key
+from ..spec import masks
+from ..spec.keys import Key
 from .compiled import layout
 from .memory import address_of, prefer_large_pages
 from .objects import library

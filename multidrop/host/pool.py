@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import numpy as np
@@ -43,7 +42,12 @@ class _Helpers:
         with self.lock:
             if self.count is None:
                 count = num_threads() - 1
-                self.executor = ThreadPoolExecutor(max(count, 1), "multidrop")  # threads come as they are needed
+                try:
+                    from concurrent.futures import ThreadPoolExecutor
+                except RuntimeError:  # at the program's end it cannot be imported any more
+                    count = 0
+                else:
+                    self.executor = ThreadPoolExecutor(max(count, 1), "multidrop")  # threads come as they are needed
                 self.count = count
         return self.count
 

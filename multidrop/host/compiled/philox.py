@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from ...philox import MASK32, MULTIPLIERS, ROUNDS, WEYL
+from ...spec.philox import MASK32, MULTIPLIERS, ROUNDS, WEYL
 from .instructions import LINE
 
 CHUNK = 32  # blocks that are drawn together, before which memory is asked for: more of that would be waited for

@@ -1,7 +1,7 @@
 """The mask specification fused with scaling and selection, in one pass over host memory.
 
-It gives the bits of `multidrop.masks`, for arrays of any size, address and layout. Its machine code is loaded at the
-first call (see `objects`).
+It gives the bits of `multidrop.spec.masks`, for arrays of any size, address and layout. Its machine code is loaded at
+the first call (see `objects`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import checks, masks
-from ..keys import Key, as_key
+from .. import checks
+from ..spec import masks
+from ..spec.keys import Key, as_key
 from . import memory
 from .addresses import GRAIN as GRAIN
 from .addresses import STREAMED as STREAMED
@@ -67,7 +68,7 @@ def dropout(
     dtype: str | None = None,
     relu: bool = False,
 ) -> Array:
-    """`multidrop.masks.dropout`, fused: `x` through the mask of `key`.
+    """`multidrop.spec.masks.dropout`, fused: `x` through the mask of `key`.
 
     Args:
         x: an array of any shape and layout, float16, bfloat16, float32 or float64.
