@@ -3,10 +3,12 @@
 
 import keras
 import numpy as np
+import torch
 from torch import nn
 
 import multidrop as md
 
+torch.manual_seed(0)  # the original's weights
 original = nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 3))
 port = keras.Sequential(
     [
