@@ -103,3 +103,12 @@ def unseeded() -> Iterator[None]:
     np.random.seed(0)
     yield
     md.manual_seed(None)
+
+
+@pytest.fixture(autouse=True)
+def no_members_added() -> Iterator[None]:
+    """A member that a test defines, as the examples of the pages do, is not listed after it."""
+    before = dict(md.family.MEMBERS)
+    yield
+    md.family.MEMBERS.clear()
+    md.family.MEMBERS.update(before)
