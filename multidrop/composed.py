@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import checks, masks
+from . import checks
 from .family import Draw, MaskMember, Member, rate
 from .family._member import setting
-from .keys import Key
 from .protocol import Backend
+from .spec import masks
+from .spec.keys import Key
 
 # Neither member is listed: both are of one call. A program that knows a member by its text alone cannot run them, and
 # a backend with such programs brings `dropout_layer` and `relu_dropout` itself.

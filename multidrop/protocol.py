@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from .family import Member
-from .keys import Key
+from .spec.keys import Key
 
 # A framework's own types are opaque here: the library hands them back to the backend they came from.
 Tensor = Any

@@ -11,7 +11,7 @@ from hypothesis import settings
 from modes import MODES, Mode, modes_of
 
 import multidrop as md
-from multidrop.data import fashion_mnist
+from multidrop.section.data import fashion_mnist
 from multidrop.testing import plugin
 from multidrop.testing.plugin import chosen, loaded
 
@@ -72,3 +72,12 @@ def unseeded() -> Iterator[None]:
     np.random.seed(0)
     yield
     md.manual_seed(None)
+
+
+@pytest.fixture(autouse=True)
+def no_members_added() -> Iterator[None]:
+    """A member that a test defines, as the examples of the pages do, is not listed after it."""
+    before = dict(md.family.MEMBERS)
+    yield
+    md.family.MEMBERS.clear()
+    md.family.MEMBERS.update(before)

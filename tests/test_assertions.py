@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import multidrop as md
-from multidrop import family, masks
-from multidrop.keys import Key
+from multidrop import family
+from multidrop.spec import masks
+from multidrop.spec.keys import Key
 from multidrop.testing import (
     assert_expectation_preserved,
     assert_resumes,

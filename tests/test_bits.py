@@ -9,7 +9,7 @@ import pytest
 from modes import DTYPES, Mode
 
 import multidrop as md
-from multidrop import masks
+from multidrop.spec import masks
 from multidrop.testing import same_bits
 
 KEYS = (md.Key(0), md.Key(7, 3), md.Key(2**64 - 1, 2**64 - 1), md.Key(2**31, 2**32), md.Key(2**63, 2**63))

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import multidrop as md
-from multidrop import composed, dispatch, masks, protocol
+from multidrop import composed, dispatch, protocol
+from multidrop.spec import masks
 from multidrop.testing import same_bits
 
 PLUGIN = Path(__file__).parent / "plugin"

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from multidrop import checks, dispatch, family, kernel, masks
-from multidrop.family import Member, host
-from multidrop.keys import Key, as_key, call_key
+from multidrop import checks, dispatch, family, host
+from multidrop.family import Member, oracle
+from multidrop.spec import masks
+from multidrop.spec.keys import Key, as_key
+from multidrop.streams import call_key
 from multidrop.testing import Conformance, assert_same_values, conformance, vectors
 
 ROOT = Path(__file__).parent.parent
@@ -104,7 +106,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def by_oracle(toy: Any, member: Member, X: Any, dY: Any, key: Key, start: int, more: int = 0) -> Any:
     """The toy's gradient, with another key where `more` is not 0."""
-    return toy.tensor(host.apply(member, toy.to_numpy(dY), Key(key.seed, key.call + more), start, gradient=True))
+    return toy.tensor(oracle.apply(member, toy.to_numpy(dY), Key(key.seed, key.call + more), start, gradient=True))
 
 
 TOY: dict[str, Any] = {"lacks": ("bfloat16",)}
@@ -120,12 +122,12 @@ class TestToyConforms:
         assert all(re.match(r"test_gradient\[\w+\]: no `gradient` is defined", line) for line in skipped)
 
 
-class Unscaled(host.Draw):
+class Unscaled(oracle.Draw):
     def dropout(self, X: Any, p: float, axes: tuple[int, ...] = ()) -> Any:
         return (super().dropout(X, p, axes) * (1.0 - p)).astype(X.dtype)
 
 
-class ByMask(host.Draw):
+class ByMask(oracle.Draw):
     """Dropout from `keep`, so that a mask that is wrong is wrong everywhere."""
 
     def dropout(self, X: Any, p: float, axes: tuple[int, ...] = ()) -> Any:
@@ -138,7 +140,7 @@ class LanesSwapped(ByMask):
     def keep(self, X: Any, p: float, axes: tuple[int, ...] = (), margin: tuple[int, ...] = ()) -> Any:
         shape, first = family.extent(X.shape, self.start, axes, margin)
         low = first - first % 2
-        even = kernel.keep_mask(int(np.prod(shape)) + 2 + first % 2, p, self.key, low)
+        even = host.keep_mask(int(np.prod(shape)) + 2 + first % 2, p, self.key, low)
         even = even[: even.size // 2 * 2]
         return even.reshape(-1, 2)[:, ::-1].ravel()[first - low :][: int(np.prod(shape))].reshape(shape)
 
@@ -158,12 +160,12 @@ class Multiplying(ByMask):
         return (wide * keep * wide.dtype.type(scale)).astype(X.dtype)
 
 
-class FromZero(host.Draw):
+class FromZero(oracle.Draw):
     def __init__(self, key: Key, start: int) -> None:
         super().__init__(key)
 
 
-class FirstCall(host.Draw):
+class FirstCall(oracle.Draw):
     def __init__(self, key: Key, start: int) -> None:
         super().__init__(Key(key.seed), start)
 
@@ -191,7 +193,7 @@ class TestSabotage:
             conformance(self.changed(toy, **changes), **TOY)
 
     def test_the_way_of_breaking_breaks_nothing_itself(self, toy: Any) -> None:
-        for draw in (host.Draw, ByMask):
+        for draw in (oracle.Draw, ByMask):
             conformance(self.changed(toy, apply=self.drawing(toy, draw)), **TOY)
 
     @pytest.mark.parametrize("draw", [Unscaled, LanesSwapped, SixteenBits, Multiplying, FromZero, FirstCall])

@@ -1,4 +1,4 @@
-"""Writes multidrop/testing/vectors.json from the oracle, `multidrop.family.host`.
+"""Writes multidrop/testing/vectors.json from the oracle, `multidrop.family.oracle`.
 
 python tools/make_vectors.py
 """
@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from ml_dtypes import bfloat16
 
-from multidrop import Key, checks, family, files, masks
-from multidrop.family import Member, host
+from multidrop import Key, checks, family, files
+from multidrop.family import Member, oracle
+from multidrop.spec import masks
 from multidrop.testing import vectors
 
 DTYPES = {"float16": np.float16, "bfloat16": bfloat16, "float32": np.float32, "float64": np.float64}
@@ -83,7 +84,7 @@ def case(member: Member, shape: tuple[int, ...], key: Key, start: int) -> dict[s
         "start": str(start),
         "exact": not vectors.draws_reals(member),
         "outputs": {
-            name: vectors.digits(host.apply(member, x.astype(dtype), key, start)) for name, dtype in DTYPES.items()
+            name: vectors.digits(oracle.apply(member, x.astype(dtype), key, start)) for name, dtype in DTYPES.items()
         },
     }
 

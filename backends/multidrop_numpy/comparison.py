@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from multidrop.comparison import parts
 from multidrop.comparison.parts import Part, Point
-from multidrop.keys import Key
+from multidrop.spec.keys import Key
 
 from .layers import Array, Layer, Linear, _Random
 from .net import Net

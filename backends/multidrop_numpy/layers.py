@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy.typing as npt
 
-from multidrop import checks, family, kernel, masks
-from multidrop.family import host
+from multidrop import checks, family, host
+from multidrop.family import oracle
 from multidrop.family.alpha_dropout import lifted
-from multidrop.keys import Key, Stream, layer_key
+from multidrop.spec import masks
+from multidrop.spec.keys import Key
+from multidrop.streams import Stream, layer_key
 from multidrop.view import Drawing, not_a_layer
 
 from .functional import NAME, draw_key, floating
@@ -176,11 +178,11 @@ class Dropout(_Random):
         dY = self._checked_gradient(dY)
         *_, p = self._last if self._key and self._last else (None, 0.0)  # that of the forward, for p may have changed
         if self._Y is not None:
-            return kernel.relu_gradient(dY, self._Y, p)
+            return host.relu_gradient(dY, self._Y, p)
         return dY if self._key is None else self._gradient(dY, p, self._key)
 
     def _dropout(self, X: Array, p: float, key: Key, relu: bool) -> Array:
-        return kernel.dropout(X, p, key, axes=checks.axes(self.axes, X.ndim), relu=relu)
+        return host.dropout(X, p, key, axes=checks.axes(self.axes, X.ndim), relu=relu)
 
     def _gradient(self, dY: Array, p: float, key: Key) -> Array:
         return self._dropout(dY, p, key, relu=False)
@@ -233,11 +235,11 @@ class GaussianDropout(_Random):
         if self.training:  # elsewhere p may be 1; before a key is taken
             self._member = family.GaussianDropout(self.p)  # that of the forward, for p may change
         key = self._next_key(X)
-        return X if key is None else host.apply(self._member, X, key)
+        return X if key is None else oracle.apply(self._member, X, key)
 
     def backward(self, dY: Array) -> Array:
         dY = self._checked_gradient(dY)
-        return dY if self._key is None else host.apply(self._member, dY, self._key, gradient=True)
+        return dY if self._key is None else oracle.apply(self._member, dY, self._key, gradient=True)
 
     def __repr__(self) -> str:
         return f"GaussianDropout(p={self.p})"
@@ -262,7 +264,7 @@ class GaussianNoise(_Random):
         X = floating(X)
         stddev = masks.noise_stddev("stddev", self.stddev)  # before a key is taken
         key = self._next_key(X)
-        return X if key is None else host.apply(family.GaussianNoise(stddev), X, key)
+        return X if key is None else oracle.apply(family.GaussianNoise(stddev), X, key)
 
     def backward(self, dY: Array) -> Array:
         return self._checked_gradient(dY)

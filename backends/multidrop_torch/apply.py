@@ -14,8 +14,8 @@ from torch import Tensor
 
 from multidrop import checks, family
 from multidrop.family import MaskMember, Member, extent
-from multidrop.keys import Key, as_key
-from multidrop.masks import Mask
+from multidrop.spec.keys import Key, as_key
+from multidrop.spec.masks import Mask
 
 from . import autograd, ops
 from .draw import Draw

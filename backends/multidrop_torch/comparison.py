@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from multidrop.comparison import parts
 from multidrop.comparison.parts import Part, Point, first_tensor
-from multidrop.keys import Key
+from multidrop.spec.keys import Key
 
 from .functional import to_numpy
 from .layers import _DropoutNd

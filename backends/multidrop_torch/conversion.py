@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import swa_utils
 
 from multidrop.conversion import Replaced
-from multidrop.keys import Key
+from multidrop.spec.keys import Key
 from multidrop.unreached import Unreached, unreached, unregistered
 
 from .layers import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout, _DropoutNd

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multidrop import kernel, masks
+from multidrop import host
 from multidrop.family import extent
-from multidrop.keys import Key
-from multidrop.masks import Mask
+from multidrop.spec import masks
+from multidrop.spec.keys import Key
+from multidrop.spec.masks import Mask
 
 from . import ops
 
@@ -36,7 +37,7 @@ class Draw:
 
     def keep(self, X: Tensor, p: float, axes: tuple[int, ...] = (), margin: tuple[int, ...] = ()) -> Tensor:
         shape, first = extent(X.shape, self.start, axes, margin)
-        return torch.from_numpy(kernel.keep_mask(shape, p, self._known_key, first)).to(X.device)
+        return torch.from_numpy(host.keep_mask(shape, p, self._known_key, first)).to(X.device)
 
     def normal(self, X: Tensor, mean: float, stddev: float) -> Tensor:
         z = torch.from_numpy(masks.normals(tuple(X.shape), self._known_key, self.start))

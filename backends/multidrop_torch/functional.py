@@ -12,10 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from multidrop import checks, kernel, masks
+from multidrop import checks, host
 from multidrop.family.alpha_dropout import lifted
-from multidrop.keys import Key, as_key, on_manual_seed
-from multidrop.masks import Mask
+from multidrop.spec import masks
+from multidrop.spec.keys import Key, as_key
+from multidrop.spec.masks import Mask
+from multidrop.streams import on_manual_seed
 
 from . import ops
 from .autograd import masked, masked_next
@@ -253,7 +255,7 @@ def keep_mask(
     shape: int | Sequence[int], dropout: float, key: int | Key, start: int = 0, device: torch.device | str = "cpu"
 ) -> Tensor:
     """`multidrop.keep_mask` as a bool tensor on `device`."""
-    return torch.from_numpy(kernel.keep_mask(shape, dropout, key, start)).to(device)
+    return torch.from_numpy(host.keep_mask(shape, dropout, key, start)).to(device)
 
 
 class _Calls:

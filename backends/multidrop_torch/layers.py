@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from multidrop import checks
-from multidrop.keys import Key, layer_key
+from multidrop.spec.keys import Key
+from multidrop.streams import layer_key
 from multidrop.view import Drawing, before, not_a_layer
 
 from . import functional

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import checks, dispatch, family
-from ..family import Member, host
-from ..keys import Key, Stream, manual_seed
+from ..family import Member, oracle
+from ..spec.keys import Key
+from ..streams import Stream, manual_seed
 from . import vectors
 from .bits import _first
 
@@ -117,7 +118,7 @@ class Conformance:
                 x, dy = (np.nan_to_num(vectors.inputs(case.shape), posinf=4.0, neginf=-4.0) + n for n in (0.0, 0.125))
                 x, dy = x.astype(np.float32), dy.astype(np.float32)
                 dX = self.gradient(case.member, self._tensor(x), self._tensor(dy), case.key, case.start)
-                expected = host.apply(case.member, dy, case.key, case.start, gradient=True)
+                expected = oracle.apply(case.member, dy, case.key, case.start, gradient=True)
                 bound = 0.0 if case.exact else vectors.BOUNDS["float32"]
                 self._same(dX, expected, f"the gradient of {_told(case)}", bound)
 
@@ -129,7 +130,7 @@ class Conformance:
         with _seeded(5):
             stream = Stream(Key(5).fold_in("calls"))
             for number in range(3):
-                self._same(self.loaded.apply(member, X), host.apply(member, x, stream.next()), f"call {number}")
+                self._same(self.loaded.apply(member, X), oracle.apply(member, x, stream.next()), f"call {number}")
                 self._fails(lambda: self.loaded.apply(member, X, -1), "")
                 self._fails(lambda: self.loaded.apply("Dropout", X), "")
                 self._fails(lambda: self.loaded.apply(family.SpatialDropout(), X), "")
@@ -149,14 +150,14 @@ class Conformance:
         for call in range(3):
             Y = self.training_call(layer, self._tensor(x))
             self._same(
-                Y, host.apply(member, x, Key(11, 2**32 - 1 + call)), f"call {call} of a layer of {member}", bound
+                Y, oracle.apply(member, x, Key(11, 2**32 - 1 + call)), f"call {call} of a layer of {member}", bound
             )
         with _seeded(5):
             layers = [backend.layer(member) for _ in range(2)]
             for number, layer in enumerate(layers):
                 key = Key(5).fold_in("dropout").fold_in(number)
                 Y = self.training_call(layer, self._tensor(x))
-                self._same(Y, host.apply(member, x, key), f"layer {number} after manual_seed of {member}", bound)
+                self._same(Y, oracle.apply(member, x, key), f"layer {number} after manual_seed of {member}", bound)
 
     def test_errors(self) -> None:
         """Bad input is a ValueError, or for a tensor of another type a TypeError, that names the argument, what was

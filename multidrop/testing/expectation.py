@@ -11,7 +11,7 @@ import numpy as np
 from .. import checks
 from ..family import Member
 from ..functional import apply
-from ..keys import Key
+from ..spec.keys import Key
 from .bits import on_host
 
 Z = 5.0

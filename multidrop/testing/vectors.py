@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import family
-from ..family import Member, host
-from ..keys import Key
+from ..family import Member, oracle
+from ..spec.keys import Key
 from .bits import _differing
 
 Array = npt.NDArray[Any]
@@ -97,7 +97,7 @@ def numbers(text: str, dtype: str, shape: Sequence[int]) -> Array:
     return words.view(dtype).reshape(shape)
 
 
-class _DecisionsAlone(host.Draw):
+class _DecisionsAlone(oracle.Draw):
     """Draws of which none may be a real number."""
 
     def normal(self, X: Array, mean: float, stddev: float) -> Array:

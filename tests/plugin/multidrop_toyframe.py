@@ -9,8 +9,9 @@ from toyframe import ToyTensor
 from toyframe import __version__ as version
 
 from multidrop import checks
-from multidrop.family import Member, checked, host
-from multidrop.keys import Key, Stream, as_key, call_key, layer_key
+from multidrop.family import Member, checked, oracle
+from multidrop.spec.keys import Key, as_key
+from multidrop.streams import Stream, call_key, layer_key
 
 name = "toyframe"
 
@@ -36,7 +37,7 @@ def apply(member: Member, X: Any, key: int | Key | None = None, *, start: int = 
     checks.floating(X.dtype, 'tensor(X, "float32")')
     start = checked(member).check(X.shape, start)
     key = (call_key(name) or draw_key()) if key is None else as_key(key)
-    return tensor(host.apply(member, to_numpy(X), key, start))
+    return tensor(oracle.apply(member, to_numpy(X), key, start))
 
 
 class ToyLayer:
