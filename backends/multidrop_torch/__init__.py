@@ -25,6 +25,7 @@ from .member_layers import (
 )
 from .net import Net, concise_net, get_state, set_state
 from .training import Trainer
+from .weights import drop_weights
 
 types = (torch.Tensor, torch.nn.Parameter, torch.nn.Module)
 
@@ -53,6 +54,7 @@ __all__ = [
     "convert",
     "draw_key",
     "drawing",
+    "drop_weights",
     "dropout_layer",
     "get_state",
     "keep_mask",
