@@ -21,7 +21,8 @@ def layer(member: Member, *, seed: int | Key | None = None) -> Any:
     with the next key of the layer's stream; an evaluation-mode forward passes its input on and takes none.
 
     Args:
-        member: such as `multidrop.family.DropBlock(p=0.1, block_size=7)`. It is the layer's attribute `member`.
+        member: such as `multidrop.family.DropBlock(p=0.1, block_size=7)`. It is the layer's attribute `member`; of
+            `multidrop.family.Dropout` the layer is that of `multidrop.Dropout`, which has `p`.
         seed: keys the layer: an integer or a `Key`. Without one the layer is keyed by `manual_seed`, or follows the
             framework's own generator where that was not called.
 
