@@ -175,6 +175,39 @@ class TestEveryWay:
             assert of_call(way, way.program(layer), member, Key(3))
 
 
+class TestNumPy:
+    """Whose gradients are written by hand."""
+
+    def test_the_gradient_of_what_is_learned(self) -> None:
+        """Is the slope of the output, by differences; a step that is taken before the backward changes nothing."""
+        layer = md.ConcreteDropout(0.2, temperature=0.5, seed=3)
+        x, dy = (values((5, 4), np.float64, seed) for seed in (0, 1))
+        step = np.array(1e-6)
+        logit = layer.parameters["logit"]
+        up, down = (host.apply(layer.member, x, Key(3), learned=logit + sign * step) for sign in (1, -1))
+        layer(x)
+        layer.parameters["logit"] += 1.0
+        layer.backward(dy)
+        assert layer.gradients["logit"] == pytest.approx((dy * (up - down)).sum() / (2 * step), rel=1e-6)
+        assert layer.p == pytest.approx(1 / (1 + 4 / np.e))
+        layer.p = 0.5
+        assert layer.parameters["logit"] == 0.0
+        assert repr(layer) == "ConcreteDropout(p=0.5, temperature=0.5)"
+
+    def test_settings_that_change(self) -> None:
+        """Before the backward, which is that of the forward, and before the next mask."""
+        layer, x = md.DropPath(0.5, seed=3), values((64, 3))
+        y = layer(x)
+        layer.p = 0.9
+        assert np.array_equal(layer.backward(x), y)
+        assert md.last_mask(layer).p == 0.5
+        assert md.mask_at(layer, 1).p == 0.9
+        with pytest.raises(ValueError, match=r"dY: expected the shape of the last output, \(64, 3\); got \(3,\)"):
+            layer.backward(x[0])
+        with pytest.raises(TypeError, match="X: expected a tensor of type"):
+            layer.eval()(np.arange(3))
+
+
 class TestConstructors:
     @one_of_each
     def test_what_they_say_of_themselves(self, member: Member) -> None:

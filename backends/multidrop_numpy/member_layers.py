@@ -111,3 +111,6 @@ class ConcreteLayer(MemberLayer):
     @p.setter
     def p(self, value: float) -> None:
         self.parameters["logit"][...] = replace(self.member, p=value).logit
+
+    def __repr__(self) -> str:
+        return f"ConcreteDropout(p={self.p:.4g}, temperature={self.member.temperature})"
