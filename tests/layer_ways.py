@@ -70,7 +70,7 @@ def _torch() -> list[LayerWay]:
 
 
 def _tensorflow() -> list[LayerWay]:
-    import multidrop_tensorflow  # first of what TensorFlow is told
+    import multidrop_tensorflow  # noqa: F401  # first of what TensorFlow is told
     import tensorflow as tf
 
     def way(name: str, build: Callable[[Callable[..., Any]], Callable[..., Any]], **properties: Any) -> LayerWay:
