@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .conversion import Report, convert, restore
     from .dispatch import BackendError, available_backends, get_backend, set_backend, use_backend
     from .functional import apply, dropout_layer, keep_mask, relu_dropout
+    from .layers import layer
     from .section.builders import Dropout, Net, concise_net
     from .section.checkpoint import CheckpointError
     from .section.data import Batches, DataError, load_data_fashion_mnist
@@ -32,6 +33,7 @@ _MODULES = {
     "conversion": ("Report", "convert", "restore"),
     "dispatch": ("BackendError", "available_backends", "get_backend", "set_backend", "use_backend"),
     "functional": ("apply", "dropout_layer", "keep_mask", "relu_dropout"),
+    "layers": ("layer",),
     "section.builders": ("Dropout", "Net", "concise_net"),
     "section.checkpoint": ("CheckpointError",),
     "section.data": ("Batches", "DataError", "load_data_fashion_mnist"),
@@ -42,7 +44,18 @@ _MODULES = {
     "view": ("LayerMask", "last_mask", "mask_at"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
-_SUBMODULES = ("checks", "comparison", "conversion", "dispatch", "family", "host", "protocol", "spec", "streams")
+_SUBMODULES = (
+    "checks",
+    "comparison",
+    "conversion",
+    "dispatch",
+    "family",
+    "host",
+    "layers",
+    "protocol",
+    "spec",
+    "streams",
+)
 
 moved.install()
 
@@ -53,13 +66,17 @@ def __getattr__(name: str) -> Any:
     elif name in _SUBMODULES or name in moved.MOVED:
         found = importlib.import_module(f"{__name__}.{name}")
     else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        members = importlib.import_module(f"{__name__}.family").MEMBERS
+        if name.startswith("_") or name not in members:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # The constructor of a layer of that member; not kept, for a program may list another member by that name.
+        return getattr(importlib.import_module(f"{__name__}.layers"), name)
     globals()[name] = found
     return found
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *importlib.import_module(f"{__name__}.family").MEMBERS})
 
 
 __all__ = [
@@ -86,6 +103,7 @@ __all__ = [
     "get_backend",
     "keep_mask",
     "last_mask",
+    "layer",
     "load_data_fashion_mnist",
     "manual_seed",
     "mask_at",

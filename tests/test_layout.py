@@ -23,6 +23,16 @@ def test_an_import_loads_next_to_nothing() -> None:
     assert python(code).stdout.split() == ["multidrop", "multidrop.moved"]
 
 
+def test_the_plugin_of_pytest_loads_as_little() -> None:
+    """Every run of pytest imports it, in every project."""
+    code = (
+        "import pytest, sys; before = {*sys.modules}; import multidrop.testing.plugin; "
+        "print(*sorted({*sys.modules} - before - sys.stdlib_module_names))"
+    )
+    loaded = python(code).stdout.split()
+    assert loaded == ["multidrop", "multidrop.moved", "multidrop.testing", "multidrop.testing.plugin"]
+
+
 def test_all_public_names() -> None:
     assert {name for name in md.__all__ if not hasattr(md, name)} == set()
     assert set(md.__all__) <= set(dir(md))

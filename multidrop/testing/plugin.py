@@ -13,11 +13,14 @@ parametrizes. `pytest -p no:multidrop` goes without the plugin.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .. import dispatch
+import multidrop
+
+if TYPE_CHECKING:  # else imported when it is used, for every run of pytest loads the plugin
+    import multidrop.dispatch
 
 OPTION, SHORT = "--multidrop-backend", "--backend"
 DESTINATION = "multidrop_backend"
@@ -57,8 +60,8 @@ def _offer(parser: pytest.Parser, option: str) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Ends the run where a backend that was asked for is not there."""
     for name in requested(config):
-        if name not in dispatch.available_backends():
-            hint = dispatch.install_hint(name)
+        if name not in multidrop.dispatch.available_backends():
+            hint = multidrop.dispatch.install_hint(name)
             raise pytest.UsageError(f"{OPTION} {name}: expected a framework that is installed; got none: {hint}")
 
 
@@ -69,7 +72,7 @@ def requested(config: pytest.Config) -> tuple[str, ...]:
         pytest.UsageError: where no backend has a name that was given.
     """
     asked = config.getoption(DESTINATION)
-    declared = dispatch.declared_backends() if asked else ()
+    declared = multidrop.dispatch.declared_backends() if asked else ()
     unknown = sorted(set(asked) - {*declared, "all"})
     if unknown:
         raise pytest.UsageError(f"{OPTION}: expected one of {', '.join(declared)} or all; got {', '.join(unknown)}")
@@ -78,7 +81,7 @@ def requested(config: pytest.Config) -> tuple[str, ...]:
 
 def chosen(config: pytest.Config) -> tuple[str, ...]:
     """The backends that this run is about: those that were asked for, else those that are installed."""
-    return requested(config) or dispatch.available_backends()
+    return requested(config) or multidrop.dispatch.available_backends()
 
 
 def loaded(config: pytest.Config, name: str) -> Any:
@@ -86,7 +89,7 @@ def loaded(config: pytest.Config, name: str) -> Any:
     if name not in chosen(config):
         why = f"{OPTION} was given without it" if requested(config) else "it is not installed, and was not asked for"
         pytest.skip(f"about {name}: {why}")
-    return dispatch.load(name)
+    return multidrop.dispatch.load(name)
 
 
 @pytest.hookimpl(trylast=True)
@@ -102,7 +105,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def multidrop_backend(request: pytest.FixtureRequest) -> Iterator[Any]:
     """Each backend in turn, set for the test."""
     backend = loaded(request.config, request.param)
-    with dispatch.use_backend(backend.name):
+    with multidrop.dispatch.use_backend(backend.name):
         yield backend
 
 
