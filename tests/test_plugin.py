@@ -141,14 +141,22 @@ def test_without_the_plugin(project: Path) -> None:
     assert ran(run(project, "-p", "no:multidrop", "--backend", "svg", conftest=OPTION, test_a=OWN)) == ["svg"]
 
 
-def test_it_imports_no_framework_and_no_assertion(project: Path) -> None:
-    """For every run of pytest, in every project, loads the plugin."""
+@pytest.mark.parametrize(
+    ("option", "loaded"),
+    [((), "[]"), (("--backend", "numpy"), "['numpy', 'multidrop.dispatch']")],
+    ids=["idle", "used"],
+)
+def test_it_imports_nothing_before_it_is_used(project: Path, option: tuple[str, ...], loaded: str) -> None:
+    """Each run of pytest, in every project, loads it."""
     code = (
-        "import sys\n\ndef test_it():\n    names = ('torch', 'tensorflow', 'keras', 'mxnet', 'numba', 'llvmlite', "
-        "'hypothesis', 'multidrop.testing.contract')\n    print('loaded', [n for n in names if n in sys.modules])\n"
+        "import sys\n\ndef test_it():\n    names = ('numpy', 'torch', 'tensorflow', 'mxnet', 'llvmlite', "
+        "'multidrop.dispatch', 'multidrop.testing.contract')\n"
+        "    assert 'multidrop.testing.plugin' in sys.modules\n"
+        "    print('loaded', [n for n in names if n in sys.modules])\n"
     )
-    done = run(project, "-p", "no:hypothesispytest", test_a=code)
-    assert "loaded []" in done.stdout, done.stdout + done.stderr
+    # Hypothesis' own plugin may import NumPy.
+    done = run(project, "-p", "no:hypothesispytest", *option, test_a=code)
+    assert f"loaded {loaded}" in done.stdout, done.stdout + done.stderr
 
 
 def test_the_assertions_do_not_import_pytest() -> None:

@@ -13,14 +13,11 @@ parametrizes. `pytest -p no:multidrop` goes without the plugin.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-import multidrop
-
-if TYPE_CHECKING:  # else imported when it is used, for every run of pytest loads the plugin
-    import multidrop.dispatch
+# Every run of pytest loads this module, and few use it: what needs NumPy is imported by the functions that use it.
 
 OPTION, SHORT = "--multidrop-backend", "--backend"
 DESTINATION = "multidrop_backend"
@@ -59,9 +56,13 @@ def _offer(parser: pytest.Parser, option: str) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Ends the run where a backend that was asked for is not there."""
+    if not config.getoption(DESTINATION):
+        return
+    from .. import dispatch
+
     for name in requested(config):
-        if name not in multidrop.dispatch.available_backends():
-            hint = multidrop.dispatch.install_hint(name)
+        if name not in dispatch.available_backends():
+            hint = dispatch.install_hint(name)
             raise pytest.UsageError(f"{OPTION} {name}: expected a framework that is installed; got none: {hint}")
 
 
@@ -72,7 +73,11 @@ def requested(config: pytest.Config) -> tuple[str, ...]:
         pytest.UsageError: where no backend has a name that was given.
     """
     asked = config.getoption(DESTINATION)
-    declared = multidrop.dispatch.declared_backends() if asked else ()
+    if not asked:
+        return ()
+    from .. import dispatch
+
+    declared = dispatch.declared_backends()
     unknown = sorted(set(asked) - {*declared, "all"})
     if unknown:
         raise pytest.UsageError(f"{OPTION}: expected one of {', '.join(declared)} or all; got {', '.join(unknown)}")
@@ -81,15 +86,19 @@ def requested(config: pytest.Config) -> tuple[str, ...]:
 
 def chosen(config: pytest.Config) -> tuple[str, ...]:
     """The backends that this run is about: those that were asked for, else those that are installed."""
-    return requested(config) or multidrop.dispatch.available_backends()
+    from .. import dispatch
+
+    return requested(config) or dispatch.available_backends()
 
 
 def loaded(config: pytest.Config, name: str) -> Any:
     """A backend, for a test about it alone; skips where the run is not about it."""
+    from .. import dispatch
+
     if name not in chosen(config):
         why = f"{OPTION} was given without it" if requested(config) else "it is not installed, and was not asked for"
         pytest.skip(f"about {name}: {why}")
-    return multidrop.dispatch.load(name)
+    return dispatch.load(name)
 
 
 @pytest.hookimpl(trylast=True)
@@ -104,8 +113,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def multidrop_backend(request: pytest.FixtureRequest) -> Iterator[Any]:
     """Each backend in turn, set for the test."""
+    from .. import dispatch
+
     backend = loaded(request.config, request.param)
-    with multidrop.dispatch.use_backend(backend.name):
+    with dispatch.use_backend(backend.name):
         yield backend
 
 
