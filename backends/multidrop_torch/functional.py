@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from multidrop import checks, kernel, masks
+from multidrop import checks, masks
 from multidrop.family.alpha_dropout import lifted
 from multidrop.keys import Key, as_key, on_manual_seed
 from multidrop.masks import Mask
@@ -253,7 +253,7 @@ def keep_mask(
     shape: int | Sequence[int], dropout: float, key: int | Key, start: int = 0, device: torch.device | str = "cpu"
 ) -> Tensor:
     """`multidrop.keep_mask` as a bool tensor on `device`."""
-    return torch.from_numpy(kernel.keep_mask(shape, dropout, key, start)).to(device)
+    return ops.keep_mask(shape, dropout, key, start, device)
 
 
 class _Calls:
