@@ -486,43 +486,72 @@ def test_triton_is_imported_for_a_gpu_alone(more: str) -> None:
 
 
 COMPILE = """
-import itertools, re, sys
-import triton
+import re
+from types import SimpleNamespace
+
+import torch
+from multidrop import Key
+from multidrop.masks import Mask
+from multidrop_torch import device
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from multidrop_torch import device, triton_kernels as kernels
+from triton.runtime import driver
 
-SHORT = {"int32": "i32", "int64": "i64", "uint64": "u64"}
-CODE = {}
+# A driver of a GPU that is not there: what is compiled is real, and what is launched is noted.
+target, launched = GPUTarget("cuda", 90, 32), []
+utils = SimpleNamespace(
+    get_device_properties=lambda index: {"max_shared_mem": 2**17},
+    load_binary=lambda *_: ("module", "function", 64, 0, 1024),
+)
+stand_in = SimpleNamespace(
+    get_current_target=lambda: target,
+    get_current_device=lambda: 0,
+    get_current_stream=lambda index: 0,
+    launcher_cls=lambda source, metadata: lambda *arguments: launched.append((source, arguments)),
+    utils=utils,
+)
+driver.set_active(stand_in)
 
-def code(name, pointer, **constants):
-    kernel = getattr(kernels, name)
-    given = kernel.fn.__annotations__
-    left = [key for key in kernel.arg_names if key not in constants]
-    types = {key: SHORT[given[key].name] if key in given else "*" + pointer for key in left}
-    signature = {key: types.get(key, "constexpr") for key in kernel.arg_names}
-    places = {(kernel.arg_names.index(key),): value for key, value in constants.items()}
-    source = ASTSource(kernel, signature=signature, constexprs=places, attrs={})
-    options = {"num_warps": device.WARPS if name == "linear" else device.SIZE_WARPS, "enable_fp_fusion": False}
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
-
-def holds(ptx, *instructions):
+def holds(name, dtype, constants, warps, *instructions):
+    program = device._program(name, dtype, -1, constants, warps)
+    ptx = program.asm["ptx"]
     for instruction in instructions:
         assert instruction in ptx, (instruction, ptx)
     assert not re.search(r"\\bfma\\b|\\.ftz", ptx), ptx
+    assert not any(program.src.attrs.values()), program.src.attrs  # nothing hangs on the arguments' values
 
-linear = dict(BLOCKS=device.BLOCKS, KEEP=False, RELU=False, DOUBLE=False, TIES=True, SKIPS=False, ALIGNED=True)
-wide = "ld.global.v4.b32", "st.global.v4.b32"
-holds(code("linear", "fp32", **linear), "mul.rn.f32", *wide)
-holds(code("linear", "bf16", **linear | {"RELU": True}), "mul.rn.f32", "cvt.rn.bf16.f32", *wide)
-holds(code("linear", "fp16", **linear), "mul.rn.f32", "cvt.rn.f16.f32", *wide)
-holds(code("linear", "fp64", **linear | {"DOUBLE": True}), "mul.rn.f64", "ld.global.v2.b64", "st.global.v2.b64")
-holds(code("linear", "fp32", **linear | {"SKIPS": True, "ALIGNED": False}), "mul.rn.f32")
-holds(code("linear", "u8", **linear | {"KEEP": True}), "st.global.v4.b32")
-permuted = dict(SIZE=device.SIZE, DIMS=5, WIDE=False, RELU=False, DOUBLE=False, TIES=True, ALIGNED=True)
-holds(code("permuted", "fp32", **permuted), "mul.rn.f32", *wide)
-holds(code("permuted", "bf16", **permuted | {"WIDE": True, "DIMS": 2}), "cvt.rn.bf16.f32", *wide)
-holds(code("gate", "bf16", SIZE=device.SIZE, DOUBLE=False, ALIGNED=True), "cvt.rn.bf16.f32", *wide)
+blocks, size, wide = (device.BLOCKS,), (device.SIZE,), ("ld.global.v4.b32", "st.global.v4.b32")
+# KEEP, RELU, DOUBLE, TIES, SKIPS, ALIGNED
+holds("linear", torch.float32, (*blocks, False, False, False, True, False, True), 2, "mul.rn.f32", *wide)
+holds("linear", torch.bfloat16, (*blocks, False, True, False, True, False, True), 2, "cvt.rn.bf16.f32", *wide)
+holds("linear", torch.float16, (*blocks, False, False, False, False, False, True), 2, "cvt.rn.f16.f32", *wide)
+holds("linear", torch.float64, (*blocks, False, False, True, True, False, True), 2, "mul.rn.f64", "st.global.v2.b64")
+holds("linear", torch.float32, (*blocks, False, False, False, True, True, False), 2, "mul.rn.f32")
+holds("linear", torch.uint8, (*blocks, True, False, False, True, False, True), 2, "st.global.v4.b32")
+# DIMS, WIDE, RELU, DOUBLE, TIES, ALIGNED
+holds("permuted", torch.float32, (*size, 5, False, False, False, True, True), 4, "mul.rn.f32", *wide)
+holds("permuted", torch.bfloat16, (*size, 2, True, True, False, True, True), 4, "cvt.rn.bf16.f32", *wide)
+holds("gate", torch.bfloat16, (*size, False, True), 4, "cvt.rn.bf16.f32", *wide)
+
+X, key = torch.ones(10, 16), Key(2**64 - 1, 2**63)
+Y = device.drop(X, Mask(0.2, key, 2**64 - 200))
+device.drop_(X.T, Mask(0.2, key))
+device.relu_gradient(X, X, 0.2)
+device.keep_mask((5,), 0.5, key, 3, torch.device("cpu"))
+names = [source.fn.__name__ for source, _ in launched]
+assert names == ["linear", "permuted", "gate", "linear"], names
+for source, arguments in launched:
+    given = arguments[-len(source.signature) :]
+    for (name, type), value in zip(source.signature.items(), given, strict=True):
+        if type.startswith("*"):
+            assert isinstance(value, torch.Tensor), (name, value)
+        elif type != "constexpr":
+            low, high = {"u64": (0, 2**64), "i64": (-(2**63), 2**63), "i32": (-(2**31), 2**31)}[type]
+            assert low <= value < high, (name, value)
+    constants = [value for type, value in zip(source.signature.values(), given) if type == "constexpr"]
+    assert constants == list(source.constants.values()), (constants, source.constants)
+_, arguments = launched[0]
+assert arguments[:3] == (1, 1, 1), arguments
+assert arguments[-17:-9] == (X, Y, 160, 0, 2**61 - 25, key.seed, key.call, 52428), arguments
 """
 
 

@@ -81,9 +81,10 @@ def drop(X: Tensor, mask: Mask, relu: bool = False) -> Tensor:
 
 def drop_(X: Tensor, mask: Mask) -> Tensor:
     """`drop` in place."""
-    if X.is_neg() or not _dense(X):
+    linear = X.is_contiguous() and not mask.axes
+    if X.is_neg() or not (linear or _dense(X)):
         return X.copy_(drop(X, mask))
-    if X.is_contiguous() and not mask.axes:
+    if linear:
         _linear(X, X, mask, False)
     else:
         _anyhow(X, X, mask, False)
@@ -95,7 +96,7 @@ def drop_(X: Tensor, mask: Mask) -> Tensor:
 def relu_gradient(dY: Tensor, Y: Tensor, p: float) -> Tensor:
     """The gradient of a `drop` with ReLU whose output is Y, from dY, the one with respect to Y."""
     dY = dY.resolve_neg()
-    if dY.stride() != Y.stride() or not _dense(Y):
+    if dY.stride() != Y.stride() or not (Y.is_contiguous() or _dense(Y)):
         dY, Y = dY.contiguous(), Y.contiguous()
     dX, n = torch.empty_like(dY), dY.numel()
     if n:
