@@ -19,7 +19,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 # The folders whose `entries` are compiled, and the modules that these are when the package is installed.
 FOLDERS = {
-    "multidrop/kernel/compiled": "multidrop.kernel.compiled.entries",
+    "multidrop/host/compiled": "multidrop.host.compiled.entries",
     "backends/multidrop_tensorflow/compiled": "multidrop_tensorflow.compiled.entries",
 }
 
@@ -34,7 +34,7 @@ class CustomBuildHook(BuildHookInterface):
         jobs = []
         try:
             sys.path[:0] = [str(root), str(root / "backends")]
-            from multidrop.kernel import objects
+            from multidrop.host import objects
 
             for folder, module in FOLDERS.items():
                 target = root / folder / objects.FOLDER if editable else Path(self._built.name) / folder
@@ -63,6 +63,6 @@ def _compile(module: str, level: str, path: Path) -> None:
     """In a process of its own, since Numba compiles for one kind of processor only."""
     # Searched as here, which no environment variable can say where the package is built in an environment of its own.
     program = (
-        f"import sys; sys.path[:] = {sys.path}; from multidrop.kernel.compiled import build; build.main(sys.argv[1:])"
+        f"import sys; sys.path[:] = {sys.path}; from multidrop.host.compiled import build; build.main(sys.argv[1:])"
     )
     subprocess.run([sys.executable, "-c", program, module, level, str(path)], check=True)

@@ -24,7 +24,8 @@ from multidrop_torch import Dropout, device, functional
 
 from benchmarks import machine
 from benchmarks.measure import quartiles
-from multidrop import Key, masks
+from multidrop import Key
+from multidrop.spec import masks
 
 NONE = "no GPU: not measured"
 PLACE = "cuda"

@@ -1,20 +1,83 @@
 """multidrop: dropout whose mask is a pure function of (key, call, element index), the same bit for bit in NumPy,
 PyTorch, TensorFlow and MXNet."""
 
-from . import family
-from .builders import Dropout, Net, concise_net
-from .checkpoint import CheckpointError
-from .comparison import Comparison, Difference, compare
-from .conversion import Report, convert, restore
-from .data import Batches, DataError, load_data_fashion_mnist
-from .dispatch import BackendError, available_backends, get_backend, set_backend, use_backend
-from .functional import apply, dropout_layer, keep_mask, relu_dropout
-from .history import History
-from .keys import Key, Stream, manual_seed
-from .training import train
-from .view import LayerMask, last_mask, mask_at
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from . import moved
+
+if TYPE_CHECKING:
+    from . import family
+    from .comparison import Comparison, Difference, compare
+    from .conversion import Report, convert, restore
+    from .dispatch import BackendError, available_backends, get_backend, set_backend, use_backend
+    from .functional import apply, dropout_layer, keep_mask, relu_dropout
+    from .layers import layer
+    from .section.builders import Dropout, Net, concise_net
+    from .section.checkpoint import CheckpointError
+    from .section.data import Batches, DataError, load_data_fashion_mnist
+    from .section.history import History
+    from .section.training import train
+    from .spec.keys import Key
+    from .streams import Stream, manual_seed
+    from .view import LayerMask, last_mask, mask_at
 
 __version__ = "0.1.0"
+
+# The public names by module, which is imported when a name is first used: a program that drops a tensor waits for
+# neither the course nor the comparison.
+_MODULES = {
+    "comparison": ("Comparison", "Difference", "compare"),
+    "conversion": ("Report", "convert", "restore"),
+    "dispatch": ("BackendError", "available_backends", "get_backend", "set_backend", "use_backend"),
+    "functional": ("apply", "dropout_layer", "keep_mask", "relu_dropout"),
+    "layers": ("layer",),
+    "section.builders": ("Dropout", "Net", "concise_net"),
+    "section.checkpoint": ("CheckpointError",),
+    "section.data": ("Batches", "DataError", "load_data_fashion_mnist"),
+    "section.history": ("History",),
+    "section.training": ("train",),
+    "spec.keys": ("Key",),
+    "streams": ("Stream", "manual_seed"),
+    "view": ("LayerMask", "last_mask", "mask_at"),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+_SUBMODULES = (
+    "checks",
+    "comparison",
+    "conversion",
+    "dispatch",
+    "family",
+    "host",
+    "layers",
+    "protocol",
+    "spec",
+    "streams",
+)
+
+moved.install()
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        found = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    elif name in _SUBMODULES or name in moved.MOVED:
+        found = importlib.import_module(f"{__name__}.{name}")
+    else:
+        members = importlib.import_module(f"{__name__}.family").MEMBERS
+        if name.startswith("_") or name not in members:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # The constructor of a layer of that member; not kept, for a program may list another member by that name.
+        return getattr(importlib.import_module(f"{__name__}.layers"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *importlib.import_module(f"{__name__}.family").MEMBERS})
+
 
 __all__ = [
     "BackendError",
@@ -40,6 +103,7 @@ __all__ = [
     "get_backend",
     "keep_mask",
     "last_mask",
+    "layer",
     "load_data_fashion_mnist",
     "manual_seed",
     "mask_at",

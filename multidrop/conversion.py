@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from .checks import shown
 from .dispatch import backend_of
-from .keys import Key, as_key, layer_key
 from .protocol import Backend
+from .spec.keys import Key, as_key
+from .streams import layer_key
 from .unreached import Unreached
 
 __all__ = ["Replaced", "Report", "Unreached", "convert", "restore"]

@@ -7,8 +7,8 @@ from typing import Any
 
 from .dispatch import backend_of
 from .family import Member
-from .kernel import keep_mask
-from .keys import Key
+from .host import keep_mask
+from .spec.keys import Key
 
 __all__ = ["apply", "dropout_layer", "keep_mask", "relu_dropout"]
 
@@ -21,7 +21,7 @@ def dropout_layer(
     mask and scale, drawn again from the key rather than stored.
 
     Source: N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15 (2014),
-    section 4, in the inverted form (section 10); the mask is that of `multidrop.masks`.
+    section 4, in the inverted form (section 10); the mask is that of `multidrop.spec.masks`.
 
     Args:
         X: a floating tensor of any framework, shape and layout: float16, bfloat16, float32 or float64. It is computed
@@ -61,7 +61,7 @@ def apply(member: Member, X: Any, key: int | Key | None = None, *, start: int = 
     """`X` through a member of the dropout family, as in training. Differentiable where the framework differentiates;
     the backward pass draws the numbers again from the key rather than store them.
 
-    Source: that of the member; its numbers are those of `multidrop.masks`.
+    Source: that of the member; its numbers are those of `multidrop.spec.masks`.
 
     Args:
         member: such as `multidrop.family.DropBlock(p=0.1, block_size=7)`.

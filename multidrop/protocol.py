@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from .family import Member
-from .keys import Key
+from .spec.keys import Key
 
 # A framework's own types are opaque here: the library hands them back to the backend they came from.
 Tensor = Any
@@ -137,6 +137,10 @@ class Backend(Protocol):
     def apply(self, member: Member, X: Tensor, key: int | Key | None = None, *, start: int = 0,
               learned: Tensor | None = None) -> Tensor:  # fmt: skip
         """`multidrop.apply`, likewise."""
+        ...
+
+    def layer(self, member: Member, *, seed: int | Key | None = None) -> Model:
+        """`multidrop.layer`."""
         ...
 
     def Dropout(self, p: float = 0.5, *, seed: int | Key | None = None) -> Model:

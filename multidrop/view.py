@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from . import checks
 from .dispatch import backend_of
-from .kernel import keep_mask
-from .keys import Key
-from .masks import drawn_shape
+from .host import keep_mask
+from .spec.keys import Key
+from .spec.masks import drawn_shape
 
 __all__ = ["LayerMask", "last_mask", "mask_at"]
 

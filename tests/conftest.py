@@ -16,7 +16,7 @@ from modes import MODES, Mode, modes_of
 
 import multidrop as md
 from multidrop import dispatch
-from multidrop.data import fashion_mnist
+from multidrop.section.data import fashion_mnist
 
 # The first example may wait for Numba to compile.
 settings.register_profile("multidrop", deadline=None)
@@ -110,3 +110,12 @@ def unseeded() -> Iterator[None]:
     np.random.seed(0)
     yield
     md.manual_seed(None)
+
+
+@pytest.fixture(autouse=True)
+def no_members_added() -> Iterator[None]:
+    """A member that a test defines, as the examples of the pages do, is not listed after it."""
+    before = dict(md.family.MEMBERS)
+    yield
+    md.family.MEMBERS.clear()
+    md.family.MEMBERS.update(before)

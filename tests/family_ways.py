@@ -12,7 +12,7 @@ from ml_dtypes import bfloat16
 import multidrop as md
 from multidrop import Key
 from multidrop.dispatch import load
-from multidrop.family import Member, host
+from multidrop.family import Member, oracle
 
 DTYPES = {"float16": np.float16, "bfloat16": bfloat16, "float32": np.float32, "float64": np.float64}
 Array = np.ndarray
@@ -179,7 +179,7 @@ def ways_of(backend: str) -> list[Way]:
     return ways
 
 
-class Watched(host.Draw):
+class Watched(oracle.Draw):
     """The oracle's draw, which notes whether it was asked for reals."""
 
     reals = False

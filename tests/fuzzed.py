@@ -1,7 +1,7 @@
 """Calls the public functions with good, odd and bad arguments, for `test_fuzz`: `python fuzzed.py BACKEND CALLS LOG`.
 
 Each call is Python text, which is written to LOG before it runs, so that a crash of the interpreter shows what did it.
-A call with no argument that is bad must give the bits of the oracle, `multidrop.masks`. Any other must raise a
+A call with no argument that is bad must give the bits of the oracle, `multidrop.spec.masks`. Any other must raise a
 ValueError or a TypeError of the one form, `name: expected ...; got ...`, and take no mask. One exception: a MemoryError
 for a mask beyond all memory.
 """
@@ -38,7 +38,8 @@ from hypothesis import strategies as st
 from modes import DTYPES, same_bits
 
 import multidrop as md
-from multidrop import dispatch, masks
+from multidrop import dispatch
+from multidrop.spec import masks
 
 warnings.simplefilter("error")
 # Keras puts lines of its own around an error in a layer, and escapes that make it bold.

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from multidrop import checkpoint
+from multidrop.section import checkpoint
 
 SIZE = 500_000
 STEPS = [(name, place) for name in ("open", "fchmod", "write", "fsync", "replace") for place in ("before", "after")]

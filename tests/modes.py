@@ -1,6 +1,6 @@
 """Every way in which a framework computes a dropout, behind one face: host arrays in, host arrays out.
 
-The tests compare each of them with the oracle, `multidrop.masks`.
+The tests compare each of them with the oracle, `multidrop.spec.masks`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from ml_dtypes import bfloat16
 
 from multidrop.dispatch import load
-from multidrop.kernel import relu_gradient
-from multidrop.keys import Key
+from multidrop.host import relu_gradient
+from multidrop.spec.keys import Key
 
 DTYPES = {"float16": np.float16, "bfloat16": bfloat16, "float32": np.float32, "float64": np.float64}
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import multidrop as md
-from multidrop import masks
 from multidrop.dispatch import VARIABLE
+from multidrop.spec import masks
 
 
 def multidrop(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import multidrop as md
-from multidrop import masks
+from multidrop.spec import masks
 
 
 def values(*shape: int) -> np.ndarray:

@@ -19,8 +19,8 @@ from named import named
 
 import multidrop as md
 from multidrop import files
-from multidrop.data import download, fashion_mnist
-from multidrop.data.fashion_mnist import FILES, MINI, MINI_FOLDER
+from multidrop.section.data import download, fashion_mnist
+from multidrop.section.data.fashion_mnist import FILES, MINI, MINI_FOLDER
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,8 @@ import pytest
 from named import named
 
 import multidrop as md
-from multidrop import checks, masks
+from multidrop import checks
+from multidrop.spec import masks
 
 NOT_PROBABILITIES = [-0.1, 1.1, float("nan"), float("inf"), None, "0.5", True, [0.5], 1 + 0j, 10**400, 10**5000,
                      Fraction(10**400), Decimal("sNaN"), np.bool_(True), np.array([0.5]), np.ma.masked]  # fmt: skip

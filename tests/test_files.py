@@ -22,9 +22,10 @@ import pytest
 from named import named
 
 import multidrop as md
-from multidrop import checkpoint as checkpoints
-from multidrop import figure, files
-from multidrop.history import Epoch, write_csv
+from multidrop import files
+from multidrop.section import checkpoint as checkpoints
+from multidrop.section import figure
+from multidrop.section.history import Epoch, write_csv
 
 posix = pytest.mark.skipif(os.name != "posix", reason="modes, locks, limits and signals of POSIX")
 

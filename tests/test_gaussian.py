@@ -22,9 +22,9 @@ from ml_dtypes import bfloat16
 from named import named
 
 import multidrop as md
-from multidrop import masks
-from multidrop.family import host
-from multidrop.keys import as_key
+from multidrop.family import oracle
+from multidrop.spec import masks
+from multidrop.spec.keys import as_key
 
 NORMAL = NormalDist()
 KEY = md.Key(7, 3)
@@ -57,11 +57,11 @@ def values(shape: tuple[int, ...] = SHAPE, dtype: Any = np.float32) -> np.ndarra
 
 def gaussian_dropout(x: np.ndarray, stddev: float, key: int | md.Key) -> np.ndarray:
     """Gaussian dropout whose noise has that deviation."""
-    return host.apply(md.family.GaussianDropout(stddev**2 / (1.0 + stddev**2)), x, as_key(key))
+    return oracle.apply(md.family.GaussianDropout(stddev**2 / (1.0 + stddev**2)), x, as_key(key))
 
 
 def gaussian_noise(x: np.ndarray, stddev: float, key: int | md.Key) -> np.ndarray:
-    return host.apply(md.family.GaussianNoise(stddev), x, as_key(key))
+    return oracle.apply(md.family.GaussianNoise(stddev), x, as_key(key))
 
 
 class TestOracle:

@@ -10,7 +10,7 @@ import pytest
 from named import named
 
 import multidrop as md
-from multidrop import masks
+from multidrop.spec import masks
 
 
 def _unaligned(values: np.ndarray) -> np.ndarray:

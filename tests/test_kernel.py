@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from modes import DTYPES, same_bits
 
 import multidrop as md
-from multidrop import kernel, masks
-from multidrop.kernel import memory
-from multidrop.kernel.compiled.loops import TILE
+from multidrop import host
+from multidrop.host import memory
+from multidrop.host.compiled.loops import TILE
+from multidrop.spec import masks
 
 KEY = md.Key(2**64 - 3, 2**63 + 1)
 
@@ -38,32 +39,32 @@ def normal(shape: tuple[int, ...], dtype: str, seed: int = 0) -> np.ndarray:
 def test_sizes_and_starts(dtype: str, size: int, start: int) -> None:
     x = normal((size,), dtype)
     for p in (0.2, 0.5, 1e-10, 1 - 1e-10, 1.0):
-        assert same_bits(kernel.dropout(x, p, KEY, start), masks.dropout(x, p, KEY, start))
+        assert same_bits(host.dropout(x, p, KEY, start), masks.dropout(x, p, KEY, start))
 
 
 @dtypes
-@pytest.mark.parametrize("size", [1, 9, TILE - 1, TILE, TILE + 1, 3 * TILE + 5, 3 * kernel.GRAIN + 7])
+@pytest.mark.parametrize("size", [1, 9, TILE - 1, TILE, TILE + 1, 3 * TILE + 5, 3 * host.GRAIN + 7])
 @pytest.mark.parametrize("start", [0, 5])
 @pytest.mark.parametrize("offset", [0, 1, 4, 13, 31])
 def test_results_that_go_past_the_caches(
     monkeypatch: pytest.MonkeyPatch, dtype: str, size: int, start: int, offset: int
 ) -> None:
     """From any place in a cache line to any other, in parts that share lines, and not a byte beside."""
-    monkeypatch.setattr(kernel, "STREAMED", 0)
+    monkeypatch.setattr(host, "STREAMED", 0)
     x, kind = normal((size,), dtype), DTYPES[dtype]
     around = np.full(size + 128, 7, kind)
     target = around[offset : offset + size]
-    kernel.dropout(x, 0.2, KEY, start, target)
+    host.dropout(x, 0.2, KEY, start, target)
     assert same_bits(target, masks.dropout(x, 0.2, KEY, start))
     assert (around[:offset] == kind(7)).all()
     assert (around[offset + size :] == kind(7)).all()
-    kernel.dropout(x, 0.2, KEY, start, x)  # in place, where nothing goes past them
+    host.dropout(x, 0.2, KEY, start, x)  # in place, where nothing goes past them
     assert same_bits(x, target)
 
 
 def test_large_results_go_past_the_caches() -> None:
-    x = normal((kernel.STREAMED // 4,), "float32")
-    assert same_bits(kernel.dropout(x, 0.2, KEY), masks.dropout(x, 0.2, KEY))
+    x = normal((host.STREAMED // 4,), "float32")
+    assert same_bits(host.dropout(x, 0.2, KEY), masks.dropout(x, 0.2, KEY))
 
 
 @given(st.floats(0.0, 1.0), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**60))
@@ -89,7 +90,7 @@ def test_every_value_of_the_small_types(dtype: str) -> None:
     for p in (1e-10, 0.1, 1 / 3, 0.5, 0.9):
         for call in range(3):  # so that each value is kept at least once
             key = md.Key(1, call)
-            assert same_bits(kernel.dropout(x, p, key), masks.dropout(x, p, key))
+            assert same_bits(host.dropout(x, p, key), masks.dropout(x, p, key))
 
 
 VIEWS: dict[str, Any] = {
@@ -112,12 +113,12 @@ def test_layouts(dtype: str, view: str) -> None:
     x = np.asarray(VIEWS[view](normal((37, 41, 5), dtype)))
     before = x.copy()
     expected = masks.dropout(x, 0.3, KEY, 5)
-    assert same_bits(kernel.dropout(x, 0.3, KEY, 5), expected)
+    assert same_bits(host.dropout(x, 0.3, KEY, 5), expected)
     out = np.empty_like(x)
-    assert kernel.dropout(x, 0.3, KEY, 5, out) is out
+    assert host.dropout(x, 0.3, KEY, 5, out) is out
     assert same_bits(out, expected)
     room = np.zeros((2, *x.shape), x.dtype)
-    kernel.dropout(x, 0.3, KEY, 5, room[1, ...])
+    host.dropout(x, 0.3, KEY, 5, room[1, ...])
     assert same_bits(room[1], expected)
     assert not room[0].any()
     assert same_bits(x, before)
@@ -131,7 +132,7 @@ def test_masks_shared_along_axes(dtype: str, axes: tuple[int, ...]) -> None:
     drawn = masks.keep_mask([1 if n in axes or n - 3 in axes else size for n, size in enumerate(x.shape)], 0.5, KEY, 3)
     expected = np.where(drawn, x * x.dtype.type(2), np.zeros((), x.dtype))
     for view in (lambda x: x, lambda x: np.asfortranarray(x)):
-        assert same_bits(kernel.dropout(view(x), 0.5, KEY, 3, axes=axes), expected)
+        assert same_bits(host.dropout(view(x), 0.5, KEY, 3, axes=axes), expected)
     assert same_bits(masks.dropout(x, 0.5, KEY, 3, axes), expected)
 
 
@@ -141,10 +142,10 @@ def test_masks_shared_along_long_axes(dtype: str, axes: tuple[int, ...]) -> None
     """Rows longer than a tile, in place and not, with the channels second and last, by several threads."""
     x = normal((3, 20, 99, 97), dtype)
     expected = masks.dropout(x, 0.3, KEY, 3, axes)
-    assert same_bits(kernel.dropout(x, 0.3, KEY, 3, axes=axes), expected)
+    assert same_bits(host.dropout(x, 0.3, KEY, 3, axes=axes), expected)
     last = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-    assert same_bits(kernel.dropout(last, 0.3, KEY, 3, axes=axes), expected)
-    assert same_bits(kernel.dropout(x, 0.3, KEY, 3, x, axes=axes), expected)
+    assert same_bits(host.dropout(last, 0.3, KEY, 3, axes=axes), expected)
+    assert same_bits(host.dropout(x, 0.3, KEY, 3, x, axes=axes), expected)
 
 
 @pytest.mark.parametrize("shape", [(3, 17, 5, 24), (2, 8, 1, 64), (1, 70, 9, 8)], ids=str)
@@ -154,8 +155,8 @@ def test_every_order_of_axes_in_memory(shape: tuple[int, ...]) -> None:
     expected = masks.dropout(x, 0.3, KEY, 5)
     for order in itertools.permutations(range(4)):
         laid = np.array(x.transpose(order), order="C").transpose(np.argsort(order))
-        assert same_bits(kernel.dropout(laid, 0.3, KEY, 5), expected), order
-        kernel.dropout(laid, 0.3, KEY, 5, laid)
+        assert same_bits(host.dropout(laid, 0.3, KEY, 5), expected), order
+        host.dropout(laid, 0.3, KEY, 5, laid)
         assert same_bits(laid, expected), order
 
 
@@ -164,14 +165,14 @@ def test_channels_last_by_several_threads(dtype: str) -> None:
     x = normal((5, 67, 53, 51), dtype)
     last = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
     for p in (1e-10, 0.3, 1.0):
-        assert same_bits(kernel.dropout(last, p, KEY, 3), masks.dropout(x, p, KEY, 3))
+        assert same_bits(host.dropout(last, p, KEY, 3), masks.dropout(x, p, KEY, 3))
     matrix = np.asfortranarray(x.reshape(5 * 67, -1))
-    assert same_bits(kernel.dropout(matrix, 0.3, KEY, 3), masks.dropout(matrix, 0.3, KEY, 3))
+    assert same_bits(host.dropout(matrix, 0.3, KEY, 3), masks.dropout(matrix, 0.3, KEY, 3))
 
 
 def test_the_result_lies_as_the_input() -> None:
     x = normal((4, 6, 8, 3), "float32").transpose(0, 3, 1, 2)
-    assert kernel.dropout(x, 0.5, KEY).strides == x.strides
+    assert host.dropout(x, 0.5, KEY).strides == x.strides
 
 
 @dtypes
@@ -179,18 +180,18 @@ def test_in_place_and_overlapping(dtype: str) -> None:
     x = normal((1000,), dtype)
     expected = masks.dropout(x, 0.3, KEY)
     same = x.copy()
-    assert kernel.dropout(same, 0.3, KEY, out=same) is same
+    assert host.dropout(same, 0.3, KEY, out=same) is same
     assert same_bits(same, expected)
     room = np.concatenate([x, x[:3]])
-    kernel.dropout(room[:1000], 0.3, KEY, out=room[3:])
+    host.dropout(room[:1000], 0.3, KEY, out=room[3:])
     assert same_bits(room[3:], expected)
-    kernel.dropout(x, 0.0, KEY, out=same)
+    host.dropout(x, 0.0, KEY, out=same)
     assert same_bits(same, x)
 
 
 def test_another_byte_order() -> None:
     x = normal((100,), "float32").astype(">f4")
-    y = kernel.dropout(x, 0.3, KEY)
+    y = host.dropout(x, 0.3, KEY)
     assert y.dtype == x.dtype
     assert np.array_equal(y, masks.dropout(x.astype("f4"), 0.3, KEY))
 
@@ -199,17 +200,17 @@ def test_an_out_that_does_not_fit() -> None:
     x = normal((4, 5), "float32")
     for out in (np.empty((5, 4), "f4"), np.empty((4, 5), "f8")):
         with pytest.raises(ValueError, match=r"out: expected shape \(4, 5\) and type float32; got"):
-            kernel.dropout(x, 0.5, KEY, out=out)
+            host.dropout(x, 0.5, KEY, out=out)
 
 
-LARGE = (4 * kernel.GRAIN + 12340,)  # enough for several threads
+LARGE = (4 * host.GRAIN + 12340,)  # enough for several threads
 
 
 def test_a_large_array_in_several_threads() -> None:
     x = normal(LARGE, "float32")
-    assert same_bits(kernel.dropout(x, 0.2, KEY, 3), masks.dropout(x, 0.2, KEY, 3))
+    assert same_bits(host.dropout(x, 0.2, KEY, 3), masks.dropout(x, 0.2, KEY, 3))
     y = x.reshape(4, -1).T
-    assert same_bits(kernel.dropout(y, 0.2, KEY, 3), masks.dropout(y, 0.2, KEY, 3))
+    assert same_bits(host.dropout(y, 0.2, KEY, 3), masks.dropout(y, 0.2, KEY, 3))
 
 
 def test_eight_callers_at_once() -> None:
@@ -218,7 +219,7 @@ def test_eight_callers_at_once() -> None:
     expected = [masks.dropout(x, 0.2, key) for key in keys]
     with ThreadPoolExecutor(8) as callers:
         for _ in range(3):
-            results = callers.map(lambda key: kernel.dropout(x, 0.2, key), keys)
+            results = callers.map(lambda key: host.dropout(x, 0.2, key), keys)
             assert all(same_bits(y, z) for y, z in zip(results, expected, strict=True))
 
 
@@ -253,7 +254,7 @@ def digest() -> str:
 @pytest.mark.parametrize("threads", ["1", "2", "5"])
 def test_numbers_of_threads(threads: str) -> None:
     """The caller's, and the helpers, of which fewer may do when they are quick."""
-    code = "import threading; from multidrop.kernel import pool"
+    code = "import threading; from multidrop.host import pool"
     code += "; print(digest(), threading.active_count(), pool._helpers.count)"
     drawn, running, helpers = python(code, MULTIDROP_NUM_THREADS=threads).split()
     assert drawn == digest()
@@ -362,16 +363,16 @@ def test_memory_is_used_again() -> None:
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not show what it was told of memory")
 def test_memory_of_others_comes_in_large_pages() -> None:
     """As far as the kernel can ask for them: for a large result that another allocated, and nothing beside it."""
-    size, before = kernel.STREAMED, 5 * mmap.PAGESIZE
+    size, before = host.STREAMED, 5 * mmap.PAGESIZE
     region = mmap.mmap(-1, size + 2 * before, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     x, y = normal((size // 4,), "float32"), np.frombuffer(region, np.float32, size // 4, before)
-    address = kernel.address_of(y)
-    kernel.drop(kernel.address_of(x), address, x.size, "float32", 0.3, KEY)
+    address = host.address_of(y)
+    host.drop(host.address_of(x), address, x.size, "float32", 0.3, KEY)
     assert same_bits(y, masks.dropout(x, 0.3, KEY))
     assert (address, address + size) in _spans_with_flag("hg")
     most, page = memory.MOST_IN_LARGE_PAGES, mmap.PAGESIZE
     untouched = mmap.mmap(-1, most + 3 * page, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    begin = kernel.address_of(np.frombuffer(untouched, np.uint8)) + page
+    begin = host.address_of(np.frombuffer(untouched, np.uint8)) + page
     memory.prefer_large_pages(begin, most + page)
     assert begin not in [low for low, _ in _spans_with_flag("hg")]
     memory.prefer_large_pages(begin, most)
@@ -393,10 +394,10 @@ def _spans_with_flag(flag: str) -> list[tuple[int, int]]:
 
 def test_results_do_not_share_memory() -> None:
     x = np.ones((memory.LARGE // 4,), np.float32)
-    first = kernel.dropout(x, 0.5, KEY)
+    first = host.dropout(x, 0.5, KEY)
     kept = first.copy()
     for call in range(3):
-        kernel.dropout(x, 0.5, md.Key(1, call))
+        host.dropout(x, 0.5, md.Key(1, call))
     assert np.array_equal(first, kept)
 
 
@@ -405,7 +406,7 @@ def test_a_part_lies_as_the_whole_without_gaps(order: tuple[int, ...]) -> None:
     shape = (3, 4, 5, 6)
     laid = normal(tuple(shape[axis] for axis in order), "float32").transpose(np.argsort(order))
     part = laid[1:, 1:, :, ::2]
-    y = kernel.dropout(part, 0.5, KEY)
+    y = host.dropout(part, 0.5, KEY)
     assert y.transpose(order).flags.c_contiguous
     assert same_bits(y, masks.dropout(np.ascontiguousarray(part), 0.5, KEY))
 
@@ -414,7 +415,7 @@ def test_threads_that_take_a_position_at_once() -> None:
     """Without the GIL, which Python's calls hold, and which alone would keep two of them apart."""
     from numba import njit
 
-    from multidrop.kernel.compiled import loops
+    from multidrop.host.compiled import loops
 
     stream, count = np.array([3, 2**64 - 5000], np.uint64), 3_000_000  # whose call begins anew on the way
     address = memory.address_of(stream)

@@ -155,7 +155,7 @@ def forked(code: str) -> list[str]:
 import os, threading, warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which is what is tested
 import multidrop as md
-from multidrop import keys
+from multidrop import streams
 
 def child(f):
     pid = os.fork()
@@ -205,11 +205,11 @@ child(lambda: md.manual_seed(None) or drawn())
 def test_a_generator_that_processes_share_gives_each_its_own() -> None:
     lines = forked("""
 drawn = md.Key(5)
-print(keys.in_this_process(drawn) == drawn, flush=True)
+print(streams.in_this_process(drawn) == drawn, flush=True)
 for _ in range(2):
-    child(lambda: keys.in_this_process(drawn).seed)
-child(lambda: child(lambda: keys.in_this_process(drawn).seed) or keys.in_this_process(drawn).seed)
-child(lambda: md.manual_seed(None) or keys.in_this_process(drawn) == drawn)
+    child(lambda: streams.in_this_process(drawn).seed)
+child(lambda: child(lambda: streams.in_this_process(drawn).seed) or streams.in_this_process(drawn).seed)
+child(lambda: md.manual_seed(None) or streams.in_this_process(drawn) == drawn)
 """)
     assert [lines[0], lines[-1]] == ["True", "True"]
     assert len(set(lines[1:-1])) == 4

@@ -17,7 +17,7 @@ import pytest
 from named import named
 
 import multidrop as md
-from multidrop import masks
+from multidrop.spec import masks
 
 IMAGES = (4, 6, 5, 5)  # (n, c, h, w)
 

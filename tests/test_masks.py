@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import multidrop as md
-from multidrop import masks
-from multidrop.philox import philox4x32
+from multidrop.spec import masks
+from multidrop.spec.philox import philox4x32
 
 # From an implementation that is not part of this project: (key, start, U of the first elements, keep bits by p).
 VECTORS = [

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import multidrop as md
-from multidrop import masks
-from multidrop.architecture import Architecture
+from multidrop.section.architecture import Architecture
+from multidrop.spec import masks
 
 SIZES = {"num_inputs": 12, "num_outputs": 5, "num_hiddens1": 16, "num_hiddens2": 9}
 BUILDERS = (md.Net, md.concise_net)

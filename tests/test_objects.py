@@ -15,8 +15,8 @@ import pytest
 from modes import same_bits
 
 import multidrop as md
-from multidrop import masks
-from multidrop.kernel import objects
+from multidrop.host import objects
+from multidrop.spec import masks
 
 MODULE = objects.ENTRIES
 PACKAGE = Path(md.__file__).parent
@@ -27,7 +27,7 @@ PROGRAM = """
 import sys
 import numpy as np
 import multidrop as md
-from multidrop import masks
+from multidrop.spec import masks
 for size in (100, 2**20):
     x = np.arange(size, dtype="float32")
     assert np.array_equal(md.dropout_layer(x, 0.2, key=md.Key(7)), masks.dropout(x, 0.2, md.Key(7)))
@@ -88,7 +88,7 @@ def built() -> bytes:
 
 
 def object_file(package: Path, level: str = LEVELS[0]) -> Path:
-    return package / "kernel" / "compiled" / objects.FOLDER / objects.file_name(level)
+    return package / "host" / "compiled" / objects.FOLDER / objects.file_name(level)
 
 
 @pytest.mark.parametrize("name", FIRST_CALL)
@@ -99,7 +99,7 @@ def test_nothing_is_compiled_at_the_first_call(need: object, name: str, tmp_path
     program = f"""{WITHOUT_NUMBA}
 import numpy as np
 import multidrop as md
-from multidrop import masks
+from multidrop.spec import masks
 {FIRST_CALL[name]}
 Y = md.dropout_layer(X, 0.2, key=md.Key(7))
 Y = Y.asnumpy() if hasattr(Y, "asnumpy") else np.asarray(Y)
@@ -114,7 +114,7 @@ def test_programs_of_tensorflow_need_no_compiling_either(need: object) -> None:
     need("tensorflow")  # type: ignore[operator]
     program = f"""{WITHOUT_NUMBA}
 import numpy as np, tensorflow as tf, multidrop as md
-from multidrop import masks
+from multidrop.spec import masks
 Y = tf.function(lambda X: md.dropout_layer(X, 0.2, key=md.Key(7)))(tf.ones((256, 256)))
 assert np.array_equal(Y, masks.dropout(np.ones((256, 256), "float32"), 0.2, md.Key(7)))
 from multidrop_tensorflow import native
@@ -140,7 +140,7 @@ def test_levels_give_equal_bits(level: str) -> None:
 
 
 def test_a_level_is_forced() -> None:
-    program = "from multidrop.kernel import objects; print(*objects._candidates(objects.ENTRIES))"
+    program = "from multidrop.host import objects; print(*objects._candidates(objects.ENTRIES))"
     for level in LEVELS:
         first, *_ = run(program, MULTIDROP_KERNEL=level).stdout.split()
         assert first == str(object_file(PACKAGE, level))
@@ -208,7 +208,7 @@ COUNTING = "counting.compiled.entries"
 COUNT = """
 import sys
 import numpy as np
-from multidrop.kernel.objects import library
+from multidrop.host.objects import library
 word = np.array([7], np.uint64)
 print(*library("counting.compiled.entries").function("count")(word.ctypes.data), int(word[0]), "numba" in sys.modules)
 """

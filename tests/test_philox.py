@@ -2,7 +2,7 @@
 
 import pytest
 
-from multidrop.philox import philox4x32
+from multidrop.spec.philox import philox4x32
 
 VECTORS = [
     ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import multidrop as md
-from multidrop.kernel import memory
+from multidrop.host import memory
 
 
 @pytest.fixture(autouse=True)
@@ -654,3 +654,29 @@ def test_an_empty_tensor_of_unknown_shape_draws_nothing() -> None:
     assert function(tf.zeros((2**40, 0))).shape == (2**40, 0)
     X = np.ones((5, 3), np.float32)
     assert np.array_equal(function(X), md.masks.dropout(X, 0.5, 1, 0, (1,)))
+
+
+def test_versions_of_xla(need: Any) -> None:
+    """A version whose structures are not known is refused, and not read wrongly."""
+    need("tensorflow")
+    from multidrop_tensorflow import xla
+
+    assert xla._registered, "XLA refused the handler: see what changed in xla/ffi/api/c_api.h, then KNOWN_VERSIONS"
+    assert xla.answered((0, 1)) == (0, 1)
+    for other in ((0, 3), (1, 0)):
+        assert xla.answered(other) != other
+
+
+def test_xla_refuses_a_handler_of_another_version(need: Any) -> None:
+    need("tensorflow")
+    code = """
+import multidrop_tensorflow
+from multidrop_tensorflow import xla
+xla.KNOWN_VERSIONS, xla._TARGET = ((9, 9),), "multidrop_of_another_version"
+xla._register()
+assert not xla._registered
+"""
+    quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=quiet)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "XLA's calls are of version" in done.stderr

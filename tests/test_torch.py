@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import multidrop as md
-from multidrop import masks
+from multidrop.spec import masks
 
 torch = pytest.importorskip("torch") if "torch" in md.available_backends() else None
 if torch is not None:

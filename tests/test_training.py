@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 import multidrop as md
-from multidrop import checkpoint as checkpoints
-from multidrop.history import Epoch, header, row
+from multidrop.section import checkpoint as checkpoints
+from multidrop.section.history import Epoch, header, row
 
 
 def run(build: Callable[..., Any] = md.Net, epochs: int = 2, dtype: str = "float64", **options: Any) -> Any:
@@ -226,7 +226,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     checkpoints.save(path, {"W1": np.zeros(1000)}, {"n": 1})
     code = f"""
 import resource, numpy as np
-from multidrop import checkpoint
+from multidrop.section import checkpoint
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
     checkpoint.save({str(path)!r}, {{"W1": np.ones(1_000_000)}}, {{"n": 2}})
@@ -255,7 +255,7 @@ def test_a_clock_that_stands_still(backend: Any, tmp_path: Path, monkeypatch: py
 
 
 def test_losses_of_zero_do_not_differ() -> None:
-    from multidrop.commands import _comparison
+    from multidrop.section.commands import _comparison
 
     epoch = Epoch(1, 0.0, 1.0, 1.0, 1.0, 1.0)
     (_, line) = _comparison([md.History({"backend": name}, [epoch]) for name in ("numpy", "torch")])

@@ -3,7 +3,7 @@ class, in the order of the full set.
 
     python tools/make_mini_fashion_mnist.py FOLDER_OF_THE_FULL_SET
 
-It prints the digests that `multidrop/data/fashion_mnist.py` holds.
+It prints the digests that `multidrop/section/data/fashion_mnist.py` holds.
 """
 
 import gzip
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from multidrop.data.fashion_mnist import CLASSES, FILES, FULL, MINI_FOLDER, encode_idx, read_set
+from multidrop.section.data.fashion_mnist import CLASSES, FILES, FULL, MINI_FOLDER, encode_idx, read_set
 
 
 def first_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:

@@ -14,10 +14,11 @@ import mxnet as mx
 import numpy as np
 import numpy.typing as npt
 
-from multidrop import checks, family, keys
-from multidrop.family import MaskMember, Member, extent, host
-from multidrop.keys import Key, as_key, call_key
-from multidrop.masks import Mask
+from multidrop import checks, family, streams
+from multidrop.family import MaskMember, Member, extent, oracle
+from multidrop.spec.keys import Key, as_key
+from multidrop.spec.masks import Mask
+from multidrop.streams import call_key
 
 from . import ops
 from .functional import NAME, Array, check_floating, draw_key, masked, tensor
@@ -65,7 +66,7 @@ def _applied(member: Member, X: Array, key: Key, start: int, learned: Array | No
     at = None if learned is None else learned.asnumpy()
 
     def run(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return host.apply(member, values, key, start, learned=at)
+        return oracle.apply(member, values, key, start, learned=at)
 
     with mx.autograd.pause(train_mode=mx.autograd.is_training()):
         Y = ops.through_host(X, run)
@@ -76,7 +77,7 @@ def _applied(member: Member, X: Array, key: Key, start: int, learned: Array | No
     logit, x = at, X.asnumpy()
 
     def of_learned(target: Array, request: str, dY: Array) -> None:
-        ops.assign_values(target, request, host.learned_gradient(member, dY.asnumpy(), x, logit, key, start))
+        ops.assign_values(target, request, oracle.learned_gradient(member, dY.asnumpy(), x, logit, key, start))
 
     def of_X(target: Array, request: str, dY: Array) -> None:
         ops.assign_values(target, request, run(dY.asnumpy()))  # linear in X, so that its gradient is the member itself
@@ -85,7 +86,7 @@ def _applied(member: Member, X: Array, key: Key, start: int, learned: Array | No
 
 
 def _assign_gradient(target: Array, request: str, dY: Array, member: Member, key: Key, start: int) -> None:
-    ops.assign_values(target, request, host.apply(member, dY.asnumpy(), key, start, gradient=True))
+    ops.assign_values(target, request, oracle.apply(member, dY.asnumpy(), key, start, gradient=True))
 
 
 def _symbol(member: Member, X: mx.sym.Symbol, key: int | Key | None, start: int, learned: Any) -> mx.sym.Symbol:
@@ -126,7 +127,7 @@ class _Member(mx.operator.CustomOp):
         key = self.key or call_key(NAME)
         if key is None:
             low, high = words.asnumpy().tolist()
-            key = keys.in_this_process(Key(low | high << 32))
+            key = streams.in_this_process(Key(low | high << 32))
         ops.move(drawn[:2], key)
         ops.assign_values(Y, req[0], self._values(X, key))
 
@@ -144,4 +145,4 @@ class _Member(mx.operator.CustomOp):
         in_grad[1][:] = 0
 
     def _values(self, X: Array, key: Key, gradient: bool = False) -> npt.NDArray[np.floating]:
-        return host.apply(self.member, X.asnumpy(), key, self.start, gradient=gradient)
+        return oracle.apply(self.member, X.asnumpy(), key, self.start, gradient=gradient)

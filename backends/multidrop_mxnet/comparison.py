@@ -13,7 +13,7 @@ from mxnet.gluon import nn
 
 from multidrop.comparison import parts
 from multidrop.comparison.parts import Part, Point, first_tensor
-from multidrop.keys import Key
+from multidrop.spec.keys import Key
 
 from .conversion import blocks_of
 from .functional import Array, tensor, to_numpy

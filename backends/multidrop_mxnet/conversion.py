@@ -11,7 +11,7 @@ from mxnet import gluon
 
 from multidrop import checks
 from multidrop.conversion import Replaced
-from multidrop.keys import Key
+from multidrop.spec.keys import Key
 from multidrop.unreached import Unreached, calls, unreached, unregistered
 
 from .layers import Dropout, contexts_of

@@ -10,9 +10,11 @@ import mxnet as mx
 import numpy as np
 import numpy.typing as npt
 
-from multidrop import checks, kernel, masks
-from multidrop.keys import Key, as_key, call_key, in_this_process
-from multidrop.masks import Mask
+from multidrop import checks, host
+from multidrop.spec import masks
+from multidrop.spec.keys import Key, as_key
+from multidrop.spec.masks import Mask
+from multidrop.streams import call_key, in_this_process
 
 from . import ops
 from .ops import Array as Array
@@ -95,7 +97,7 @@ def keep_mask(
     shape: int | Sequence[int], dropout: float, key: int | Key, start: int = 0, ctx: mx.Context | None = None
 ) -> mx.np.ndarray:
     """`multidrop.keep_mask` as a bool array on `ctx`, by default MXNet's current context."""
-    return mx.np.array(kernel.keep_mask(shape, dropout, key, start), "bool", ctx=ctx)
+    return mx.np.array(host.keep_mask(shape, dropout, key, start), "bool", ctx=ctx)
 
 
 def masked(X: Array, mask: Mask, relu: bool = False) -> Array:

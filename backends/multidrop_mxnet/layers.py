@@ -8,9 +8,10 @@ from typing import Any
 import mxnet as mx
 from mxnet import gluon
 
-from multidrop import checks, keys
-from multidrop.keys import Key, layer_key
-from multidrop.masks import Mask
+from multidrop import checks, streams
+from multidrop.spec.keys import Key
+from multidrop.spec.masks import Mask
+from multidrop.streams import layer_key
 from multidrop.view import Drawing, before, not_a_layer
 
 from . import ops
@@ -125,7 +126,7 @@ class StreamParameter(gluon.Parameter):
         """The stream's present key; the stream moves on by one call."""
         if self._data is not None:
             return ops.next_key(self.data(ctx))
-        with keys.lock:
+        with streams.lock:
             key = self._key
             self._key = Key(key.seed, (key.call + 1) % 2**64)
         return key

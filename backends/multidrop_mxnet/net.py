@@ -11,9 +11,10 @@ import numpy.typing as npt
 from mxnet import gluon
 from mxnet.gluon import nn
 
-from multidrop.architecture import Architecture, check_state
-from multidrop.keys import Key, seeds_for
 from multidrop.protocol import State
+from multidrop.section.architecture import Architecture, check_state
+from multidrop.spec.keys import Key
+from multidrop.streams import seeds_for
 
 from .functional import NAME, Array, draw_key, rectified, tensor
 from .layers import Dropout, StreamParameter

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy.typing as npt
 
-from multidrop.family import Member, host
+from multidrop.family import Member, oracle
 from multidrop.family import checked as checked_member
-from multidrop.keys import Key, as_key, call_key
+from multidrop.spec.keys import Key, as_key
+from multidrop.streams import call_key
 
 from .functional import NAME, Array, draw_key, floating, tensor
 
@@ -23,7 +24,7 @@ def apply(
     X = floating(tensor(X))
     logit = None if learned is None else floating(tensor(learned, name="learned"), "learned")
     key, start = _checked(member, X, key, start, logit)
-    return host.apply(member, X, key, start, learned=logit)
+    return oracle.apply(member, X, key, start, learned=logit)
 
 
 def gradient(member: Member, dY: npt.ArrayLike, key: int | Key, *, start: int = 0) -> Array:
@@ -37,7 +38,7 @@ def gradient(member: Member, dY: npt.ArrayLike, key: int | Key, *, start: int = 
     """
     dY = floating(tensor(dY, name="dY"), "dY")
     key, start = _checked(member, dY, key, start, None)
-    return host.apply(member, dY, key, start, gradient=True)
+    return oracle.apply(member, dY, key, start, gradient=True)
 
 
 def _checked(member: Member, X: Array, key: int | Key | None, start: int, learned: Array | None) -> tuple[Key, int]:

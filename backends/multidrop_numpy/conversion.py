@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from multidrop.conversion import Replaced
-from multidrop.keys import Key
+from multidrop.spec.keys import Key
 from multidrop.unreached import Unreached
 
 from .layers import Layer

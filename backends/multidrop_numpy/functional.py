@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from multidrop import checks, kernel
-from multidrop.kernel import keep_mask as keep_mask
-from multidrop.keys import Key, as_key, call_key, in_this_process
+from multidrop import checks, host
+from multidrop.host import keep_mask as keep_mask
+from multidrop.spec.keys import Key, as_key
+from multidrop.streams import call_key, in_this_process
 
 NAME = "numpy"
 
@@ -25,7 +26,7 @@ def tensor(data: npt.ArrayLike, dtype: str | None = None, name: str = "X") -> Ar
 
 def to_numpy(tensor: Array) -> Array:
     """The array itself; bfloat16 (of the ml_dtypes package) comes as float32."""
-    return tensor.astype(np.float32) if kernel.name_of(tensor.dtype) == "bfloat16" else tensor
+    return tensor.astype(np.float32) if host.name_of(tensor.dtype) == "bfloat16" else tensor
 
 
 def draw_key() -> Key:
@@ -62,28 +63,28 @@ def dropout_layer(
     """
     X = floating(tensor(X))
     axes = checks.axes(axes, X.ndim)
-    return kernel.dropout(X, *_checked(X, dropout, key, start, out, axes), axes=axes)
+    return host.dropout(X, *_checked(X, dropout, key, start, out, axes), axes=axes)
 
 
 def relu_dropout(
     X: npt.ArrayLike, dropout: float, key: int | Key | None = None, *, start: int = 0, out: Array | None = None
 ) -> Array:
     """`multidrop.relu_dropout` for arrays; args, result and errors are those of `dropout_layer`. Its gradient is
-    `multidrop.kernel.relu_gradient(dY, Y, dropout)`, where Y is the output and dY the gradient with respect to it."""
+    `multidrop.host.relu_gradient(dY, Y, dropout)`, where Y is the output and dY the gradient with respect to it."""
     X = floating(tensor(X))
-    return kernel.dropout(X, *_checked(X, dropout, key, start, out), relu=True)
+    return host.dropout(X, *_checked(X, dropout, key, start, out), relu=True)
 
 
 def _checked(
     X: Array, dropout: float, key: int | Key | None, start: int, out: Array | None, axes: Sequence[int] = ()
 ) -> tuple[float, Key, int, Array | None]:
-    """What `kernel.dropout` takes after X. A key is drawn last, so that a call that fails takes no mask."""
+    """What `host.dropout` takes after X. A key is drawn last, so that a call that fails takes no mask."""
     if out is not None and (not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray)):
         raise TypeError(f"out: expected a NumPy array; got {checks.shown(out)}")
     p = checks.probability("dropout", dropout)
     if key is not None:
         return p, as_key(key), checks.word64("start", start), out
-    start = kernel.check(X, start, out, axes)
+    start = host.check(X, start, out, axes)
     return p, call_key(NAME) or draw_key(), start, out
 
 
@@ -93,5 +94,5 @@ def floating(X: Array, name: str = "X") -> Array:
         if not isinstance(X, np.ndarray):
             raise checks.not_floating(checks.shown(X), f"np.asarray({name})", name)
         X = checks.host_array(X, name, portable=False)
-    checks.floating(kernel.name_of(X.dtype), f'{name}.astype("float32")', name)
+    checks.floating(host.name_of(X.dtype), f'{name}.astype("float32")', name)
     return X

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from multidrop.architecture import Architecture, check_state
-from multidrop.keys import Key, Stream, seeds_for
 from multidrop.protocol import State
+from multidrop.section.architecture import Architecture, check_state
+from multidrop.spec.keys import Key
+from multidrop.streams import Stream, seeds_for
 
 from .functional import NAME, draw_key
 from .layers import Dropout, Flatten, Layer, Linear, ReLU, Sequential

@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from multidrop import checks, family
 from multidrop.family import MaskMember, Member
-from multidrop.keys import Key, as_key
-from multidrop.masks import Mask
+from multidrop.spec.keys import Key, as_key
+from multidrop.spec.masks import Mask
 
 from . import functional
 from .draw import Draw, first_of

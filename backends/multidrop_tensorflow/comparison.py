@@ -13,7 +13,7 @@ import tensorflow as tf
 from multidrop import checks
 from multidrop.comparison import parts
 from multidrop.comparison.parts import Part, Point, first_tensor
-from multidrop.keys import Key
+from multidrop.spec.keys import Key
 
 from .conversion import layers_of
 from .functional import to_numpy

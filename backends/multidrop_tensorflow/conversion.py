@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras.src.utils.naming import to_snake_case
 
 from multidrop.conversion import Replaced
-from multidrop.keys import Key
+from multidrop.spec.keys import Key
 from multidrop.unreached import Unreached, calls, unreached
 
 from .layers import (

@@ -6,8 +6,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from multidrop.family import extent
-from multidrop.keys import Key
-from multidrop.masks import Mask
+from multidrop.spec.keys import Key
+from multidrop.spec.masks import Mask
 
 from . import ops
 from .functional import dropped

@@ -17,9 +17,11 @@ import keras
 import numpy.typing as npt
 import tensorflow as tf
 
-from multidrop import checks, masks
-from multidrop.keys import Key, Stream, as_key, on_manual_seed
-from multidrop.masks import Mask
+from multidrop import checks
+from multidrop.spec import masks
+from multidrop.spec.keys import Key, as_key
+from multidrop.spec.masks import Mask
+from multidrop.streams import Stream, on_manual_seed
 
 from . import native, ops, xla
 from .recomputation import taken

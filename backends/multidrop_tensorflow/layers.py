@@ -8,10 +8,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from multidrop import checks, family, masks
+from multidrop import checks, family
 from multidrop.family.alpha_dropout import lifted
-from multidrop.keys import Key, layer_key
-from multidrop.masks import Mask
+from multidrop.spec import masks
+from multidrop.spec.keys import Key
+from multidrop.spec.masks import Mask
+from multidrop.streams import layer_key
 from multidrop.view import Drawing, before, not_a_layer
 
 from . import ops

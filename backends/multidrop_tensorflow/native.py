@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from multidrop import kernel, keys, masks
-from multidrop.kernel.objects import library
-from multidrop.masks import Mask
+from multidrop import host, streams
+from multidrop.host.objects import library
+from multidrop.spec import masks
+from multidrop.spec.masks import Mask
 
 from .c_interface import COMPUTE, CREATE, DELETE, INFER, INVALID_ARGUMENT, Interface, words
 from .compiled import layout
@@ -73,7 +74,7 @@ def _gradient(node: tf.Operation, dY: tf.Tensor) -> list[tf.Tensor | None]:
     return [dropout(dY, mask_of(node.get_attr("p"), node.inputs[1], node.get_attr("start"))), None]
 
 
-_shared = np.array([2 * kernel.GRAIN, 0])  # by all kernels: LIMIT and AT_REST of `compiled`
+_shared = np.array([2 * host.GRAIN, 0])  # by all kernels: LIMIT and AT_REST of `compiled`
 
 
 @atexit.register
@@ -103,7 +104,7 @@ class _Settings:
         self.table = np.zeros(layout.WORDS, np.int64)
         self.address = self.table.ctypes.data
         words, numbers = self.table.view(np.uint64), self.table.view(np.float64)
-        words[layout.LOOP] = kernel.drop_entry(dtype)
+        words[layout.LOOP] = host.drop_entry(dtype)
         words[layout.THRESHOLD], words[layout.START] = masks.threshold(p), start
         numbers[layout.SCALE], numbers[layout.FLOOR] = masks.scale(p, dtype), -np.inf
         words[layout.SHARED] = _shared.ctypes.data
@@ -159,7 +160,7 @@ def _register() -> None:
             tensors.append(Y)
             if size := tfc.count(X):
                 of, key = settings[number], key_of(words(tfc.data(position), 3))
-                kernel.drop(tfc.data(X), tfc.data(Y), size, of.dtype, of.p, key, of.start)
+                host.drop(tfc.data(X), tfc.data(Y), size, of.dtype, of.p, key, of.start)
         except Exception as error:  # C cannot hear it; TensorFlow raises it where the program was run
             tfc.set_status(status, INVALID_ARGUMENT, f"{type(error).__name__}: {error}".encode())
             tfc.fail(context, status)
@@ -197,7 +198,7 @@ def _compiled_kernel() -> None:
     if _compiled:
         return
     address = library(_ENTRIES).address("compute")  # before the lock, for this takes another
-    with keys.lock:  # of two kernels that it is to prefer, TensorFlow runs neither
+    with streams.lock:  # of two kernels that it is to prefer, TensorFlow runs neither
         if not _compiled:
             *_, tfc, create, delete = _registered
             tfc.register(OP, create, COMPUTE(address), delete, priority=1)

@@ -22,11 +22,12 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from multidrop import kernel, masks
-from multidrop.kernel import memory
-from multidrop.kernel.memory import address_of
-from multidrop.keys import Key
-from multidrop.masks import Mask
+from multidrop import host
+from multidrop.host import memory
+from multidrop.host.memory import address_of
+from multidrop.spec import masks
+from multidrop.spec.keys import Key
+from multidrop.spec.masks import Mask
 
 from .compiled.layout import SHIFT
 from .recomputation import taken
@@ -80,16 +81,16 @@ def _drop_on_host(X: tf.Tensor, mask: Mask, relu: bool) -> tf.Tensor:
     key = key_at(position)
     Y = _empty_like(X)
     if axes:
-        kernel.dropout(_view(X), p, key, start, Y, axes=axes, dtype=name, relu=relu)
+        host.dropout(_view(X), p, key, start, Y, axes=axes, dtype=name, relu=relu)
     else:
-        kernel.drop(_address(X), address_of(Y), Y.size, name, p, key, start, relu=relu)
+        host.drop(_address(X), address_of(Y), Y.size, name, p, key, start, relu=relu)
     return _tensor(Y, X.dtype)
 
 
 def relu_gradient(dY: tf.Tensor, Y: tf.Tensor, p: float) -> tf.Tensor:
     """The gradient of an eager `drop` with ReLU whose output is Y, from dY, the one with respect to Y."""
     dX = _empty_like(dY)
-    kernel.gate(_address(dY), address_of(dX), dX.size, dY.dtype.name, p, _address(Y))
+    host.gate(_address(dY), address_of(dX), dX.size, dY.dtype.name, p, _address(Y))
     return _tensor(dX, dY.dtype)
 
 
@@ -129,14 +130,14 @@ def keep_mask(shape: tuple[int, ...] | tf.Tensor, p: float, position: tf.Tensor,
 
 
 def normals(shape: tf.TensorShape | tf.Tensor, position: Key | tf.Tensor, start: int = 0) -> tf.Tensor:
-    """`multidrop.masks.normals` for a shape that is known, or an int64 tensor that holds one; float64."""
+    """`multidrop.spec.masks.normals` for a shape that is known, or an int64 tensor that holds one; float64."""
     return tf.reshape(
         (_normals_at_once if tf.executing_eagerly() else _normals)(*_places(shape, position, start)), shape
     )
 
 
 def uniforms(shape: tf.TensorShape | tf.Tensor, position: Key | tf.Tensor, start: int = 0) -> tf.Tensor:
-    """`multidrop.masks.open_uniforms` for such a shape."""
+    """`multidrop.spec.masks.open_uniforms` for such a shape."""
     return tf.reshape(_uniforms(*_places(shape, position, start)), shape)
 
 

@@ -8,6 +8,7 @@ of StableHLO, for that goes without the sizes that XLA learns when it compiles.
 from __future__ import annotations
 
 import ctypes
+import logging
 import math
 import os
 import sys
@@ -18,8 +19,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from multidrop import kernel
-from multidrop.masks import Mask
+from multidrop import host
+from multidrop.spec.masks import Mask
 
 from . import native
 from .c_interface import words
@@ -153,10 +154,17 @@ _CALL = _structure(
     *(("arguments", _BUFFERS), ("results", _BUFFERS)),
 )
 _METADATA_IS_WANTED, _INTERNAL = 1, 13
+KNOWN_VERSIONS = ((0, 0), (0, 1), (0, 2))  # major and minor, of the structures above
 
 
 def _sized(structure: Any, **values: Any) -> Any:
     return structure(struct_size=ctypes.sizeof(structure), **values)
+
+
+def answered(version: tuple[int, int]) -> tuple[int, int]:
+    """What the handler says that it was made for: XLA's own version where that is known, else the last known one, so
+    that XLA refuses a handler that would read its structures wrongly."""
+    return version if version in KNOWN_VERSIONS else KNOWN_VERSIONS[-1]
 
 
 @CFUNCTYPE(c_void_p, POINTER(_CALL))
@@ -169,14 +177,14 @@ def _handler(given: Any) -> int | None:
             extension = _EXTENSION.from_address(call.extension)
             if extension.kind == _METADATA_IS_WANTED:
                 version = extension.metadata.contents.version
-                version.major, version.minor = api.version.major, api.version.minor
+                version.major, version.minor = answered((api.version.major, api.version.minor))
                 return None
         # The sizes follow them, where XLA learned the result's shape by those, and not where it knew it.
         X, position, settings = (call.arguments.items[number].contents for number in range(3))
         p, start = words(settings.data, 2)
         size, target = math.prod(X.sizes[: X.rank]), call.results.items[0].contents.data
         key, dtype = key_of(words(position.data, 3)), _TYPE_CODES[X.dtype]
-        kernel.drop(X.data, target, size, dtype, float(p.view(np.float64)), key, int(start.view(np.uint64)))
+        host.drop(X.data, target, size, dtype, float(p.view(np.float64)), key, int(start.view(np.uint64)))
     except Exception as error:  # C cannot hear it; XLA raises it where the program was run
         message = f"{type(error).__name__}: {error}".encode()
         return api.create_error(_sized(_ERROR, message=message, code=_INTERNAL))
@@ -193,9 +201,14 @@ def _register() -> None:
     api_of_xla.restype, api_of_xla.argtypes = POINTER(_API), ()
     name, platform = (_TEXT(text, len(text)) for text in (_TARGET.encode(), b"Host"))
     handler = ctypes.cast(_handler, c_void_p)
-    _registered = not api_of_xla().contents.register(
-        _sized(_REGISTRATION, name=name, platform=platform, execute=handler)
-    )
+    api = api_of_xla().contents
+    _registered = not api.register(_sized(_REGISTRATION, name=name, platform=platform, execute=handler))
+    if not _registered:
+        version = f"{api.version.major}.{api.version.minor}"
+        logging.getLogger("multidrop").warning(
+            f"multidrop_tensorflow: XLA's calls are of version {version}, which is not known; dropout under XLA goes "
+            "by TensorFlow's own operators, which is right and slow"
+        )
 
 
 with suppress(AttributeError, OSError):

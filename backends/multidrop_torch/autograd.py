@@ -10,9 +10,9 @@ from torch import Tensor
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.autograd import forward_ad
 
-from multidrop import masks
-from multidrop.keys import Key
-from multidrop.masks import Mask
+from multidrop.spec import masks
+from multidrop.spec.keys import Key
+from multidrop.spec.masks import Mask
 
 from . import ops
 

@@ -17,9 +17,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from multidrop import checks, masks
-from multidrop.keys import Key, as_key
-from multidrop.masks import Mask
+from multidrop import checks
+from multidrop.spec import masks
+from multidrop.spec.keys import Key, as_key
+from multidrop.spec.masks import Mask
 
 BLOCKS, WARPS = 128, 2  # a program's blocks of eight elements, which reach the speed of a copy on an H200
 SIZE, SIZE_WARPS = 1024, 4  # a program's elements in the other kernels

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multidrop import masks
 from multidrop.family import extent
-from multidrop.keys import Key
-from multidrop.masks import Mask
+from multidrop.spec import masks
+from multidrop.spec.keys import Key
+from multidrop.spec.masks import Mask
 
 from . import ops
 

@@ -12,10 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from multidrop import checks, masks
+from multidrop import checks
 from multidrop.family.alpha_dropout import lifted
-from multidrop.keys import Key, as_key, on_manual_seed
-from multidrop.masks import Mask
+from multidrop.spec import masks
+from multidrop.spec.keys import Key, as_key
+from multidrop.spec.masks import Mask
+from multidrop.streams import on_manual_seed
 
 from . import ops
 from .autograd import masked, masked_next

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from multidrop.architecture import Architecture, check_state
-from multidrop.keys import Key, seeds_for
 from multidrop.protocol import State
+from multidrop.section.architecture import Architecture, check_state
+from multidrop.spec.keys import Key
+from multidrop.streams import seeds_for
 
 from .functional import NAME, draw_key
 from .layers import Dropout

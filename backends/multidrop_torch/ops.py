@@ -22,10 +22,11 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils import checkpoint
 
-from multidrop import checks, kernel, keys, masks
-from multidrop.kernel import memory
-from multidrop.keys import Key
-from multidrop.masks import Mask
+from multidrop import checks, host, streams
+from multidrop.host import memory
+from multidrop.spec import masks
+from multidrop.spec.keys import Key
+from multidrop.spec.masks import Mask
 
 from . import device
 
@@ -57,12 +58,12 @@ def _drop_on_host(X: Tensor, mask: Mask, relu: bool) -> Tensor:
     (p, key, start, axes), name = mask, NAMES[X.dtype]
     if X.is_contiguous() and not axes:
         Y = _empty_like(X)
-        kernel.drop(address, Y.data_ptr(), X.numel(), name, p, key, start, relu=relu)
+        host.drop(address, Y.data_ptr(), X.numel(), name, p, key, start, relu=relu)
         return Y
     if not torch.ops.aten.is_non_overlapping_and_dense.default(X):
         X = torch.empty_like(X).copy_(X)  # which lies as the result is to lie
     bits = (X.view(torch.int16) if X.dtype == torch.bfloat16 else X).numpy()
-    return torch.from_numpy(kernel.dropout(bits, p, key, start, axes=axes, dtype=name, relu=relu)).view(X.dtype)
+    return torch.from_numpy(host.dropout(bits, p, key, start, axes=axes, dtype=name, relu=relu)).view(X.dtype)
 
 
 def drop_(X: Tensor, mask: Mask) -> Tensor:
@@ -72,7 +73,7 @@ def drop_(X: Tensor, mask: Mask) -> Tensor:
     address = X.data_ptr() if X.is_cpu else 0
     if not address or not X.is_contiguous() or X.is_neg() or mask.axes:
         return X.copy_(drop(X, mask))
-    kernel.drop(address, address, X.numel(), NAMES[X.dtype], mask.p, mask.key, mask.start)
+    host.drop(address, address, X.numel(), NAMES[X.dtype], mask.p, mask.key, mask.start)
     if not X.is_inference():
         torch.autograd.graph.increment_version(X)  # which autograd looks at, and the kernel does not move
     return X
@@ -86,7 +87,7 @@ def relu_gradient(dY: Tensor, Y: Tensor, p: float) -> Tensor:
         return torch.where(Y == 0, torch.zeros((), dtype=dY.dtype, device=dY.device), _scaled(dY, p))
     dY, Y = dY.resolve_neg().contiguous(), Y.contiguous()
     dX = _empty_like(dY)
-    kernel.gate(dY.data_ptr(), dX.data_ptr(), dY.numel(), NAMES[dY.dtype], p, Y.data_ptr())
+    host.gate(dY.data_ptr(), dX.data_ptr(), dY.numel(), NAMES[dY.dtype], p, Y.data_ptr())
     return dX
 
 
@@ -112,7 +113,7 @@ def keep_mask(
     place = torch.device(place)
     if device.draws(place):
         return device.keep_mask(shape, dropout, key, start, place)
-    return torch.from_numpy(kernel.keep_mask(shape, dropout, key, start)).to(place)
+    return torch.from_numpy(host.keep_mask(shape, dropout, key, start)).to(place)
 
 
 def is_batched(dY: Tensor) -> bool:
@@ -167,9 +168,9 @@ def next_key(stream: Tensor) -> Key:
     if type(stream) is not Tensor and hasattr(stream, "to_local"):
         stream = stream.to_local()  # of a distributed model, each rank its own
     if stream.is_cpu and stream.is_contiguous():
-        key = kernel.take(stream.data_ptr())
+        key = host.take(stream.data_ptr())
     else:
-        with keys.lock:
+        with streams.lock:
             key = key_at(stream)
             stream[1] += 1  # wraps from 2^63 − 1 to −2^63, as two's complement is to
     # What torch.utils.checkpoint runs for the first time runs without gradients, or with its hooks on saved tensors.

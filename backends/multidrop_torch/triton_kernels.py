@@ -1,6 +1,6 @@
 """The mask specification as Triton kernels: mask, scale and selection in one pass over a GPU's memory.
 
-They give the bits of `multidrop.masks`. Importing this module imports Triton.
+They give the bits of `multidrop.spec.masks`. Importing this module imports Triton.
 
 Nothing is specialised by the values of arguments: what the code depends on are constants, so that a compiled kernel can
 be launched again without Triton looking at its arguments. Plain numbers have fixed types for the same reason. `scale`

@@ -11,7 +11,7 @@ import multidrop_numpy
 import numpy as np
 
 import multidrop as md
-from multidrop.kernel import relu_gradient
+from multidrop.host import relu_gradient
 
 from ..section import on_numpy as section
 from . import APART, COPY, EAGER, FUSED, NONE, OURS, P1, P2, SECTION, Candidate, Case, inputs

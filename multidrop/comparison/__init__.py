@@ -12,9 +12,9 @@ import numpy as np
 
 from .. import checks
 from ..dispatch import backend_of
-from ..keys import Key, as_key
 from ..loss import softmax_cross_entropy
 from ..protocol import Model
+from ..spec.keys import Key, as_key
 from ..view import LayerMask
 from .pairs import Pair, pair
 from .parts import Array

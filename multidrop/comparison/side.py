@@ -11,8 +11,8 @@ import numpy as np
 
 from ..conversion import convert, restore, shown_path
 from ..dispatch import backend_of
-from ..keys import Key
 from ..protocol import Model
+from ..spec.keys import Key
 from ..view import LayerMask, last_mask
 from .layout import Layout, coded, coded_input, common, own
 from .parts import Array, Part

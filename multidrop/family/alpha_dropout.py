@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .. import masks
+from ..spec import masks
 from ._member import Draw, Member, Tensor, rate
 
 

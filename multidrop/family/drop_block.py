@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from .. import masks
+from ..spec import masks
 from ._member import CHANNELS_FIRST, CHANNELS_LAST, Draw, Member, Tensor, images, one_of, rate, size
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .. import checks, masks
+from .. import checks
+from ..spec import masks
 from ._member import Draw, Member, Tensor, setting
 
 

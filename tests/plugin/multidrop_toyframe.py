@@ -19,15 +19,18 @@ from multidrop_numpy import (
     draw_key,
     drawing,
     get_state,
+    layer,
     restore,
     set_state,
 )
 from toyframe import ToyTensor
 from toyframe import __version__ as version
 
-from multidrop import checks, masks
-from multidrop.family import Member, checked, host
-from multidrop.keys import Key, as_key, call_key
+from multidrop import checks
+from multidrop.family import Member, checked, oracle
+from multidrop.spec import masks
+from multidrop.spec.keys import Key, as_key
+from multidrop.streams import call_key
 
 name = "toyframe"
 types = (ToyTensor,)
@@ -57,7 +60,7 @@ def apply(member: Member, X: Any, key: int | Key | None = None, *, start: int = 
     array = to_numpy(tensor(X))
     start = checked(member, learned).check(array.shape, start)
     key = (call_key(name) or draw_key()) if key is None else as_key(key)
-    return ToyTensor(host.apply(member, array, key, start, learned=learned).tolist())
+    return ToyTensor(oracle.apply(member, array, key, start, learned=learned).tolist())
 
 
 __all__ = [
@@ -72,6 +75,7 @@ __all__ = [
     "drawing",
     "dropout_layer",
     "get_state",
+    "layer",
     "name",
     "relu_dropout",
     "restore",

@@ -1,1 +1,1 @@
-"""The source of the machine code of the operator `MultidropDropout`; see `multidrop.kernel.objects`."""
+"""The source of the machine code of the operator `MultidropDropout`; see `multidrop.host.objects`."""

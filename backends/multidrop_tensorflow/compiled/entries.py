@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numba import carray
 
-from multidrop.kernel.compiled.entries import Entry
-from multidrop.kernel.compiled.instructions import add, call_address, loop, pointer, scratch
+from multidrop.host.compiled.entries import Entry
+from multidrop.host.compiled.instructions import add, call_address, loop, pointer, scratch
 
 from .layout import (
     AT_REST,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from multidrop.kernel.compiled.entries import Entry
-from multidrop.kernel.compiled.instructions import add
+from multidrop.host.compiled.entries import Entry
+from multidrop.host.compiled.instructions import add
 
 STEP = np.uint64(1)
 

@@ -1,0 +1,60 @@
+"""Modules under the names that they had before: `import multidrop.masks` gives `multidrop.spec.masks`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+MOVED = {
+    "architecture": "section.architecture",
+    "builders": "section.builders",
+    "checkpoint": "section.checkpoint",
+    "cli": "section.cli",
+    "commands": "section.commands",
+    "data": "section.data",
+    "figure": "section.figure",
+    "history": "section.history",
+    "kernel": "host",
+    "keys": "streams",
+    "masks": "spec.masks",
+    "philox": "spec.philox",
+    "progress": "section.progress",
+    "training": "section.training",
+}
+_PACKAGE = __name__.rpartition(".")[0]
+
+
+class _Finder:
+    """Finds a module, and what is in it, by its former name. It is the same module object."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        loader: Any = self
+        return ModuleSpec(fullname, loader) if self._home(fullname) else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = importlib.import_module(self._home(spec.name))
+        self._own = module.__spec__  # which the import system is about to replace
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._own
+
+    @staticmethod
+    def _home(fullname: str) -> str:
+        """The present name, or "" for a module that was not moved."""
+        package, _, rest = fullname.partition(".")
+        first, dot, inner = rest.partition(".")
+        return f"{_PACKAGE}.{MOVED[first]}{dot}{inner}" if package == _PACKAGE and first in MOVED else ""
+
+
+def install() -> None:
+    """Has Python's imports find the former names. Before all others, which would find what is in a package by its
+    former name as well, and make a second module of it."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())

@@ -1,0 +1,196 @@
+"""What the commands do; `multidrop.section.cli` reads their options."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+import multidrop as md
+
+from ..dispatch import BackendError, available_backends, declared_backends, install_hint, load
+from . import figure
+from .history import CURVES, History, plot, write_csv
+from .progress import Display
+
+console = Console(highlight=False)
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The options of one training run, as `multidrop train` names them."""
+
+    epochs: int
+    lr: float
+    batch_size: int
+    dropout: tuple[float, float]
+    hidden: tuple[int, int]
+    concise: bool
+    dtype: str
+    seed: int
+    data: str
+    weight_decay: float
+    checkpoint: Path | None
+    resume: bool
+
+
+def train(backend: str, options: TrainOptions, out: Path) -> None:
+    """Trains in one backend, or in all that are installed, and writes the results into `out`."""
+    _quiet()
+    if options.resume and options.checkpoint is None:
+        raise ValueError("--resume: expected --checkpoint FILE with it, the file to go on from")
+    names = available_backends() if backend == "all" else (backend or md.get_backend(),)
+    for name in names:
+        load(name)  # what is missing or broken shows before hours of training
+    out.mkdir(parents=True, exist_ok=True)
+    histories = []
+    for name in names:
+        if len(names) > 1:
+            console.print(f"[bold]{name}[/]")
+        checkpoint = options.checkpoint
+        if checkpoint is not None and len(names) > 1:
+            checkpoint = checkpoint.with_suffix(f".{name}{checkpoint.suffix}")
+        histories.append(_train_one(name, options, checkpoint))
+        _write([histories[-1]], out / name if len(names) > 1 else out)
+    if len(names) > 1:
+        _compare(histories)
+        _write(histories, out)
+    last = histories[0]
+    console.print(
+        f"\n{', '.join(h.settings['backend'] for h in histories)}: "
+        f"{last.settings['net']} net, {last.settings['dtype']}, seed {last.settings['seed']}; {last.settings['data']}",
+        soft_wrap=True,
+    )
+    accuracies = ", ".join(f"{h.epochs[-1].test_accuracy:.4f}" for h in histories)
+    console.print(f"test accuracy {accuracies} after {len(last.epochs)} epochs; results in {out}", soft_wrap=True)
+
+
+def _train_one(name: str, options: TrainOptions, checkpoint: Path | None) -> History:
+    with md.use_backend(name):
+        # Every backend starts from the same seed, so that weights, batches and masks are the same in all.
+        md.manual_seed(options.seed)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            train_iter, test_iter = md.load_data_fashion_mnist(options.batch_size, options.data, dtype=options.dtype)
+        for warning in caught:
+            console.print(f"[yellow]warning:[/] {warning.message}", soft_wrap=True)
+        build = md.concise_net if options.concise else md.Net
+        net = build(
+            num_hiddens1=options.hidden[0],
+            num_hiddens2=options.hidden[1],
+            dropout1=options.dropout[0],
+            dropout2=options.dropout[1],
+            dtype=options.dtype,
+        )
+        return md.train(
+            net,
+            train_iter,
+            test_iter,
+            options.epochs,
+            options.lr,
+            options.weight_decay,
+            checkpoint=checkpoint,
+            resume=options.resume,
+            settings={
+                "net": "concise" if options.concise else "from-scratch",
+                "hidden": list(options.hidden),
+                "dropout": list(options.dropout),
+                "seed": options.seed,
+            },
+            display=Display(console),
+        )
+
+
+def _write(histories: Sequence[History], folder: Path) -> None:
+    """history.json, history.csv and curves.png of one run, or of several side by side."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if len(histories) == 1:
+        histories[0].to_json(folder / "history.json")
+        histories[0].to_csv(folder / "history.csv")
+    else:
+        write_csv(folder / "comparison.csv", _comparison(histories))
+    plot(histories, folder / "curves.png")
+
+
+def _comparison(histories: Sequence[History]) -> list[list[Any]]:
+    """A line of names, then a line for each epoch: each curve in each backend, and the largest difference between
+    two backends, that of the loss relative to it."""
+    lines: list[list[Any]] = [["epoch"]]
+    for _, label in CURVES:
+        lines[0] += [f"{label} {h.settings['backend']}" for h in histories] + [f"{label} difference"]
+    for epochs in zip(*(h.epochs for h in histories), strict=True):
+        line: list[Any] = [epochs[0].epoch]
+        for field, _ in CURVES:
+            values = [getattr(epoch, field) for epoch in epochs]
+            difference = max(values) - min(values)
+            scale = max(map(abs, values)) if field == "train_loss" else 1.0
+            line += [*values, difference / scale if scale else 0.0]  # losses that are all 0 do not differ
+        lines.append(line)
+    return lines
+
+
+def _compare(histories: Sequence[History]) -> None:
+    names, *lines = _comparison(histories)
+    width = len(histories) + 1
+    for first, (field, label) in zip(range(1, len(names), width), CURVES, strict=True):
+        table = Table(title=label, title_justify="left")
+        table.add_column("epoch", justify="right")
+        for history in histories:
+            table.add_column(history.settings["backend"], justify="right")
+        table.add_column("largest relative difference" if field == "train_loss" else "largest difference",
+                         justify="right")  # fmt: skip
+        for line in lines:
+            *values, difference = line[first : first + width]
+            form = ".6f" if field == "train_loss" else ".4f"
+            table.add_row(str(line[0]), *(format(value, form) for value in values), format(difference, ".1e"))
+        console.print(table)
+
+
+def demo(out: Path, seed: int) -> None:
+    """Prints the section's examples in every installed backend and draws the figure."""
+    _quiet()
+    import numpy as np
+
+    X = np.arange(16, dtype=np.float32).reshape(2, 8)
+    for name in available_backends():
+        try:
+            backend = load(name)
+        except BackendError as error:
+            console.print(f"[yellow]warning:[/] {error}", soft_wrap=True)
+            continue
+        console.print(f"\n[bold]{name}[/] {backend.version}")
+        for p in (0.0, 0.5, 1.0):
+            console.print(f"dropout_layer(X, {p})", style="dim")
+            console.print(str(md.dropout_layer(backend.tensor(X), p, md.Key(seed))), markup=False, soft_wrap=True)
+    out.mkdir(parents=True, exist_ok=True)
+    figure.draw_dropout(out / "dropout.png", seed)
+    console.print(f"\nthe net before and after dropout: {out / 'dropout.png'}", soft_wrap=True)
+
+
+def backends() -> None:
+    """Prints which backends are installed, which are broken, and what to install."""
+    _quiet()
+    table = Table("backend", "version", "state")
+    for name in declared_backends():
+        version = "–"
+        if name not in available_backends():
+            state = f"not installed: {install_hint(name)}"
+        else:
+            try:
+                version = load(name).version
+                state = "in force" if name == md.get_backend() else "ready"
+            except BackendError as error:
+                state = f"broken: {error}"
+        table.add_row(name, version, state)
+    console.print(table)
+
+
+def _quiet() -> None:
+    """Keeps TensorFlow's start-up notes off the screen, unless the user asked for them."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

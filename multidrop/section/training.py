@@ -1,0 +1,192 @@
+"""The training loop, once for all backends: a backend brings one step and one evaluation."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import checks
+from ..dispatch import backend_of
+from ..protocol import Backend, Model, Tensor
+from ..spec.keys import Key
+from . import checkpoint as checkpoints
+from .architecture import check_types
+from .checkpoint import CheckpointError
+from .data import Batches
+from .history import Epoch, History
+from .progress import Display
+
+BatchIterable = Iterable[tuple[Tensor, Tensor]]
+
+
+def train(
+    net: Model,
+    train_iter: BatchIterable,
+    test_iter: BatchIterable,
+    num_epochs: int = 10,
+    lr: float = 0.5,
+    weight_decay: float = 0.0,
+    *,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    display: Display | None = None,
+) -> History:
+    """Trains a net by minibatch stochastic gradient descent on softmax cross-entropy, and tests it after each epoch.
+
+    Each step is w ← w − lr·(mean gradient of the batch + weight_decay·w), without decay for biases.
+
+    Args:
+        net: a net of any backend, such as `Net` or `concise_net`, that maps (n, …) to logits (n, classes).
+        train_iter: gives the training batches (X, y), anew at each `iter()`, as `load_data_fashion_mnist` does: X of
+            shape (n, …), y integer labels of shape (n,), tensors of the net's framework or NumPy arrays.
+        test_iter: the same for the test.
+        num_epochs: passes over the training data, in all: a resumed run makes those that are left.
+        lr: the learning rate.
+        weight_decay: λ of the penalty λ/2·‖w‖².
+        checkpoint: a file that holds the run after each epoch, for `resume`. The net must be keyed, by `manual_seed`
+            or its own seed, and train_iter be a `Batches`; then a run that is killed and resumed ends with the same
+            weights, bit for bit, as one that was not, on the same backend and machine.
+        resume: go on from that file, where it exists; otherwise it must not exist.
+        settings: what else defines the run, by name, as JSON can hold it. It is recorded in the history, and must be
+            equal on resuming.
+        display: shows the progress; without one it is shown on a terminal's standard error alone.
+
+    Returns:
+        The history of all epochs, those before a resumption included.
+
+    Raises:
+        ValueError: for a number of epochs below 1, a negative or infinite rate, a checkpoint that is no path, or
+            settings that JSON cannot hold.
+        TypeError: where the batches are tensors of another framework than the net's.
+        CheckpointError: where the checkpoint cannot be written or read, exists without `resume`, or is of a run with
+            other settings. A checkpoint that was there is never lost by it.
+    """
+    num_epochs = checks.positive("num_epochs", num_epochs)
+    settings = checks.json_object("settings", settings or {})
+    if checkpoint is not None:
+        checkpoint = checks.path("checkpoint", checkpoint)
+    lr, weight_decay = checks.at_least_zero("lr", lr), checks.at_least_zero("weight_decay", weight_decay)
+    backend = backend_of(net, "net")
+    trainer = backend.Trainer(net, lr, weight_decay)
+    history = History(
+        {
+            "backend": backend.name,
+            "version": backend.version,
+            "data": getattr(train_iter, "source", None),
+            "batch_size": getattr(train_iter, "batch_size", None),
+            "dtype": getattr(train_iter, "dtype", None),
+            "lr": lr,
+            "weight_decay": weight_decay,
+            **settings,
+        }
+    )
+    file = None
+    if checkpoint is not None:
+        file = _RunFile(checkpoint, backend, net, train_iter)
+        file.open(history, resume)
+    with display or Display.on_terminal() as shown:
+        shown.run(history, num_epochs)
+        for number in range(len(history.epochs) + 1, num_epochs + 1):
+            shown.epoch(number, train_iter)
+            loss, right, seen, start = 0.0, 0, 0, time.perf_counter()
+            for X, y in train_iter:
+                batch_loss, batch_right = trainer.step(*_tensors(backend, X, y))
+                loss, right, seen = loss + batch_loss, right + batch_right, seen + len(y)
+                shown.batch()
+            seconds = time.perf_counter() - start
+            if seen == 0:
+                raise ValueError("train_iter: expected batches; it gave none (an iterator that is used up?)")
+            accuracy = _accuracy(backend, trainer, test_iter)
+            rate = seen / seconds if seconds > 0 else math.nan  # a coarse clock may not have moved
+            history.epochs.append(Epoch(number, loss / seen, right / seen, accuracy, seconds, rate))
+            shown.done(history.epochs[-1])
+            if file is not None:
+                file.save(history)
+    return history
+
+
+def _accuracy(backend: Backend, trainer: Any, batches: BatchIterable) -> float:
+    right = seen = 0
+    for X, y in batches:
+        right, seen = right + trainer.evaluate(*_tensors(backend, X, y)), seen + len(y)
+    if seen == 0:
+        raise ValueError("test_iter: expected batches; it gave none")
+    return right / seen
+
+
+def _tensors(backend: Backend, *values: Any) -> tuple[Tensor, ...]:
+    """A batch as the net's backend takes it: its own tensors as they are, host arrays made into such."""
+    tensors = []
+    for value in values:
+        if isinstance(value, np.ndarray):
+            value = backend.tensor(value)
+        elif backend_of(value, "batches") is not backend:
+            raise TypeError(
+                f"batches: expected tensors of {backend.name}, as the net is, or NumPy arrays; got tensors of "
+                f"{backend_of(value).name}: load the data after set_backend({backend.name!r})"
+            )
+        tensors.append(value)
+    return tuple(tensors)
+
+
+class _RunFile:
+    """The checkpoint file of one run."""
+
+    def __init__(self, path: Path, backend: Backend, net: Model, train_iter: BatchIterable) -> None:
+        if not isinstance(train_iter, Batches) or train_iter.key is None:
+            raise CheckpointError(
+                "checkpoint: expected a train_iter of load_data_fashion_mnist, whose order a key decides; "
+                f"got {type(train_iter).__name__}"
+            )
+        self.path, self.backend, self.net, self.batches = path, backend, net, train_iter
+
+    def open(self, history: History, resume: bool) -> None:
+        """Begins the file, or goes on from it: net, batches and history then stand where it left them."""
+        if not any(name.startswith("dropout") for name in self.backend.get_state(self.net)):
+            raise CheckpointError(
+                "checkpoint: expected a net whose masks are keyed, so that a resumed run draws the same ones; "
+                "build it after manual_seed(n) or with seed=n"
+            )
+        if not self.path.exists():
+            self.save(history)
+            return
+        if not resume:
+            raise CheckpointError(f"{self.path}: exists; resume the run in it, or delete it to begin anew")
+        state, facts = checkpoints.load(self.path)
+        try:
+            before, key = History.from_dict(facts.get("history")), _key(facts.get("batches"))  # type: ignore[arg-type]
+        except ValueError as error:
+            raise CheckpointError(f"{self.path}: no checkpoint of a run: {error}") from error
+        for name, value in history.to_dict()["settings"].items():
+            # Any backend goes on with another's run; only the last bits of its sums may then differ.
+            if name not in ("backend", "version") and before.settings.get(name) != value:
+                raise CheckpointError(
+                    f"{self.path}: cannot go on with other settings: {name} was {before.settings.get(name)!r}, "
+                    f"now it is {value!r}"
+                )
+        try:
+            check_types(state, self.backend.get_state(self.net))
+            self.backend.set_state(self.net, state)
+        except ValueError as error:
+            raise CheckpointError(f"{self.path}: of another net: {error}") from error
+        self.batches.key, self.batches.epoch = key, len(before.epochs)
+        history.epochs[:] = before.epochs
+
+    def save(self, history: History) -> None:
+        """Writes the run as it stands between two epochs."""
+        key = self.batches.key
+        facts = {"history": history.to_dict(), "batches": key and [key.seed, key.call]}
+        checkpoints.save(self.path, self.backend.get_state(self.net), facts)
+
+
+def _key(words: Any) -> Key:
+    """The key of the batches that a checkpoint names: seed and call; in format 1, the seed alone."""
+    if isinstance(words, list) and len(words) == 2:
+        return Key(*words)
+    return Key(checks.word64("batches", words))

@@ -1,0 +1,1 @@
+"""The specification in plain NumPy: the oracle that every backend is held against."""

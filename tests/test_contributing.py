@@ -1,0 +1,107 @@
+"""CONTRIBUTING.md: its worked examples do what the page says, without a line more."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from family_ways import WAYS
+
+import multidrop as md
+from multidrop.family import oracle
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def test_the_set_up_is_the_readmes() -> None:
+    command = re.search(r"^python3 -m venv \.venv-test .*\n", PAGE, re.MULTILINE)
+    assert command
+    assert command[0] in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def section(title: str) -> str:
+    """The text between a heading and the next."""
+    (text,) = re.findall(rf"^## {title}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
+    return text
+
+
+def additions() -> dict[str, str]:
+    """What the worked example adds, by the file that it names before each block."""
+    blocks = re.findall(r"^`([\w./]+)`[^`]*\n\n```\w+\n(.*?)^```$", section("A member in one file"), re.S | re.M)
+    return dict(blocks)
+
+
+def test_one_file_of_sixty_lines_and_one_line() -> None:
+    file, line, specification = additions().items()
+    assert not (ROOT / file[0]).exists()
+    assert len(file[1].splitlines()) < 60
+    assert line[0] == "multidrop/family/__init__.py"
+    assert len(line[1].splitlines()) == 1
+    assert specification[0] == "docs/specification.md"
+
+
+@pytest.fixture
+def extended(tmp_path: Path) -> Path:
+    """A copy of the repository with the additions; it leaves the members of this process alone."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    for folder in ("multidrop", "backends", "tests", "docs"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for name, text in additions().items():
+        with (tmp_path / name).open("a", encoding="utf-8") as file:
+            file.write(text)
+    return tmp_path
+
+
+def test_the_family_tests_cover_the_member(extended: Path, backend: Any) -> None:
+    """In every way of running that the framework has, with no test of its own."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (extended, extended / "backends")))}
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "--backend", backend.name]
+    done = subprocess.run(
+        [*command, "-k", "UniformNoise or each_member_has_a_vector", "tests/test_family.py"],
+        cwd=extended, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    passed = set(re.findall(r"::(\S+) PASSED", done.stdout))
+    member = "UniformNoise(width=0.1)"
+    for way in WAYS[backend.name]:
+        for test in ("values_and_gradients", "a_part_equals_the_whole", "calls_without_a_key", "nothing_dropped"):
+            assert f"TestEveryWay::test_{test}[{way}-{member}]" in passed
+    assert f"TestErrors::test_bad_calls_take_no_mask[{backend.name}-{member}]" in passed
+    assert "TestSpecification::test_each_member_has_a_vector" in passed
+
+
+def test_a_backend_in_one_folder(monkeypatch: pytest.MonkeyPatch, need: Any) -> None:
+    """Has the eight names of the contract, and gives the oracle's numbers, in layers too."""
+    need("numpy")
+    monkeypatch.syspath_prepend(ROOT / "tests" / "plugin")
+    monkeypatch.setitem(sys.modules, "toyframe", None)  # so that it is gone again afterwards
+    del sys.modules["toyframe"]
+    (code,) = re.findall(r"```python\n(.*?)```", section("A backend in one folder"), re.DOTALL)
+    backend = types.ModuleType("multidrop_toyframe")
+    exec(compile(code, "CONTRIBUTING.md", "exec"), vars(backend))
+    for name in ("name", "version", "types", "tensor", "to_numpy", "draw_key", "apply", "layer"):
+        assert hasattr(backend, name)
+    x, member, key = np.arange(20.0), md.family.GaussianDropout(0.3), md.Key(3)
+    X = backend.tensor(x)
+    assert isinstance(X, backend.types)
+    assert np.array_equal(backend.to_numpy(backend.apply(member, X, key, start=5)), oracle.apply(member, x, key, 5))
+    md.manual_seed(2)
+    first = md.Stream(md.Key(2).fold_in("dropout").fold_in(0))
+    layer = backend.layer(member)
+    for _ in range(2):
+        assert np.array_equal(backend.to_numpy(layer(X)), oracle.apply(member, x, first.next()))
+    with pytest.raises(ValueError, match="start: expected"):
+        backend.apply(member, X, start=-1)
+    assert np.array_equal(
+        backend.to_numpy(backend.apply(member, X)), oracle.apply(member, x, md.Key(2).fold_in("calls"))
+    )

@@ -1,0 +1,95 @@
+"""Where things are: what an import loads, former names, and what the course needs besides."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import multidrop as md
+from multidrop import moved
+
+
+def python(code: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_an_import_loads_next_to_nothing() -> None:
+    """Neither NumPy, nor any part of the library: those come with the first name that is used."""
+    code = (
+        "import multidrop, sys; print(*sorted(name for name in sys.modules if name.startswith(('multidrop', 'numpy'))))"
+    )
+    assert python(code).stdout.split() == ["multidrop", "multidrop.moved"]
+
+
+def test_all_public_names() -> None:
+    assert {name for name in md.__all__ if not hasattr(md, name)} == set()
+    assert set(md.__all__) <= set(dir(md))
+    with pytest.raises(AttributeError, match="module 'multidrop' has no attribute 'dropout'"):
+        md.dropout  # noqa: B018  # the error is what is tested
+
+
+@pytest.mark.parametrize("name", moved.MOVED)
+def test_former_names(name: str) -> None:
+    """Are the same modules, in whatever order they are imported, and leave the present ones as they are."""
+    home = f"multidrop.{moved.MOVED[name]}"
+    for first, second in ((home, f"multidrop.{name}"), (f"multidrop.{name}", home)):
+        code = f"""
+import importlib, sys
+first, second = importlib.import_module({first!r}), importlib.import_module({second!r})
+assert first is second
+assert first.__spec__.name == {home!r}, first.__spec__
+assert first is sys.modules[{home!r}]
+"""
+        done = python(code)
+        assert done.returncode == 0, done.stderr
+
+
+def test_what_was_within_a_former_name() -> None:
+    code = """
+import multidrop.kernel.memory, multidrop.host.memory
+from multidrop.kernel import release_memory
+from multidrop.keys import Key, Stream, manual_seed
+from multidrop.data.fashion_mnist import load
+import multidrop as md
+assert multidrop.kernel.memory is multidrop.host.memory
+assert md.kernel is md.host and md.masks is md.spec.masks and Key is md.Key
+"""
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+
+
+WITHOUT = "import sys; sys.modules.update(dict.fromkeys({names})); "
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_the_command_line_without_its_packages(missing: str) -> None:
+    done = python(WITHOUT.format(names=[missing]) + "from multidrop.__main__ import main; main()")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"multidrop: the command line needs {missing}")
+    assert done.stderr.endswith(', which is not installed: pip install "multidrop[section]"\n')
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_training_without_the_extra() -> None:
+    """Works where nobody watches; what needs a package says so in a line, and nothing else is lost."""
+    code = (
+        WITHOUT.format(names=["typer", "rich", "matplotlib", "safetensors"])
+        + """
+import multidrop as md
+md.manual_seed(0)
+train_iter, test_iter = md.load_data_fashion_mnist(256, "mini")
+history = md.train(md.Net(), train_iter, test_iter, num_epochs=1)
+for call in (lambda: history.plot(), lambda: md.train(md.Net(), train_iter, test_iter, 1, checkpoint="run")):
+    try:
+        call()
+    except ImportError as error:
+        print(error)
+"""
+    )
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    plot, checkpoint = done.stdout.splitlines()
+    assert plot.startswith("a plot needs matplotlib")
+    assert checkpoint.startswith("a checkpoint needs safetensors")
