@@ -5,6 +5,7 @@ A backend that was asked for must be there; without the option, those that are n
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,7 +32,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--interruptions", type=int, default=20, help="how many large calls a signal handler ends")
     parser.addoption("--edits", type=int, default=500, help="how many times a checkpoint is damaged")
     parser.addoption("--kills", type=int, default=20, help="how many times a process is ended while it saves")
+    parser.addoption("--device", choices=["cpu", "cuda"], help="where the kernels for GPUs run; required")
     parser.addoption("--full-data", action="store_true", help="require the full Fashion-MNIST in Debian's folder")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if device := config.getoption("--device"):
+        os.environ["MULTIDROP_DEVICE"] = device  # which `test_device` reads, also where this file is missing
 
 
 def requested(config: pytest.Config) -> list[str]:
