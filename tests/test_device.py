@@ -18,7 +18,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from multidrop import Key
+from multidrop import Key, host
 from multidrop.spec import masks
 from multidrop.spec.masks import Mask
 
@@ -55,7 +55,7 @@ def kernels_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(*_: Any, **__: Any) -> Any:
             raise AssertionError("the host drew a mask")
 
-        monkeypatch.setattr(ops.host, "keep_mask", refuse)
+        monkeypatch.setattr(host, "keep_mask", refuse)
     else:
         from triton.runtime.interpreter import InterpretedFunction
 
@@ -342,7 +342,7 @@ class TestOnGpu:
         X = values(4, 6, 5, 5).nan_to_num()
         assert same_bits(apply(family.SpatialDropout(P), X, KEY), expected(X, Mask(P, KEY, 0, (2, 3))))
         Y = apply(family.DropBlock(P, 3), X, KEY)
-        with patch.object(ops.host, "keep_mask", masks.keep_mask):
+        with patch.object(host, "keep_mask", masks.keep_mask):
             assert same_bits(Y, apply(family.DropBlock(P, 3), X.cpu(), KEY))
 
     # torch's own, at its first compilation: it announces what it is about to change.
