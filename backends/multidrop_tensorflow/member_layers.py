@@ -62,11 +62,6 @@ class MemberLayer(_OfMember):
         return super().from_config({**config, "member": family.of_text(config["member"])})
 
 
-def layer(member: Member, *, seed: int | Key | None = None) -> MemberLayer:
-    """`multidrop.layer`: a Keras layer of any member."""
-    return MemberLayer(member, seed)
-
-
 class _Named(_OfMember):
     """A layer of one class of members; its configuration has the member's settings, p as `rate`."""
 
@@ -147,15 +142,15 @@ class ConcreteDropout(_Named):
     """`multidrop.family.ConcreteDropout` whose p is learned, as the weight `logit` = log(p/(1 − p)).
 
     The paper's regulariser keeps p from 0: regularizer·d·(p·log p + (1 − p)·log(1 − p)), minus the entropy of the d
-    decisions of an example, is among the layer's `losses`, as of any weight with a regulariser. The paper's other term
-    is a `kernel_regularizer` of the layer that follows.
+    numbers of an example, is among the layer's `losses`, as of any weight with a regulariser. The paper's other term is
+    of the weights that follow, which this layer does not know.
 
-    Source: Y. Gal, J. Hron and A. Kendall, "Concrete dropout", NeurIPS 30 (2017), equations 3 to 5.
+    Source: Y. Gal, J. Hron and A. Kendall, "Concrete dropout", NeurIPS 30 (2017), equations 4 and 5.
 
     Args:
         rate: p at the start, in (0, 1).
         temperature: above 0; the paper's is 0.1.
-        regularizer: the factor of the regulariser, at least 0; with 2/N, for N examples, it is the paper's.
+        regularizer: the factor of the regulariser, at least 0: 1/N for the mean of the losses of N examples.
         seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
@@ -178,6 +173,8 @@ class ConcreteDropout(_Named):
         regularizer = checks.at_least_zero("regularizer", regularizer)
         super().__init__(family.ConcreteDropout(p, temperature), seed, **kwargs)
         self.regularizer = regularizer
+
+    member: family.ConcreteDropout
 
     def build(self, input_shape: Any) -> None:
         """Adds the logit; the size of the last axis is d."""
@@ -218,3 +215,17 @@ class ConcreteDropout(_Named):
 def negative_entropy(logit: tf.Tensor) -> tf.Tensor:
     """p·log p + (1 − p)·log(1 − p) for p = sigmoid(logit), without overflow."""
     return tf.sigmoid(logit) * logit - tf.nn.softplus(logit)
+
+
+_NAMED: dict[type[Member], Any] = {
+    family.ConcreteDropout: ConcreteDropout,
+    family.DropBlock: DropBlock,
+    family.DropPath: DropPath,
+    family.LockedDropout: LockedDropout,
+}
+
+
+def layer(member: Member, *, seed: int | Key | None = None) -> _OfMember:
+    """`multidrop.layer`: a Keras layer of any member, the named one where this file has one."""
+    named = _NAMED.get(type(member))
+    return MemberLayer(member, seed) if named is None else named(*vars(member).values(), seed=seed)

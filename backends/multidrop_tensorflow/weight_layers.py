@@ -74,7 +74,7 @@ class _WeightDropout(keras.layers.Wrapper):
         key = self.dropout.get_config()
         return {
             **super().get_config(),
-            "rate": self.dropout.member.p,
+            "rate": self.dropout._p,
             **{name: key[name] for name in ("seed", "call") if name in key},
         }
 
