@@ -34,7 +34,9 @@ class TestKeras:
             model = keras.Sequential([dropout, keras.layers.Dense(1, kernel_initializer="ones", trainable=False)])
             model.compile(keras.optimizers.SGD(0.05), "mse", jit_compile=jit)
             model.fit(x, x.sum(1, keepdims=True), epochs=4, verbose=0)
-            assert (float(dropout.rate) > rate) == rises
+            assert (dropout.p > rate) == rises
+            dropout.p = 0.5
+            assert float(dropout.logit) == 0.0
 
     def test_the_regulariser_of_concrete_dropout(self, ours: Any) -> None:
         """Minus the entropy of the numbers of an example."""
@@ -344,5 +346,8 @@ class TestGluon:
         assert float(L.asnumpy()[0]) == pytest.approx(expected(at), rel=1e-5)
         slope = (expected(at + 1e-4) - expected(at - 1e-4)) / 2e-4
         assert float(layer.logit.grad().asnumpy()[0]) == pytest.approx(slope, rel=1e-4)
+        assert layer.p == pytest.approx(0.3)
+        layer.p = 0.5
+        assert layer.logit.data().asnumpy() == 0.0
         with pytest.raises(ValueError, match="p: expected a probability above 0"):
             ours.ConcreteDropout(0.0)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import mxnet as mx
+import numpy as np
 from mxnet import gluon
 
 from multidrop import checks, family
@@ -15,7 +17,7 @@ from multidrop.keys import Key
 
 from .apply import symbol, through
 from .functional import Array
-from .layers import Random
+from .layers import Dropout, Random
 
 
 class MemberLayer(Random):
@@ -34,13 +36,22 @@ class MemberLayer(Random):
     def __init__(self, member: Member, *, seed: int | Key | None = None, **kwargs: Any) -> None:
         member = family.checked(member)
         super().__init__(seed, **kwargs)
-        self.member = member
+        self.member: Any = member
 
     def _symbol(self, X: mx.sym.Symbol, stream: mx.sym.Symbol | None) -> mx.sym.Symbol:
         return symbol(self.member, X, stream, of_layer=True)
 
     def _train(self, X: Array) -> Array:
         return through(self.member, X, lambda: self._take(X))
+
+    @property
+    def p(self) -> Any:
+        """The member's p; setting it sets another member."""
+        return self.member.p
+
+    @p.setter
+    def p(self, value: float) -> None:
+        self.member = replace(self.member, p=value)
 
     @property
     def _p(self) -> float | None:
@@ -73,12 +84,19 @@ class ConcreteDropout(MemberLayer):
     def __init__(
         self, p: float = 0.1, temperature: float = 0.1, *, seed: int | Key | None = None, **kwargs: Any
     ) -> None:
-        member = family.ConcreteDropout(p, temperature)
-        if member.p == 0.0:
-            raise ValueError(f"p: expected a probability above 0, to be learned; got {checks.shown(p)}")
-        super().__init__(member, seed=seed, **kwargs)
-        begin = mx.init.Constant(math.log(member.p / (1.0 - member.p)))
+        begin = mx.init.Constant(_logit(p))
+        super().__init__(family.ConcreteDropout(p, temperature), seed=seed, **kwargs)
         self.logit = self.params.get("logit", shape=(1,), init=begin)
+
+    @property
+    def p(self) -> float:
+        """p as it is now; setting it moves the logit."""
+        return float(1.0 / (1.0 + np.exp(-self.logit.data().asnumpy().item())))
+
+    @p.setter
+    def p(self, value: float) -> None:
+        for array in self.logit.list_data():
+            array[:] = _logit(value)
 
     def _symbol(self, X: mx.sym.Symbol, stream: mx.sym.Symbol | None) -> mx.sym.Symbol:
         return symbol(self.member, X, stream, self.logit.var(), of_layer=True)
@@ -109,8 +127,17 @@ class ConcreteDropout(MemberLayer):
         return scale**2 / 2.0 * (weight * weight).sum() * (1.0 + F.exp(logit)) - weight.shape[1] * entropy
 
 
-def layer(member: Member, *, seed: int | Key | None = None) -> MemberLayer:
+def _logit(value: float) -> float:
+    p = checks.probability_below_one("p", value)
+    if p == 0.0:
+        raise ValueError(f"p: expected a probability above 0, to be learned; got {checks.shown(value)}")
+    return math.log(p / (1.0 - p))
+
+
+def layer(member: Member, *, seed: int | Key | None = None) -> Random:
     """`multidrop.layer`: a Gluon block of any member; one that learns p for `ConcreteDropout`."""
+    if type(member) is family.Dropout:
+        return Dropout(member.p, seed=seed)
     if type(member) is family.ConcreteDropout:
         return ConcreteDropout(member.p, member.temperature, seed=seed)
     return MemberLayer(member, seed=seed)

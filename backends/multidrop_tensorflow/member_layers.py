@@ -4,6 +4,7 @@ Keras lacks."""
 from __future__ import annotations
 
 import math
+from dataclasses import fields, replace
 from typing import Any
 
 import keras
@@ -14,11 +15,13 @@ from multidrop.family import MaskMember, Member
 from multidrop.keys import Key
 
 from .apply import through
-from .layers import _Random
+from .layers import Dropout, _Random
 
 
 class _OfMember(_Random):
     """A layer that runs the member that it holds."""
+
+    member: Any
 
     def __init__(self, member: Member, seed: int | Key | None, **kwargs: Any) -> None:
         member = family.checked(member)
@@ -27,6 +30,15 @@ class _OfMember(_Random):
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
         return through(self.member, inputs, lambda: self._take(inputs))
+
+    @property
+    def p(self) -> Any:
+        """The member's p; setting it sets another member."""
+        return self.member.p
+
+    @p.setter
+    def p(self, value: float) -> None:
+        self.member = replace(self.member, p=value)
 
     @property
     def _p(self) -> float | None:
@@ -66,8 +78,8 @@ class _Named(_OfMember):
     """A layer of one class of members; its configuration has the member's settings, p as `rate`."""
 
     def get_config(self) -> dict[str, Any]:
-        settings = {("rate" if name == "p" else name): value for name, value in vars(self.member).items()}
-        return {**super().get_config(), **settings}
+        settings = {each.name: getattr(self.member, each.name) for each in fields(self.member)}
+        return {**super().get_config(), "rate": settings.pop("p"), **settings}
 
 
 @keras.saving.register_keras_serializable(package="multidrop")
@@ -167,11 +179,9 @@ class ConcreteDropout(_Named):
         seed: int | Key | None = None,
         **kwargs: Any,
     ) -> None:
-        p = checks.probability_below_one("rate", rate)
-        if p == 0.0:
-            raise ValueError(f"rate: expected a probability above 0, whose logit is finite; got {checks.shown(rate)}")
+        _logit("rate", rate)
         regularizer = checks.at_least_zero("regularizer", regularizer)
-        super().__init__(family.ConcreteDropout(p, temperature), seed, **kwargs)
+        super().__init__(family.ConcreteDropout(rate, temperature), seed, **kwargs)
         self.regularizer = regularizer
 
     member: family.ConcreteDropout
@@ -181,7 +191,6 @@ class ConcreteDropout(_Named):
         features = input_shape[-1]
         if features is None:
             raise ValueError(f"inputs: expected a last axis of known size; got the shape {tuple(input_shape)}")
-        p = self.member.p
 
         def regularized(logit: Any) -> tf.Tensor:
             return self.regularizer * features * negative_entropy(tf.convert_to_tensor(logit))
@@ -189,7 +198,7 @@ class ConcreteDropout(_Named):
         self.logit = self.add_weight(
             name="logit",
             shape=(),
-            initializer=keras.initializers.Constant(math.log(p / (1.0 - p))),
+            initializer=keras.initializers.Constant(_logit("rate", self.member.p)),
             regularizer=regularized,
             autocast=False,
         )
@@ -198,9 +207,13 @@ class ConcreteDropout(_Named):
         return through(self.member, inputs, lambda: self._take(inputs), learned=self.logit)
 
     @property
-    def rate(self) -> tf.Tensor:
-        """p, as it is learned by now."""
-        return tf.sigmoid(tf.convert_to_tensor(self.logit))
+    def p(self) -> float:
+        """p as it is now; setting it moves the logit."""
+        return float(tf.sigmoid(tf.convert_to_tensor(self.logit)))
+
+    @p.setter
+    def p(self, value: float) -> None:
+        self.logit.assign(_logit("p", value))
 
     def load_own_variables(self, store: Any) -> None:
         """Takes the logit, and the position from saved weights that have one."""
@@ -212,6 +225,13 @@ class ConcreteDropout(_Named):
         return {**super().get_config(), "regularizer": self.regularizer}
 
 
+def _logit(name: str, value: float) -> float:
+    p = checks.probability_below_one(name, value)
+    if p == 0.0:
+        raise ValueError(f"{name}: expected a probability above 0, to be learned; got {checks.shown(value)}")
+    return math.log(p / (1.0 - p))
+
+
 def negative_entropy(logit: tf.Tensor) -> tf.Tensor:
     """p·log p + (1 − p)·log(1 − p) for p = sigmoid(logit), without overflow."""
     return tf.sigmoid(logit) * logit - tf.nn.softplus(logit)
@@ -221,11 +241,14 @@ _NAMED: dict[type[Member], Any] = {
     family.ConcreteDropout: ConcreteDropout,
     family.DropBlock: DropBlock,
     family.DropPath: DropPath,
+    family.Dropout: Dropout,
     family.LockedDropout: LockedDropout,
 }
 
 
-def layer(member: Member, *, seed: int | Key | None = None) -> _OfMember:
-    """`multidrop.layer`: a Keras layer of any member, the named one where this file has one."""
+def layer(member: Member, *, seed: int | Key | None = None) -> _Random:
+    """`multidrop.layer`: a Keras layer of any member, the named one where there is one of the same settings."""
     named = _NAMED.get(type(member))
-    return MemberLayer(member, seed) if named is None else named(*vars(member).values(), seed=seed)
+    if named is None:
+        return MemberLayer(member, seed)
+    return named(*(getattr(member, each.name) for each in fields(member)), seed=seed)
