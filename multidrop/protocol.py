@@ -139,6 +139,10 @@ class Backend(Protocol):
         """`multidrop.apply`, likewise."""
         ...
 
+    def layer(self, member: Member, *, seed: int | Key | None = None) -> Model:
+        """`multidrop.layer`."""
+        ...
+
     def Dropout(self, p: float = 0.5, *, seed: int | Key | None = None) -> Model:
         """`multidrop.Dropout`; only the first argument, by position, and `seed`, by name, are common to all."""
         ...

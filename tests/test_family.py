@@ -682,7 +682,8 @@ def test_the_page_on_the_family_runs() -> None:
     names: dict[str, Any] = {"__name__": __name__}  # which `dataclass` looks up
     try:
         for block in blocks:
-            exec(block, names)
+            if "torch" not in block:  # which test_packaging runs, where torch is
+                exec(block, names)
         assert np.isin(names["Y"], (-1.0, 1.0)).all()
         assert abs((names["Y"] == -1.0).mean() - 0.3) < 5.0 * math.sqrt(0.3 * 0.7 / names["Y"].size)
     finally:

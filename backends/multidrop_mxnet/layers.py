@@ -64,13 +64,17 @@ class Random(gluon.HybridBlock):
         raise NotImplementedError(f"{type(self).__name__}._train")  # each layer's own
 
     @property
-    def _p(self) -> float | None:
-        """The probability that an element is dropped, of a layer that drops by a mask."""
+    def _p(self) -> Any:
+        """The probability that an element is dropped, of a layer that drops by a mask; None of any other."""
         return None
 
-    def _axes_of(self, ndim: int) -> tuple[int, ...]:
-        """Along which one decision holds for all elements of an array of so many dimensions."""
-        return ()
+    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+        """Along which one decision holds for all elements of an array, of such a layer.
+
+        Raises:
+            TypeError: of any other.
+        """
+        raise not_a_layer(self)
 
     def _take(self, X: Array) -> Key:
         """The key of this call, on this array; the layer moves on by one."""
@@ -114,11 +118,11 @@ class Dropout(Random):
     def _p(self) -> float:
         return checks.probability("rate", self.rate)  # which may have been changed
 
-    def _axes_of(self, ndim: int) -> tuple[int, ...]:
-        return checks.axes(self.axes, ndim)
+    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+        return () if shape is None else checks.axes(self.axes, len(shape))
 
     def _next_mask(self, X: Array) -> Mask:
-        p, axes = self._p, self._axes_of(X.ndim)  # before a key is taken
+        p, axes = self._p, self._axes_for(X.shape)  # before a key is taken
         return Mask(p, self._take(X), 0, axes)
 
     def __repr__(self) -> str:
@@ -128,8 +132,7 @@ class Dropout(Random):
 
 def drawing(layer: gluon.Block, shape: tuple[int, ...] | None = None) -> Drawing:
     """How a dropout layer draws; see `multidrop.view`."""
-    p = layer._p if isinstance(layer, Random) else None
-    if p is None:
+    if not isinstance(layer, Random):
         raise not_a_layer(layer)
     last, known, last_rate = layer.last
     following = None
@@ -138,8 +141,8 @@ def drawing(layer: gluon.Block, shape: tuple[int, ...] | None = None) -> Drawing
         if before(following) != last:  # by a program, of which Python saw nothing
             last, known, last_rate = before(following), None, None
     shape = known if shape is None else shape
-    axes = () if shape is None else layer._axes_of(len(shape))
-    return Drawing(p, last, following, shape, axes, last_rate)
+    axes = layer._axes_for(shape)
+    return Drawing(layer._p, last, following, shape, axes, last_rate)
 
 
 class StreamParameter(gluon.Parameter):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ from mxnet import gluon
 from multidrop import checks, family
 from multidrop.family import MaskMember, Member
 from multidrop.keys import Key
+from multidrop.layers import mask_axes
 
 from .apply import symbol, through
 from .functional import Array
@@ -57,8 +57,8 @@ class MemberLayer(Random):
     def _p(self) -> float | None:
         return self.member.p if isinstance(self.member, MaskMember) else None
 
-    def _axes_of(self, ndim: int) -> tuple[int, ...]:
-        return self.member.axes(ndim)
+    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+        return mask_axes(self, self.member, shape)
 
     def __repr__(self) -> str:
         seed = "" if self.stream is None else f", seed={self.stream.key.seed}"
@@ -84,8 +84,9 @@ class ConcreteDropout(MemberLayer):
     def __init__(
         self, p: float = 0.1, temperature: float = 0.1, *, seed: int | Key | None = None, **kwargs: Any
     ) -> None:
-        begin = mx.init.Constant(_logit(p))
-        super().__init__(family.ConcreteDropout(p, temperature), seed=seed, **kwargs)
+        member = family.ConcreteDropout(p, temperature)
+        begin = mx.init.Constant(member.logit)
+        super().__init__(member, seed=seed, **kwargs)
         self.logit = self.params.get("logit", shape=(1,), init=begin)
 
     @property
@@ -96,7 +97,7 @@ class ConcreteDropout(MemberLayer):
     @p.setter
     def p(self, value: float) -> None:
         for array in self.logit.list_data():
-            array[:] = _logit(value)
+            array[:] = replace(self.member, p=value).logit
 
     def _symbol(self, X: mx.sym.Symbol, stream: mx.sym.Symbol | None) -> mx.sym.Symbol:
         return symbol(self.member, X, stream, self.logit.var(), of_layer=True)
@@ -125,13 +126,6 @@ class ConcreteDropout(MemberLayer):
         softplus = F.log1p(F.exp(-F.abs(logit))) + F.maximum(logit, 0.0)
         entropy = softplus - logit / (1.0 + F.exp(-logit))
         return scale**2 / 2.0 * (weight * weight).sum() * (1.0 + F.exp(logit)) - weight.shape[1] * entropy
-
-
-def _logit(value: float) -> float:
-    p = checks.probability_below_one("p", value)
-    if p == 0.0:
-        raise ValueError(f"p: expected a probability above 0, to be learned; got {checks.shown(value)}")
-    return math.log(p / (1.0 - p))
 
 
 def layer(member: Member, *, seed: int | Key | None = None) -> Random:

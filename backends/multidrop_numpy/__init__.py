@@ -22,6 +22,7 @@ from .layers import (
     Sequential,
     drawing,
 )
+from .member_layers import MemberLayer, layer
 from .net import Net, concise_net, get_state, set_state
 from .training import Trainer
 
@@ -35,6 +36,7 @@ __all__ = [
     "GaussianNoise",
     "Layer",
     "Linear",
+    "MemberLayer",
     "Net",
     "Probe",
     "ReLU",
@@ -49,6 +51,7 @@ __all__ = [
     "get_state",
     "gradient",
     "keep_mask",
+    "layer",
     "name",
     "relu_dropout",
     "restore",

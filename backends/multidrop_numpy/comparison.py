@@ -8,7 +8,7 @@ from multidrop.comparison import parts
 from multidrop.comparison.parts import Part, Point
 from multidrop.keys import Key
 
-from .layers import Array, Layer, Linear, _Random
+from .layers import Array, Layer, Linear, Random
 from .net import Net
 
 
@@ -31,9 +31,9 @@ class Probe:
             found.setdefault(path, {})[name] = tuple(range(w.ndim))
         return [Part(path, parts.DENSE, weights) for path, weights in found.items()]
 
-    def dropouts(self) -> dict[str, _Random]:
+    def dropouts(self) -> dict[str, Random]:
         """The dropout layers by path, in the order of their definition."""
-        return {path: layer for path, layer in self._layers.items() if isinstance(layer, _Random)}
+        return {path: layer for path, layer in self._layers.items() if isinstance(layer, Random)}
 
     def key(self, path: str, key: Key | None) -> Key | None:
         """Has a dropout layer begin at a key, or follow NumPy's generator; gives where it stood."""
@@ -55,7 +55,7 @@ class Probe:
 
     def _watched(self, path: str, layer: Layer) -> Callable[[Array], Array]:
         forward, kind = layer.forward, type(layer).__name__
-        kind = parts.DROPOUT if isinstance(layer, _Random) else parts.DENSE if isinstance(layer, Linear) else kind
+        kind = parts.DROPOUT if isinstance(layer, Random) else parts.DENSE if isinstance(layer, Linear) else kind
 
         def recorded(X: Array) -> Array:
             Y = forward(X)

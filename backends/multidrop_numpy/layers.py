@@ -106,12 +106,15 @@ class Flatten(Layer):
         return "Flatten()"
 
 
-class _Random(Layer):
-    """What all layers are that act in training mode alone, by their next key. No mask and no noise is stored:
+class Random(Layer):
+    """Base class of the layers that act in training mode alone, by their next key. No mask and no noise is stored:
     `backward` draws it again from the key that `forward` used."""
+
+    p: float
 
     def __init__(self, seed: int | Key | None) -> None:
         super().__init__()
+        self._last: tuple[Key, tuple[int, ...], float] | None = None  # of what dropped: key, shape, p
         self._key_by(layer_key(NAME, seed))
         self._key: Key | None = None  # of the last forward, where that was in training mode
         self._shape: tuple[int, ...] | None = None  # that of its input
@@ -133,8 +136,13 @@ class _Random(Layer):
             raise ValueError(f"dY: expected the shape of the last output, {self._shape}; got {dY.shape}")
         return dY
 
+    def _axes(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+        """Along which one decision holds for all elements of an input of that shape, () where none is known; TypeError
+        where the layer has no mask."""
+        raise not_a_layer(self)
 
-class Dropout(_Random):
+
+class Dropout(Random):
     """Zeroes each element with probability p in training mode and scales the others by 1/(1 − p); passes the input on
     in evaluation mode.
 
@@ -150,7 +158,6 @@ class Dropout(_Random):
     def __init__(self, p: float = 0.5, axes: int | Sequence[int] = (), *, seed: int | Key | None = None) -> None:
         self.p, self.axes = checks.probability("p", p), checks.axis_numbers(axes)
         super().__init__(seed)
-        self._last: tuple[Key, tuple[int, ...], float] | None = None  # of what dropped: key, shape, p
         self._Y: Array | None = None
 
     def forward(self, X: Array) -> Array:
@@ -185,6 +192,9 @@ class Dropout(_Random):
     def _gradient(self, dY: Array, p: float, key: Key) -> Array:
         return self._dropout(dY, p, key, relu=False)
 
+    def _axes(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+        return () if shape is None else checks.axes(self.axes, len(shape))
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(p={self.p}" + (f", axes={self.axes})" if self.axes else ")")
 
@@ -211,7 +221,7 @@ class AlphaDropout(Dropout):
         return (super()._dropout(dY, p, key, relu=False) * scale).astype(dY.dtype, copy=False)
 
 
-class GaussianDropout(_Random):
+class GaussianDropout(Random):
     """Multiplies each element by normal noise in training mode, of mean 1 and deviation sqrt(p/(1 − p)), as that of a
     dropout is; passes the input on in evaluation mode. Source: N. Srivastava et al., "Dropout: a simple way to prevent
     neural networks from overfitting", JMLR 15 (2014), section 10.
@@ -243,7 +253,7 @@ class GaussianDropout(_Random):
         return f"GaussianDropout(p={self.p})"
 
 
-class GaussianNoise(_Random):
+class GaussianNoise(Random):
     """Adds normal noise of mean 0 to each element in training mode; passes the input on in evaluation mode.
 
     Args:
@@ -273,11 +283,11 @@ class GaussianNoise(_Random):
 
 def drawing(layer: Layer, shape: tuple[int, ...] | None = None) -> Drawing:
     """How a dropout layer draws; see `multidrop.view`."""
-    if not isinstance(layer, Dropout):
+    if not isinstance(layer, Random):
         raise not_a_layer(layer)
     last, known, last_p = layer._last or (None, None, None)
     shape = known if shape is None else shape
-    axes = () if shape is None else checks.axes(layer.axes, len(shape))
+    axes = layer._axes(shape)
     return Drawing(
         checks.probability("p", layer.p), last, None if layer.stream is None else layer.stream.key, shape, axes, last_p
     )

@@ -81,13 +81,17 @@ class _Random(keras.layers.Layer):
         raise NotImplementedError(f"{type(self).__name__}._train")  # each layer's own
 
     @property
-    def _p(self) -> float | None:
-        """The probability that an element is dropped, of a layer that drops by a mask."""
+    def _p(self) -> Any:
+        """The probability that an element is dropped, of a layer that drops by a mask; None of any other."""
         return None
 
-    def _axes(self, inputs: tf.Tensor) -> tuple[int, ...]:
-        """Along which one decision holds for all elements."""
-        return ()
+    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+        """Along which one decision holds for all elements of an input, of such a layer.
+
+        Raises:
+            TypeError: of any other.
+        """
+        raise not_a_layer(self)
 
     def _take(self, inputs: tf.Tensor) -> Key | tf.Tensor:
         """The position of this call, on these inputs; the layer moves on by one."""
@@ -141,6 +145,13 @@ class _Dropout(_Random):
     @property
     def _p(self) -> float:
         return checks.probability("rate", self.rate)  # which may have been changed
+
+    def _axes(self, inputs: tf.Tensor) -> tuple[int, ...]:
+        """Along which one decision holds for all elements."""
+        return ()
+
+    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+        return () if shape is None else axes_of(tf.TensorSpec(shape), self._axes(tf.TensorSpec(shape)))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate}
@@ -325,8 +336,7 @@ class SpatialDropout3D(_SpatialDropout):
 
 def drawing(layer: keras.layers.Layer, shape: tuple[int, ...] | None = None) -> Drawing:
     """How a dropout layer draws; see `multidrop.view`."""
-    p = layer._p if isinstance(layer, _Random) else None
-    if p is None:
+    if not isinstance(layer, _Random):
         raise not_a_layer(layer)
     position, known, last_rate = vars(layer).get("_last", (None, None, None))
     last = None if position is None else ops.key_at(position)
@@ -338,5 +348,5 @@ def drawing(layer: keras.layers.Layer, shape: tuple[int, ...] | None = None) -> 
         last = before(following)
     if shape is None and known is not None and known.is_fully_defined():
         shape = tuple(known)
-    axes = () if shape is None else axes_of(tf.TensorSpec(shape), layer._axes(tf.TensorSpec(shape)))
-    return Drawing(p, last, following, shape, axes, last_rate)
+    axes = layer._axes_for(shape)
+    return Drawing(layer._p, last, following, shape, axes, last_rate)

@@ -3,7 +3,6 @@ Keras lacks."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import fields, replace
 from typing import Any
 
@@ -13,6 +12,7 @@ import tensorflow as tf
 from multidrop import checks, family
 from multidrop.family import MaskMember, Member
 from multidrop.keys import Key
+from multidrop.layers import mask_axes
 
 from .apply import through
 from .layers import Dropout, _Random
@@ -44,8 +44,8 @@ class _OfMember(_Random):
     def _p(self) -> float | None:
         return self.member.p if isinstance(self.member, MaskMember) else None
 
-    def _axes(self, inputs: tf.Tensor) -> tuple[int, ...]:
-        return self.member.axes(inputs.shape.rank)
+    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+        return mask_axes(self, self.member, shape)
 
 
 @keras.saving.register_keras_serializable(package="multidrop")
@@ -179,29 +179,23 @@ class ConcreteDropout(_Named):
         seed: int | Key | None = None,
         **kwargs: Any,
     ) -> None:
-        _logit("rate", rate)
-        regularizer = checks.at_least_zero("regularizer", regularizer)
-        super().__init__(family.ConcreteDropout(rate, temperature), seed, **kwargs)
-        self.regularizer = regularizer
-
-    member: family.ConcreteDropout
-
-    def build(self, input_shape: Any) -> None:
-        """Adds the logit; the size of the last axis is d."""
-        features = input_shape[-1]
-        if features is None:
-            raise ValueError(f"inputs: expected a last axis of known size; got the shape {tuple(input_shape)}")
-
-        def regularized(logit: Any) -> tf.Tensor:
-            return self.regularizer * features * negative_entropy(tf.convert_to_tensor(logit))
-
+        member = family.ConcreteDropout(checks.probability_below_one("rate", rate), temperature)
+        begin, regularizer = member.logit, checks.at_least_zero("regularizer", regularizer)
+        super().__init__(member, seed, **kwargs)
+        self.regularizer, self.features = regularizer, 0
         self.logit = self.add_weight(
             name="logit",
             shape=(),
-            initializer=keras.initializers.Constant(_logit("rate", self.member.p)),
-            regularizer=regularized,
+            initializer=keras.initializers.Constant(begin),
+            regularizer=lambda logit: self.regularizer * self.features * negative_entropy(tf.convert_to_tensor(logit)),
             autocast=False,
         )
+
+    def build(self, input_shape: Any) -> None:
+        """Notes d, the size of the last axis."""
+        self.features = input_shape[-1]
+        if self.features is None:
+            raise ValueError(f"inputs: expected a last axis of known size; got the shape {tuple(input_shape)}")
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
         return through(self.member, inputs, lambda: self._take(inputs), learned=self.logit)
@@ -213,7 +207,7 @@ class ConcreteDropout(_Named):
 
     @p.setter
     def p(self, value: float) -> None:
-        self.logit.assign(_logit("p", value))
+        self.logit.assign(replace(self.member, p=value).logit)
 
     def load_own_variables(self, store: Any) -> None:
         """Takes the logit, and the position from saved weights that have one."""
@@ -223,13 +217,6 @@ class ConcreteDropout(_Named):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "regularizer": self.regularizer}
-
-
-def _logit(name: str, value: float) -> float:
-    p = checks.probability_below_one(name, value)
-    if p == 0.0:
-        raise ValueError(f"{name}: expected a probability above 0, to be learned; got {checks.shown(value)}")
-    return math.log(p / (1.0 - p))
 
 
 def negative_entropy(logit: tf.Tensor) -> tf.Tensor:

@@ -44,27 +44,55 @@ def apply(
         RuntimeError: without a key, in a backward pass after `multidrop.manual_seed`.
     """
     X = tensor(X)
+    if key is None:
+        return apply_next(member, X, _calls.stream, _calls.keyed, start, learned=learned)
+    member, start = _checked(member, X, start, learned)
+    if isinstance(member, MaskMember):
+        return autograd.masked(X, Mask(member.p, as_key(key), start, member.axes(X.ndim)))
+    key = as_key(key)
+    return _run(member, X, ops.position_of(key) if autograd.in_trace() else key, start, learned, False)
+
+
+def apply_next(
+    member: Member,
+    X: Tensor,
+    stream: Tensor,
+    keyed: bool,
+    start: int = 0,
+    *,
+    learned: Tensor | None = None,
+    note: dict[str, Any] | None = None,
+) -> Tensor:
+    """`apply` with the next key of a stream, or where that is not keyed, one that torch's generator draws. `note` gets
+    what `autograd.masked_next` notes of a mask."""
+    member, start = _checked(member, X, start, learned)
+    if isinstance(member, MaskMember):
+        return autograd.masked_next(X, member.p, stream, keyed, start, member.axes(X.ndim), note=note)
+    at = ops.take(stream, keyed) if autograd.in_trace() else autograd.next_key(X, stream, keyed)
+    return _run(member, X, at, start, learned, True)
+
+
+def _checked(member: Member, X: Tensor, start: int, learned: Tensor | None) -> tuple[Member, int]:
+    """The member, and where X begins among the numbers that are drawn; before a key is taken."""
     check_floating(X)
     if learned is not None:
         check_floating(learned, "learned")
     start = checks.word64("start", start)
     member = family.checked(member, learned, X.shape)
     if isinstance(member, MaskMember):
-        return _mask(member, X, key, start)
+        axes = member.axes(X.ndim)
+        return member, extent(X.shape, start, axes)[1] if start else 0
     if X.layout is not torch.strided:
         raise TypeError(
             f"X: expected a tensor of strided layout for {type(member).__name__}; got {X.layout}: convert it with "
             "torch.nested.to_padded_tensor(X, 0.0)"
         )
-    start = member.check(X.shape, start)
-    traced = autograd.in_trace()
-    at: Key | Tensor
-    if key is not None:
-        at = ops.position_of(as_key(key)) if traced else as_key(key)
-    elif traced:
-        at = ops.take(_calls.stream, _calls.keyed)
-    else:
-        at = autograd.next_key(X, _calls.stream, _calls.keyed)
+    return member, member.check(X.shape, start)
+
+
+def _run(member: Member, X: Tensor, at: Key | Tensor, start: int, learned: Tensor | None, random: bool) -> Tensor:
+    """X through a member that is no mask, by a key, or in a program a position; `random` as in
+    `autograd.offsets_of`."""
     if learned is not None:
         return family.run(member, X, Draw(at, start), learned=learned)
     if member.idle:
@@ -72,20 +100,9 @@ def apply(
     if isinstance(at, Tensor):
         operator: Any = torch.ops.multidrop.member.default
         return operator(X, at, member.text, ops.signed(start), False)
-    transforms = autograd.transforms_active()
-    if not transforms and not (X.requires_grad and torch.is_grad_enabled()):
+    if not autograd.transforms_active() and not (X.requires_grad and torch.is_grad_enabled()):
         return family.run(member, X, Draw(at, start))
-    offsets = autograd.offsets_of(X, Mask(0.0, at, start), key is None)
-    return _Applied.apply(X, offsets, member, at, start, False)
-
-
-def _mask(member: MaskMember, X: Tensor, key: int | Key | None, start: int) -> Tensor:
-    axes = member.axes(X.ndim)
-    if start:
-        _, start = extent(X.shape, start, axes)
-    if key is None:
-        return autograd.masked_next(X, member.p, _calls.stream, _calls.keyed, start, axes)
-    return autograd.masked(X, Mask(member.p, as_key(key), start, axes))
+    return _Applied.apply(X, autograd.offsets_of(X, Mask(0.0, at, start), random), member, at, start, False)
 
 
 class _Applied(torch.autograd.Function):

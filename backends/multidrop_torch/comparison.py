@@ -18,7 +18,7 @@ from multidrop.comparison.parts import Part, Point, first_tensor
 from multidrop.keys import Key
 
 from .functional import to_numpy
-from .layers import _DropoutNd
+from .keyed import Keyed
 from .ops import key_at
 
 
@@ -48,9 +48,9 @@ class Probe:
                 found.append(Part(path, kind, {name: _axes(kind, name, x) for name, x in tensors.items()}))
         return found
 
-    def dropouts(self) -> dict[str, _DropoutNd]:
+    def dropouts(self) -> dict[str, Keyed]:
         """The dropout layers by path, in the order of their definition."""
-        return {path: layer for path, layer in self._layers.items() if isinstance(layer, _DropoutNd)}
+        return {path: layer for path, layer in self._layers.items() if isinstance(layer, Keyed)}
 
     def key(self, path: str, key: Key | None) -> Key | None:
         """Has a dropout layer begin at a key, or follow torch's generator; gives where it stood."""
@@ -77,7 +77,7 @@ class Probe:
             buffers[name].copy_(values)
 
     def _watch(self, path: str, layer: nn.Module) -> RemovableHandle:
-        kind = parts.DROPOUT if isinstance(layer, _DropoutNd) else _kind(layer)
+        kind = parts.DROPOUT if isinstance(layer, Keyed) else _kind(layer)
         first = isinstance(layer, _CHANNELS_FIRST)
 
         def record(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:

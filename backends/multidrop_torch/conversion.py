@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 from torch import nn
 from torch.optim import swa_utils
 
+from multidrop import family
 from multidrop.conversion import Replaced
 from multidrop.keys import Key
 from multidrop.unreached import Unreached, unreached, unregistered
 
-from .layers import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout, _DropoutNd
+from .keyed import Keyed
+from .layers import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
+from .member_layers import DropPath
 
-OURS: dict[type[nn.Module], type[_DropoutNd]] = {
+OURS: dict[type[nn.Module], type[Keyed]] = {
     getattr(nn, layer.__name__): layer
     for layer in (Dropout, Dropout1d, Dropout2d, Dropout3d, AlphaDropout, FeatureAlphaDropout)
 }
-THEIRS: dict[type[nn.Module], type[nn.Module]] = {ours: theirs for theirs, ours in OURS.items()}
+
+
+class _Branch(NamedTuple):
+    """A class of another package's that drops branches as `DropPath` does."""
+
+    rate: str
+    """The attribute that has p."""
+    mode: Callable[[Any], str | None]
+    """What `DropPath` calls its mode; None where it does something else."""
+
+
+_BRANCHES = {
+    name: _Branch("drop_prob", lambda module: "example" if getattr(module, "scale_by_keep", True) else None)
+    for name in ("timm.layers.drop.DropPath", "timm.models.layers.drop.DropPath")
+} | {
+    "torchvision.ops.stochastic_depth.StochasticDepth": _Branch(
+        "p", lambda module: {"row": "example", "batch": "batch"}.get(module.mode)
+    )
+}
+"""By qualified name, so that none of the packages is imported."""
+
+_BLOCKS = re.compile(r"timm\.(models\.)?layers\.drop\.DropBlock2d|torchvision\.ops\.drop_block\.DropBlock[23]d")
+"""Classes that drop blocks by the paper's formula, at another rate than `DropBlock`, and scale by what was kept."""
 
 
 def convert(
@@ -30,28 +56,46 @@ def convert(
     modules = list(_named_modules(model))
     for path, module in modules:
         ours = OURS.get(type(module))
-        if ours is None:
+        branch = _branch(module)
+        if ours is None and branch is None:
             others += [Unreached(path, what) for what in _unreached(module)]
             continue
-        module.__class__ = ours
-        layer = cast(_DropoutNd, module)  # which it is now
+        theirs, module.__class__ = type(module), ours or DropPath
+        layer = cast(Keyed, module)  # which it is now
+        if branch is not None:
+            layer.member = branch
         layer._key_by(key_of(path))
-        layer.converted = True
+        layer.converted = theirs
         replaced.append(Replaced(path, repr(module)))
-    others += unregistered(modules, _named_modules, nn.Module, tuple(OURS), _DropoutNd)
+    others += unregistered(modules, _named_modules, nn.Module, tuple(OURS), Keyed)
     return tuple(replaced), tuple(others)
 
 
 def restore(model: nn.Module, paths: Collection[str] | None = None) -> int:
     """`multidrop.restore`."""
     named = [module for path, module in _named_modules(model) if paths is None or path in paths]
-    layers = [module for module in named if "converted" in vars(module)]
+    layers = [cast(Keyed, module) for module in named if "converted" in vars(module)]
     for layer in layers:
+        theirs = layer.converted
+        if isinstance(layer, DropPath):
+            vars(layer)[_BRANCHES[_name(theirs)].rate] = layer.p
+            del layer.member
         del layer.stream, layer.keyed, layer.converted
         for name in ("last", "unplaced"):
             vars(layer).pop(name, None)
-        layer.__class__ = THEIRS[type(layer)]
+        layer.__class__ = theirs  # type: ignore[assignment]
     return len(layers)
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _branch(module: nn.Module) -> family.DropPath | None:
+    """The member that does what a module of another package's does."""
+    known = _BRANCHES.get(_name(type(module)))
+    mode = known and known.mode(module)
+    return family.DropPath(getattr(module, known.rate) or 0.0, mode) if known and mode else None
 
 
 _WRAPPERS = nn.DataParallel, nn.parallel.DistributedDataParallel, swa_utils.AveragedModel  # which hold a `module`
@@ -74,9 +118,14 @@ def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _unreached(module: nn.Module) -> Iterator[str]:
-    if isinstance(module, _DropoutNd):
+    kind, name = type(module).__name__, _name(type(module))
+    if isinstance(module, Keyed):
         return iter(())
+    if name in _BRANCHES:
+        return iter([f"{name}({module.extra_repr()}), which DropPath does not do"])
+    if _BLOCKS.fullmatch(name):
+        return iter([f"{name}, which drops other blocks, and at another rate, than DropBlock"])
     for theirs in OURS:
         if isinstance(module, theirs):
-            return iter([f"{type(module).__name__}, a subclass of torch.nn.{theirs.__name__}"])
-    return unreached(module, "forward", (_DropoutNd, *OURS), "torch.nn.")
+            return iter([f"{kind}, a subclass of torch.nn.{theirs.__name__}"])
+    return unreached(module, "forward", (Keyed, *OURS), "torch.nn.")

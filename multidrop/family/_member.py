@@ -165,6 +165,10 @@ class Member:
     differentiates; in NumPy and MXNet `learned_gradient` does. Such a member draws by `uniform` alone, which torch's
     compiler can differentiate past."""
 
+    text = ""
+    """The member as JSON: its class and settings. A program that is compiled holds it; see `of_text`. Made once, for a
+    compiler may know a setting that changed as a variable, and no value to write."""
+
     def __init_subclass__(cls, listed: bool = True) -> None:
         """Lists the class; one that is defined again, as in a notebook, takes the place of the first.
 
@@ -185,11 +189,8 @@ class Member:
     def __post_init__(self) -> None:
         for each in fields(self):
             object.__setattr__(self, each.name, each.metadata["check"](each.name, getattr(self, each.name)))
-
-    @property
-    def text(self) -> str:
-        """The member as JSON: its class and settings. A program that is compiled holds it; see `of_text`."""
-        return _text(type(self).__name__, *((each.name, getattr(self, each.name)) for each in fields(self)))
+        text = _text(type(self).__name__, *((each.name, getattr(self, each.name)) for each in fields(self)))
+        object.__setattr__(self, "text", text)
 
     def __call__(self, X: Tensor, draw: Draw) -> Tensor:
         """The output for X, in X's type or in the one that it is computed in."""

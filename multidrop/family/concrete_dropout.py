@@ -46,12 +46,23 @@ class ConcreteDropout(Member):
 
     def __call__(self, X: Tensor, draw: Draw, learned: Tensor | None = None) -> Tensor:
         if learned is None:
-            kept, scale = 1.0 - self._dropped(X, draw, math.log(self.p / (1.0 - self.p))), 1.0 / (1.0 - self.p)
+            kept, scale = 1.0 - self._dropped(X, draw, self.logit), 1.0 / (1.0 - self.p)
         else:
             u = draw.uniform(X)
             logit = draw.wide(learned, u)
             kept, scale = 1.0 - self._dropped(X, draw, logit), 1.0 + draw.xp.exp(logit)
         return draw.wide(X, X) * draw.wide(kept * scale, X)
+
+    @property
+    def logit(self) -> float:
+        """log(p/(1 − p)), where learning begins.
+
+        Raises:
+            ValueError: at p = 0, where it is infinite.
+        """
+        if self.p == 0.0:
+            raise ValueError(f"p: expected a probability above 0, to be learned; got {checks.shown(self.p)}")
+        return math.log(self.p / (1.0 - self.p))
 
     def _dropped(self, X: Tensor, draw: Draw, logit: Tensor | float) -> Tensor:
         """z, in float64."""

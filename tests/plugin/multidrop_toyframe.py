@@ -19,6 +19,7 @@ from multidrop_numpy import (
     draw_key,
     drawing,
     get_state,
+    layer,
     restore,
     set_state,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "drawing",
     "dropout_layer",
     "get_state",
+    "layer",
     "name",
     "relu_dropout",
     "restore",

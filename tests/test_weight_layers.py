@@ -44,7 +44,7 @@ class TestKeras:
         layer(values((3, 4)))
         (loss,) = layer.losses
         assert float(loss) == pytest.approx(0.5 * 4 * (0.2 * np.log(0.2) + 0.8 * np.log(0.8)))
-        with pytest.raises(ValueError, match="rate: expected a probability above 0"):
+        with pytest.raises(ValueError, match="p: expected a probability above 0"):
             ours.ConcreteDropout(0.0)
         with pytest.raises(ValueError, match="inputs: expected a last axis of known size"):
             ours.ConcreteDropout().build((3, None))

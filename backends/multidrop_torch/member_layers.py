@@ -1,0 +1,185 @@
+"""Members of the dropout family as torch modules."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from multidrop import checks, family
+from multidrop.family import Member
+from multidrop.keys import Key, layer_key
+from multidrop.layers import documentation, mask_axes, settings, signature
+
+from .apply import apply_next
+from .functional import NAME, check_floating
+from .keyed import Keyed
+from .layers import Dropout
+
+
+def layer(member: Member, *, seed: int | Key | None = None) -> Keyed:
+    """`multidrop.layer`."""
+    if type(member) is family.Dropout:
+        return Dropout(member.p, seed=seed)
+    kind = _KINDS.get(type(member))
+    if kind is None:
+        return MemberLayer(member, seed=seed)
+    return kind(*(getattr(member, each.name) for each in fields(member)), seed=seed)
+
+
+class MemberLayer(Keyed):
+    """Applies a member of the dropout family in training mode; passes the input on in evaluation mode. As a
+    parametrization (`torch.nn.utils.parametrize`) it applies it to a weight.
+
+    Attributes:
+        member: the member. To change a setting, such as in a schedule, set another; `p` sets the member's p.
+
+    Args:
+        member: such as `multidrop.family.DropBlock(p=0.1)`.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by torch's generator.
+
+    Raises:
+        ValueError: for what is no member, or a bad seed.
+    """
+
+    def __init__(self, member: Member, *, seed: int | Key | None = None) -> None:
+        super().__init__()
+        self.member = family.checked(member)
+        self._key_by(layer_key(NAME, seed))
+
+    def forward(self, input: Tensor) -> Tensor:
+        check_floating(input)
+        return self._next(input) if self.training else input
+
+    def _next(self, X: Tensor) -> Tensor:
+        return apply_next(self.member, X, self.stream, self.keyed, note=self.__dict__)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """What a parametrized weight is set to."""
+        return weight
+
+    @property
+    def p(self) -> Any:
+        member: Any = self.member
+        return member.p
+
+    @p.setter
+    def p(self, value: float) -> None:
+        self.member = replace(self.member, p=value)  # type: ignore[call-arg]
+
+    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+        return mask_axes(self, self.member, shape)
+
+    def _get_name(self) -> str:
+        return type(self.member).__name__
+
+    def extra_repr(self) -> str:
+        return settings(self.member) + super().extra_repr()
+
+
+_KINDS: dict[type[Member], type[MemberLayer]] = {}
+
+
+class _OfSettings(MemberLayer):
+    """Base class of the layers of one kind of member, which are built from its settings."""
+
+    kind: ClassVar[type[Member]]
+
+    def __init_subclass__(cls, kind: type[Member] | None = None) -> None:
+        if kind is not None:  # and not a subclass of the user's
+            cls.kind, cls.__doc__ = kind, cls.__doc__ or documentation(kind)
+            cls.__signature__ = signature(kind)  # type: ignore[attr-defined]
+            _KINDS[kind] = cls
+
+    def __init__(self, *settings: Any, seed: int | Key | None = None, **named: Any) -> None:
+        super().__init__(self.kind(*settings, **named), seed=seed)
+
+
+class DropPath(_OfSettings, kind=family.DropPath): ...
+
+
+class DropBlock(_OfSettings, kind=family.DropBlock): ...
+
+
+class SpatialDropout(_OfSettings, kind=family.SpatialDropout): ...
+
+
+class LockedDropout(_OfSettings, kind=family.LockedDropout): ...
+
+
+class GaussianDropout(_OfSettings, kind=family.GaussianDropout): ...
+
+
+class GaussianNoise(_OfSettings, kind=family.GaussianNoise): ...
+
+
+class DropConnect(_OfSettings, kind=family.DropConnect): ...
+
+
+class EmbeddingDropout(_OfSettings, kind=family.EmbeddingDropout): ...
+
+
+class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
+    """Dropout whose p is learned, by its logit, the parameter `logit`: see `multidrop.family.ConcreteDropout`. Add
+    `regularizer` to the loss, for without it p only falls.
+
+    Source: Y. Gal, J. Hron and A. Kendall, "Concrete dropout", NeurIPS 30 (2017).
+
+    Attributes:
+        logit: log(p/(1 − p)), of shape (), in torch's default type.
+
+    Args:
+        p: the probability that learning begins with, in (0, 1).
+        temperature: above 0; the paper's is 0.1.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by torch's generator.
+
+    Raises:
+        ValueError: for a bad probability, temperature or seed.
+    """
+
+    member: family.ConcreteDropout
+
+    def __init__(self, *settings: Any, seed: int | Key | None = None, **named: Any) -> None:
+        super().__init__(*settings, seed=seed, **named)
+        self.logit = nn.Parameter(torch.tensor(self.member.logit))
+
+    def _next(self, X: Tensor) -> Tensor:
+        return apply_next(self.member, X, self.stream, self.keyed, learned=self.logit)
+
+    def regularizer(self, weight: Tensor, *, length_scale: float = 1.0) -> Tensor:
+        """The part of the loss that keeps p up: the divergence of the weight's distribution from its prior, equation 3
+        of the paper, length_scale²·(1 − p)/2·‖M‖² − K·H(p). There M is the weight before dropout scales: as this layer
+        scales by 1/(1 − p), it is weight/(1 − p). Divide it by the number of training examples, and add it to their
+        mean loss.
+
+        Args:
+            weight: that of the layer after this one, of shape (outputs, K, …), where K is the number of features that
+                are dropped.
+            length_scale: the prior's, at least 0.
+
+        Returns:
+            A tensor of shape (), differentiable with respect to `logit` and `weight`.
+
+        Raises:
+            ValueError: for a bad length scale.
+        """
+        scale = checks.at_least_zero("length_scale", length_scale)
+        entropy = softplus(self.logit) - torch.sigmoid(self.logit) * self.logit
+        return scale**2 / 2 * weight.square().sum() * (1 + self.logit.exp()) - weight.shape[1] * entropy
+
+    @property
+    def p(self) -> float:
+        """p as it is now; setting it moves the logit."""
+        return float(torch.sigmoid(self.logit.detach()))
+
+    @p.setter
+    def p(self, value: float) -> None:
+        with torch.no_grad():
+            self.logit.fill_(replace(self.member, p=value).logit)
+
+    def extra_repr(self) -> str:
+        p = self.member.p if self.logit.is_meta else self.p
+        return f"p={p:.4g}, temperature={self.member.temperature}" + Keyed.extra_repr(self)

@@ -1,0 +1,90 @@
+"""Dropout of a module's weights, as `torch.nn.utils.parametrize` has it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TypeVar
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from multidrop import checks
+from multidrop.family import Member, checked
+from multidrop.keys import Key, as_key
+
+from .member_layers import layer
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def drop_weights(module: Module, member: Member, *names: str, seed: int | Key | None = None) -> Module:
+    """Has a module compute with dropped weights in training mode, in place: each forward draws anew.
+
+        drop_weights(nn.Linear(8, 8), family.DropConnect(0.5), seed=1)
+        drop_weights(nn.Embedding(100, 8), family.EmbeddingDropout(0.1), seed=1)
+
+    Each weight gets a layer of the member as a parametrization: `torch.nn.utils.parametrize` lists and removes it, the
+    state dict has the weight under `parametrizations.<name>.original`, and each access to the weight in training mode
+    takes a call of the layer's stream. A recurrent module reads its weights in ways of its own: it holds the layers as
+    `<name>_dropout`, keeps its parameters, and takes one call in each forward.
+
+    Args:
+        module: any module with weights of its own, such as Linear, Conv1d to Conv3d, Embedding, LSTM and GRU.
+        member: one that takes a weight for X.
+        names: those of the weights; by default `weight`, and of a recurrent module the hidden-to-hidden ones (S. Merity
+            et al., "Regularizing and optimizing LSTM language models", ICLR 2018, section 2).
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by torch's generator. Of several
+            weights, each has the key folded in with its name.
+
+    Returns:
+        The module.
+
+    Raises:
+        ValueError: for what is no member, a name that no weight has, or of a recurrent module one that is dropped
+            already, a bad seed, or a module whose gradients are sparse.
+    """
+    member = checked(member)
+    own = dict(module.named_parameters(recurse=False))
+    chosen = names or _default(own)
+    if not chosen or not own.keys() >= set(chosen):
+        raise ValueError(f"names: expected some of {', '.join(own) or 'none'}; got {checks.shown(names)}")
+    if taken := [name for name in chosen if hasattr(module, name + _DROPS)]:
+        raise ValueError(f"names: expected weights that nothing drops yet; got {', '.join(taken)}")
+    if getattr(module, "sparse", False):
+        raise ValueError(f"module: expected one with sparse=False; got {checks.shown(module)}")
+    key = None if seed is None else as_key(seed, "seed")
+    for name in chosen:
+        drops = layer(member, seed=key and (key if len(chosen) == 1 else key.fold_in(name))).train(module.training)
+        if isinstance(module, nn.RNNBase):
+            module.add_module(name + _DROPS, drops)
+        else:
+            parametrize.register_parametrization(module, name, drops, unsafe=True)  # the check would take a call
+    if isinstance(module, nn.RNNBase) and _dropped not in module._forward_hooks.values():
+        module.register_forward_pre_hook(_drop)
+        module.register_forward_hook(_dropped, always_call=True)
+    return module
+
+
+def _default(names: Collection[str]) -> tuple[str, ...]:
+    hidden = tuple(name for name in names if name.startswith("weight_hh"))
+    return hidden or tuple(name for name in names if name == "weight")
+
+
+_DROPS = "_dropout"
+
+
+def _drop(module: nn.RNNBase, inputs: object) -> None:
+    """Replaces the tensors that torch's recurrent modules compute with."""
+    drops = {name: getattr(module, name + _DROPS, None) for name in module._flat_weights_names}
+    module._flat_weights = [
+        drop(weight) if (drop := drops[name]) is not None else weight for name, weight in _weights(module)
+    ]
+
+
+def _dropped(module: nn.RNNBase, inputs: object, output: object) -> None:
+    """Gives the module its parameters back: dropped weights hold the graph, and cannot be copied."""
+    module._flat_weights = [weight for _, weight in _weights(module)]
+
+
+def _weights(module: nn.RNNBase) -> list[tuple[str, Tensor]]:
+    return [(name, getattr(module, name)) for name in module._flat_weights_names]
