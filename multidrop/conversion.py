@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .checks import shown
-from .dispatch import backend_of
-from .protocol import Backend
+from .dispatch import backend_of, part
+from .protocol import Backend, Conversion
 from .spec.keys import Key, as_key
 from .streams import layer_key
 from .unreached import Unreached
@@ -70,14 +70,16 @@ def convert(model: Any, *, seed: int | Key | None = None) -> Report:
     Raises:
         ValueError: for a bad seed.
         TypeError: for what is no model of a known framework.
+        BackendError: where its backend has no conversion part.
     """
     backend = _backend(model)
+    converting = part(backend, Conversion, "convert")
     root = None if seed is None else as_key(seed, "seed")
 
     def key_of(path: str) -> Key | None:
         return layer_key(backend.name) if root is None else root.fold_in(path)
 
-    return Report(*backend.convert(model, key_of))
+    return Report(*converting.convert(model, key_of))
 
 
 def restore(model: Any, report: Report | None = None) -> int:
@@ -93,11 +95,12 @@ def restore(model: Any, report: Report | None = None) -> int:
 
     Raises:
         TypeError: for what is no model of a known framework, or no report.
+        BackendError: where its backend has no conversion part.
     """
     if not isinstance(report, Report | None):
         raise TypeError(f"report: expected what convert gave; got {shown(report)}")
     paths: Collection[str] | None = None if report is None else {path for path, _ in report.replaced}
-    return _backend(model).restore(model, paths)
+    return part(_backend(model), Conversion, "restore").restore(model, paths)
 
 
 def _backend(model: Any) -> Backend:

@@ -7,6 +7,7 @@ it does not use.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import numbers
 import os
 import sys
@@ -14,12 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from . import checks, garbage
-from .protocol import Backend
+from .protocol import Backend, Learning
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -28,9 +29,12 @@ GROUP = "multidrop.backends"
 DEFAULT = "numpy"
 VARIABLE = "MULTIDROP_BACKEND"
 
+Part = TypeVar("Part")
+
 
 class BackendError(ImportError):
-    """A backend that exists but cannot be used here: its framework is not installed, or fails to import."""
+    """A backend that exists but cannot be used here: its framework is not installed, or fails to import, or it lacks an
+    optional part that a function needs."""
 
 
 @cache
@@ -94,7 +98,7 @@ def load(name: str) -> Backend:
     except Exception as error:  # a broken framework fails in any way it likes; MXNet's is an AttributeError
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise BackendError(f"backend {name!r}: {name} is installed but fails to import: {reason}") from error
-    missing = sorted(member for member in _members() if not hasattr(backend, member))
+    missing = sorted(required() - set(dir(backend)))
     if missing:
         raise BackendError(f"backend {name!r}: {entry.value} lacks {', '.join(missing)} (see multidrop.protocol)")
     _loaded[name] = backend
@@ -102,8 +106,51 @@ def load(name: str) -> Backend:
     return backend
 
 
-def _members() -> set[str]:
+def required() -> set[str]:
+    """The names of what every backend has."""
     return {name for name in vars(Backend) if not name.startswith("_")}
+
+
+def part(backend: Backend, kind: type[Part], name: str, use: str = "") -> Part:
+    """A backend as what has the optional part `kind` of `multidrop.protocol`.
+
+    Args:
+        backend: the backend.
+        kind: the part.
+        name: the attribute of it that is used.
+        use: who uses it, where that is no public function of the same name.
+
+    Raises:
+        BackendError: where the backend does not have that attribute; it names the part and who needs it.
+    """
+    if hasattr(backend, name):
+        return backend  # type: ignore[return-value]  # its attributes are looked up as they are used
+    raise _lacking(backend, name, use or f"md.{name}", kind)
+
+
+def learning(backend: Backend) -> Learning:
+    """`part` for `learned`, an argument of `apply` that a backend need not have.
+
+    Raises:
+        BackendError: where its `apply` does not take it.
+    """
+    if _takes_learned(backend.name):
+        return backend  # type: ignore[return-value]  # its `apply` takes the argument
+    raise _lacking(backend, "learned parameters", "md.apply with learned", Learning)
+
+
+def _takes_learned(name: str) -> bool:
+    return "learned" in inspect.signature(load(name).apply).parameters
+
+
+_takes_learned._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch's tracer cannot follow `inspect`
+
+
+def _lacking(backend: Backend, name: str, use: str, kind: type) -> BackendError:
+    return BackendError(
+        f"backend {backend.name!r} has no {name}: {use} needs a backend with the {kind.__name__.lower()} part "
+        f"(multidrop.protocol.{kind.__name__})"
+    )
 
 
 # What `use_backend` chose, in this thread or task; and what `set_backend` chose, for the whole process.

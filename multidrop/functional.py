@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .dispatch import backend_of
+from . import composed
+from .dispatch import backend_of, learning
 from .family import Member
 from .host import keep_mask
 from .spec.keys import Key
@@ -42,7 +43,10 @@ def dropout_layer(
         ValueError: for a probability that is no number in [0, 1], or a bad key, start or axes.
         TypeError: for an integer, boolean or complex tensor, or an object of no known framework.
     """
-    return backend_of(X).dropout_layer(X, dropout, key, start=start, axes=axes)
+    backend: Any = backend_of(X)
+    if not hasattr(backend, "dropout_layer"):
+        return composed.dropout_layer(backend, X, dropout, key, start, axes)
+    return backend.dropout_layer(X, dropout, key, start=start, axes=axes)
 
 
 def relu_dropout(X: Any, dropout: float, key: int | Key | None = None, *, start: int = 0) -> Any:
@@ -54,7 +58,10 @@ def relu_dropout(X: Any, dropout: float, key: int | Key | None = None, *, start:
     Returns:
         A tensor of X's framework, shape and type. A NaN that is kept stays one.
     """
-    return backend_of(X).relu_dropout(X, dropout, key, start=start)
+    backend: Any = backend_of(X)
+    if not hasattr(backend, "relu_dropout"):
+        return composed.relu_dropout(backend, X, dropout, key, start)
+    return backend.relu_dropout(X, dropout, key, start=start)
 
 
 def apply(member: Member, X: Any, key: int | Key | None = None, *, start: int = 0, learned: Any = None) -> Any:
@@ -80,5 +87,9 @@ def apply(member: Member, X: Any, key: int | Key | None = None, *, start: int = 
         ValueError: for what is no member, a shape that it does not take, a bad key or start, or a `learned` that it has
             no use for.
         TypeError: for an integer, boolean or complex tensor, or an object of no known framework.
+        BackendError: for `learned`, where the backend does not have that part.
     """
-    return backend_of(X).apply(member, X, key, start=start, learned=learned)
+    backend = backend_of(X)
+    if learned is None:
+        return backend.apply(member, X, key, start=start)
+    return learning(backend).apply(member, X, key, start=start, learned=learned)

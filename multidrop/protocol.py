@@ -1,10 +1,13 @@
-"""What a backend must provide: the whole contract between the library and a framework.
+"""What a backend must provide, which is `Backend`, and what it may bring besides: the optional parts `Fused`,
+`Learning`, `Section`, `Conversion` and `Comparison`.
 
-A backend is a module (or any object) with these attributes, declared as an entry point of the group
+A backend is a module (or any object) with the attributes of `Backend`, declared as an entry point of the group
 `multidrop.backends` whose name is the name under which its framework is imported:
 
     [project.entry-points."multidrop.backends"]
     torch = "multidrop_torch"
+
+`multidrop.testing.Conformance` tests one.
 """
 
 from __future__ import annotations
@@ -96,7 +99,7 @@ class Probe(Protocol):
 
 
 class Backend(Protocol):
-    """The attributes of a backend. All but the first three follow the public functions of the same names."""
+    """The eight attributes that every backend has."""
 
     @property
     def name(self) -> str:
@@ -125,27 +128,45 @@ class Backend(Protocol):
         """A key drawn from the framework's own generator, and so governed by the framework's own seed."""
         ...
 
+    def apply(self, member: Member, X: Tensor, key: int | Key | None = None, *, start: int = 0) -> Tensor:
+        """`multidrop.apply` for the framework's tensors (and for what `tensor` takes), differentiable."""
+        ...
+
+    def layer(self, member: Member, *, seed: int | Key | None = None) -> Model:
+        """A layer in the framework's own terms, which applies the member in training mode and passes its input on in
+        evaluation mode. With a seed, or after `manual_seed`, the n-th call in training mode, from 0, has the call
+        `first.call + n` of the layer's key; without, the framework's generator draws a key for each."""
+        ...
+
+
+class Fused(Protocol):
+    """Optional: dropout in one pass over memory, and its layer, which the library else makes of `apply` and `layer`."""
+
     def dropout_layer(self, X: Tensor, dropout: float, key: int | Key | None = None, *, start: int = 0,
                       axes: int | Sequence[int] = ()) -> Tensor:  # fmt: skip
-        """`multidrop.dropout_layer` for the framework's tensors (and for what `tensor` takes), differentiable."""
+        """`multidrop.dropout_layer`, for what `apply` takes."""
         ...
 
     def relu_dropout(self, X: Tensor, dropout: float, key: int | Key | None = None, *, start: int = 0) -> Tensor:
         """`multidrop.relu_dropout`, likewise."""
         ...
 
-    def apply(self, member: Member, X: Tensor, key: int | Key | None = None, *, start: int = 0,
-              learned: Tensor | None = None) -> Tensor:  # fmt: skip
-        """`multidrop.apply`, likewise."""
-        ...
-
-    def layer(self, member: Member, *, seed: int | Key | None = None) -> Model:
-        """`multidrop.layer`."""
-        ...
-
     def Dropout(self, p: float = 0.5, *, seed: int | Key | None = None) -> Model:
         """`multidrop.Dropout`; only the first argument, by position, and `seed`, by name, are common to all."""
         ...
+
+
+class Learning(Protocol):
+    """Optional: members with a parameter that is learned."""
+
+    def apply(self, member: Member, X: Tensor, key: int | Key | None = None, *, start: int = 0,
+              learned: Tensor | None = None) -> Tensor:  # fmt: skip
+        """`Backend.apply`, differentiable with respect to `learned` too."""
+        ...
+
+
+class Section(Protocol):
+    """Optional: the net of the dropout section, which `multidrop.train` trains."""
 
     def Net(self, num_inputs: int = ..., num_outputs: int = ..., num_hiddens1: int = ..., num_hiddens2: int = ...,
             *, dropout1: float = ..., dropout2: float = ..., is_training: bool = ..., seed: int | Key | None = ...,
@@ -159,23 +180,6 @@ class Backend(Protocol):
         """`multidrop.concise_net`."""
         ...
 
-    def drawing(self, layer: Model, shape: tuple[int, ...] | None = None) -> Any:
-        """How a dropout layer draws, as a `multidrop.view.Drawing`; TypeError for what is none."""
-        ...
-
-    def convert(self, model: Model, key_of: Callable[[str], Key | None]) -> tuple[Any, Any]:
-        """`multidrop.convert`: replaces layers in place, each keyed by what `key_of` gives for its path; what was
-        replaced, and what was not reached, as `multidrop.conversion` has them."""
-        ...
-
-    def restore(self, model: Model, paths: Collection[str] | None = None) -> int:
-        """`multidrop.restore`, of the layers at those paths, or of all."""
-        ...
-
-    def Probe(self, model: Model) -> Probe:
-        """What runs a model for `multidrop.compare`."""
-        ...
-
     def get_state(self, net: Model) -> State:
         """A net's weights and mask streams, copied to the host."""
         ...
@@ -186,4 +190,29 @@ class Backend(Protocol):
 
     def Trainer(self, net: Model, lr: float, weight_decay: float = 0.0) -> Trainer:
         """What trains and evaluates `net`: w ← w − lr·(mean gradient + weight_decay·w), no decay for biases."""
+        ...
+
+
+class Conversion(Protocol):
+    """Optional: this library's layers in models that are there already, and the masks that layers use."""
+
+    def convert(self, model: Model, key_of: Callable[[str], Key | None]) -> tuple[Any, Any]:
+        """`multidrop.convert`: replaces layers in place, each keyed by what `key_of` gives for its path; what was
+        replaced, and what was not reached, as `multidrop.conversion` has them."""
+        ...
+
+    def restore(self, model: Model, paths: Collection[str] | None = None) -> int:
+        """`multidrop.restore`, of the layers at those paths, or of all."""
+        ...
+
+    def drawing(self, layer: Model, shape: tuple[int, ...] | None = None) -> Any:
+        """How a dropout layer draws, as a `multidrop.view.Drawing`; TypeError for what is none."""
+        ...
+
+
+class Comparison(Protocol):
+    """Optional: two models side by side. `multidrop.compare` needs `Conversion` besides."""
+
+    def Probe(self, model: Model) -> Probe:
+        """What runs a model for `multidrop.compare`."""
         ...

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from . import checks
-from .dispatch import backend_of
+from .dispatch import backend_of, part
 from .host import keep_mask
+from .protocol import Conversion
 from .spec.keys import Key
 from .spec.masks import drawn_shape
 
@@ -68,7 +69,7 @@ def last_mask(layer: Any, shape: Sequence[int] | None = None) -> LayerMask:
         TypeError: for what is no dropout layer of this library.
         ValueError: where the layer has not dropped anything yet, or the shape is not known.
     """
-    drawing = _drawing(layer, shape)
+    drawing = _drawing(layer, shape, "md.last_mask")
     if drawing.last is None:
         raise ValueError(
             "layer: expected one that has dropped something, or, in a program that Python does not run, one that is "
@@ -90,7 +91,7 @@ def mask_at(layer: Any, call: int, shape: Sequence[int] | None = None) -> LayerM
         TypeError: for what is no dropout layer of this library.
         ValueError: for a layer that is not keyed, a bad call, or a shape that is not known.
     """
-    drawing = _drawing(layer, shape)
+    drawing = _drawing(layer, shape, "md.mask_at")
     if drawing.next is None:
         raise ValueError(
             "layer: expected a keyed one, built with a seed or after manual_seed; got one whose masks its framework's "
@@ -99,8 +100,9 @@ def mask_at(layer: Any, call: int, shape: Sequence[int] | None = None) -> LayerM
     return _mask(layer, drawing, Key(drawing.next.seed, call), drawing.p)
 
 
-def _drawing(layer: Any, shape: Sequence[int] | None) -> Drawing:
-    return backend_of(layer, "layer").drawing(layer, None if shape is None else checks.shape(shape))
+def _drawing(layer: Any, shape: Sequence[int] | None, use: str) -> Drawing:
+    drawing = part(backend_of(layer, "layer"), Conversion, "drawing", use).drawing
+    return drawing(layer, None if shape is None else checks.shape(shape))
 
 
 def _mask(layer: Any, drawing: Drawing, key: Key, p: float) -> LayerMask:

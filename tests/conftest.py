@@ -1,7 +1,4 @@
-"""Which backends the suite runs: `pytest --backend torch --backend mxnet`, or `--backend all`.
-
-A backend that was asked for must be there; without the option, those that are not installed are skipped.
-"""
+"""The modes of each backend, and what the suite's options are; `--backend` is of `multidrop.testing.plugin`."""
 
 from __future__ import annotations
 
@@ -15,18 +12,19 @@ from hypothesis import settings
 from modes import MODES, Mode, modes_of
 
 import multidrop as md
-from multidrop import dispatch
 from multidrop.section.data import fashion_mnist
+from multidrop.testing import plugin
+from multidrop.testing.plugin import chosen, loaded
 
 # The first example may wait for Numba to compile.
 settings.register_profile("multidrop", deadline=None)
 settings.load_profile("multidrop")
 
-BACKENDS = ("numpy", "torch", "tensorflow", "mxnet")
 
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--backend", action="append", default=[], choices=[*BACKENDS, "all"], help="required; repeatable")
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    if not pluginmanager.has_plugin("multidrop"):  # a checkout that is not installed has no entry point
+        pluginmanager.register(plugin, "multidrop")
+        plugin.offer_short_option(parser)
     parser.addoption("--rounds", type=int, default=300, help="how many rounds of odd and bad arguments there are")
     parser.addoption("--damages", type=int, default=8, help="how many damaged object files a process starts with")
     parser.addoption("--interruptions", type=int, default=20, help="how many large calls a signal handler ends")
@@ -41,43 +39,14 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["MULTIDROP_DEVICE"] = device  # which `test_device` reads, also where this file is missing
 
 
-def requested(config: pytest.Config) -> list[str]:
-    """The backends that must be there; none where the option was not given."""
-    asked = config.getoption("--backend")
-    return [name for name in BACKENDS if name in asked or "all" in asked]
-
-
 def parameters(config: pytest.Config, modes: dict[str, tuple[str, ...]]) -> list[Any]:
     """(backend, mode) for each mode of the backends that this run is about."""
-    names = requested(config) or BACKENDS
-    return [pytest.param((name, mode), id=mode) for name in names for mode in modes[name]]
+    return [pytest.param((name, mode), id=mode) for name in modes if name in chosen(config) for mode in modes[name]]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "backend" in metafunc.fixturenames:
-        each = {name: (name,) for name in BACKENDS}
-        metafunc.parametrize("backend", parameters(metafunc.config, each), indirect=True)
     if "mode" in metafunc.fixturenames:
         metafunc.parametrize("mode", parameters(metafunc.config, MODES), indirect=True)
-
-
-def loaded(config: pytest.Config, name: str) -> Any:
-    """The backend; skips where nobody asked for it and its framework is not installed, fails otherwise."""
-    asked = requested(config)
-    if asked and name not in asked:
-        pytest.skip(f"about {name}, and --backend was given without it")
-    if not asked and name not in md.available_backends():
-        pytest.skip(f"{name} is not installed, and --backend {name} was not given")
-    return dispatch.load(name)
-
-
-@pytest.fixture
-def backend(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Each backend in turn, set for the test."""
-    name, _ = request.param
-    backend = loaded(request.config, name)
-    with md.use_backend(name):
-        yield backend
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from ml_dtypes import bfloat16
 import multidrop as md
 from multidrop import Key
 from multidrop.dispatch import load
-from multidrop.family import Member, oracle
+from multidrop.family import Member
 
 DTYPES = {"float16": np.float16, "bfloat16": bfloat16, "float32": np.float32, "float64": np.float64}
 Array = np.ndarray
@@ -177,17 +177,3 @@ def ways_of(backend: str) -> list[Way]:
     ways = _MAKERS[backend]()
     assert tuple(way.name for way in ways) == WAYS[backend]
     return ways
-
-
-class Watched(oracle.Draw):
-    """The oracle's draw, which notes whether it was asked for reals."""
-
-    reals = False
-
-    def normal(self, X: Array, mean: float, stddev: float) -> Array:
-        self.reals = True
-        return super().normal(X, mean, stddev)
-
-    def uniform(self, X: Array) -> Array:
-        self.reals = True
-        return super().uniform(X)

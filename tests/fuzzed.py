@@ -35,11 +35,12 @@ from arguments import (
 )
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from modes import DTYPES, same_bits
+from modes import DTYPES
 
 import multidrop as md
 from multidrop import dispatch
 from multidrop.spec import masks
+from multidrop.testing import same_bits
 
 warnings.simplefilter("error")
 # Keras puts lines of its own around an error in a layer, and escapes that make it bold.

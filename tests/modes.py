@@ -36,17 +36,6 @@ class Mode:
     lacks: tuple[str, ...] = ()  # dtypes that the framework does not have
 
 
-def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two arrays are equal in shape, type and every bit, but for the payload of a NaN, which the specification
-    leaves open (a framework's conversion between types changes it)."""
-    if (a.shape, a.dtype) != (b.shape, b.dtype):
-        return False
-    a_nan, b_nan = np.isnan(a), np.isnan(b)
-    unsigned = f"u{a.dtype.itemsize}"
-    equal = np.ascontiguousarray(a).view(unsigned) == np.ascontiguousarray(b).view(unsigned)
-    return bool(((a_nan & b_nan) | (equal & ~a_nan & ~b_nan)).all())
-
-
 def _numpy() -> list[Mode]:
     import multidrop_numpy as backend
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from modes import DTYPES, Mode, same_bits
+from modes import DTYPES, Mode
 
 import multidrop as md
 from multidrop.spec import masks
+from multidrop.testing import same_bits
 
 KEYS = (md.Key(0), md.Key(7, 3), md.Key(2**64 - 1, 2**64 - 1), md.Key(2**31, 2**32), md.Key(2**63, 2**63))
 PROBABILITIES = (1e-10, 0.1, 0.2, 0.25, 0.5, 1 / 3, 0.9, 1 - 1e-10)

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 import multidrop as md
-from multidrop import dispatch, protocol
+from multidrop import composed, dispatch, protocol
+from multidrop.spec import masks
+from multidrop.testing import same_bits
 
 PLUGIN = Path(__file__).parent / "plugin"
 CACHES = (dispatch._declared.cache_clear, dispatch.load.cache_clear, dispatch._owners.clear)
@@ -189,6 +191,88 @@ def test_a_third_party_backend(plugin: None) -> None:
     assert type(md.dropout_layer(Y, 0.5)) is type(Y)  # by its type, with NumPy in force
 
 
+class TestTheEightAreEnough:
+    """The toy brings them and nothing else; what has a faster version elsewhere is made of `apply` and `layer`."""
+
+    X = np.resize(np.array([1.5, -0.0, np.nan, -2.0, np.inf, -np.inf, 0.0, 3.0], np.float32), (5, 6))
+
+    @pytest.fixture
+    def toy(self, plugin: None) -> Iterator[Any]:
+        with md.use_backend("toyframe"):
+            yield dispatch.load("toyframe")
+
+    def test_it_brings_nothing_else(self, toy: Any) -> None:
+        assert set(toy.__all__) == dispatch.required()
+        assert len(toy.__all__) == 8
+
+    @pytest.mark.parametrize("p", [0.0, 0.3, 0.5, 1.0])
+    def test_functions(self, toy: Any, p: float) -> None:
+        for Y, expected in (
+            (md.dropout_layer(self.X, p, 3, start=5), masks.dropout(self.X, p, 3, 5)),
+            (md.dropout_layer(self.X, p, 3, axes=-1), masks.dropout(self.X, p, 3, 0, (1,))),
+            (md.dropout_layer(self.X, p, 3, axes=(0, 1)), masks.dropout(self.X, p, 3, 0, (0, 1))),
+            (md.relu_dropout(self.X, p, 3, start=5), masks.dropout(masks.relu(self.X), p, 3, 5)),
+        ):
+            assert same_bits(toy.to_numpy(Y), expected)
+        assert np.array_equal(toy.to_numpy(md.dropout_layer(np.ones(64), 0.5, 3)) != 0, md.keep_mask(64, 0.5, 3))
+
+    def test_the_layer(self, toy: Any) -> None:
+        layer = md.Dropout(0.3, seed=3)
+        for call in range(3):
+            assert same_bits(toy.to_numpy(layer(self.X)), masks.dropout(self.X, 0.3, md.Key(3, call)))
+
+    def test_bad_arguments(self, toy: Any) -> None:
+        for function in (md.dropout_layer, md.relu_dropout):
+            with pytest.raises(ValueError, match=r"^dropout: expected a probability, .*; got 1.5"):
+                function(self.X, 1.5)
+        with pytest.raises(ValueError, match=r"^p: expected a probability"):
+            md.Dropout(1.5)
+        for axes, message in ((2, r"in \[-2, 2\)"), ((0, 0), "each axis once"), ("0", "expected integers")):
+            with pytest.raises(ValueError, match=f"^axes: .*{message}"):
+                md.dropout_layer(self.X, 0.5, axes=axes)
+        with pytest.raises(ValueError, match=r"^start: expected 0 with axes, .*; got 4"):
+            md.dropout_layer(self.X, 0.5, 3, axes=0, start=4)
+
+    def test_a_part_that_is_absent_is_named(self, toy: Any) -> None:
+        layer, batches = md.Dropout(0.5), [self.X]
+        logit = np.zeros((), np.float32)
+        for name, use, part, call in (
+            ("Net", "md.Net", "Section", md.Net),
+            ("concise_net", "md.concise_net", "Section", md.concise_net),
+            ("Trainer", "md.train", "Section", lambda: md.train(layer, batches, batches)),
+            ("convert", "md.convert", "Conversion", lambda: md.convert(layer)),
+            ("restore", "md.restore", "Conversion", lambda: md.restore(layer)),
+            ("drawing", "md.last_mask", "Conversion", lambda: md.last_mask(layer)),
+            ("drawing", "md.mask_at", "Conversion", lambda: md.mask_at(layer, 0)),
+            ("convert", "md.convert", "Conversion", lambda: md.compare(layer, md.Dropout(0.5), batches)),
+            ("learned parameters", "md.apply with learned", "Learning",
+             lambda: md.apply(md.family.ConcreteDropout(), self.X, learned=logit)),
+        ):  # fmt: skip
+            with pytest.raises(md.BackendError) as error:
+                call()
+            assert str(error.value) == (
+                f"backend 'toyframe' has no {name}: {use} needs a backend with the {part.lower()} part "
+                f"(multidrop.protocol.{part})"
+            )
+            assert hasattr(protocol, part)
+
+
+def test_relu_of_apply_has_the_gradient_of_its_own(need: Any) -> None:
+    """Of a framework that differentiates: the same as that of the version in one pass."""
+    backend = need("torch")
+    import torch
+
+    for p in (0.0, 0.3, 1.0):
+        results = []
+        for relu_dropout in (backend.relu_dropout, lambda X, p, key: composed.relu_dropout(backend, X, p, key, 0)):
+            X = torch.linspace(-2.0, 2.0, 101).requires_grad_()
+            Y = relu_dropout(X, p, 3)
+            (dX,) = torch.autograd.grad(Y, X, torch.linspace(1.0, 3.0, 101))
+            results.append((Y.detach().numpy(), dX.numpy()))
+        for own, made in zip(*results, strict=True):
+            assert same_bits(own, made)
+
+
 def test_a_framework_that_is_not_installed(plugin: None) -> None:
     assert "absentframe" not in md.available_backends()
     with pytest.raises(
@@ -218,19 +302,22 @@ def test_a_framework_that_is_broken(plugin: None) -> None:
         md.set_backend("brokenframe")
 
 
-def test_a_backend_that_lacks_something(plugin: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", sorted(dispatch.required()))
+def test_a_backend_that_lacks_something(name: str, plugin: None, monkeypatch: pytest.MonkeyPatch) -> None:
     import multidrop_toyframe
 
-    monkeypatch.delattr(multidrop_toyframe, "Net")
-    with pytest.raises(md.BackendError, match="multidrop_toyframe lacks Net"):
+    monkeypatch.delattr(multidrop_toyframe, name)
+    with pytest.raises(md.BackendError, match=f"multidrop_toyframe lacks {name} "):
         dispatch.load("toyframe")
 
 
-def test_backends_have_the_whole_contract(backend: Any) -> None:
-    members = [name for name in vars(protocol.Backend) if not name.startswith("_")]
-    assert len(members) >= 10
+def test_built_in_backends_have_every_part(backend: Any) -> None:
     assert backend.name in md.available_backends()
-    assert [member for member in members if not hasattr(backend, member)] == []
+    for part in (protocol.Backend, protocol.Fused, protocol.Learning, protocol.Section, protocol.Conversion,
+                 protocol.Comparison):  # fmt: skip
+        names = {name for name in vars(part) if not name.startswith("_")}
+        assert names - set(dir(backend)) == set(), part
+    assert dispatch.learning(backend) is backend
 
 
 LOADED = (

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BACKENDS
+from modes import MODES
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
@@ -27,7 +27,7 @@ def test_it_runs(script: Path, need: Any, tmp_path: Path) -> None:
     assert first.startswith(NEEDS)
     assert len(rest) < 60
     frameworks = first.removeprefix(NEEDS).split(", ")
-    assert set(frameworks) <= set(BACKENDS)
+    assert set(frameworks) <= set(MODES)
     for name in frameworks:
         need(name)
     done = subprocess.run(

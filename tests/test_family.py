@@ -2,7 +2,8 @@
 
 A member is tried with its default settings, and with each value of a setting that has few, so that a new one needs no
 test here. Decisions are compared bit by bit. Numbers that a logarithm gave are promised to within 16 units in the last
-place of float64, and a compiler may round a product and a sum once: there the bound is `BOUND`.
+place of float64, and a compiler may round a product and a sum once: there the bound is that of
+`multidrop.testing.vectors.BOUNDS`.
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import loaded, parameters
-from family_ways import DTYPES, WAYS, Watched, Way, ways_of
+from family_ways import DTYPES, WAYS, Way, ways_of
 from hypothesis import given
 from hypothesis import strategies as st
-from modes import same_bits
 
 import multidrop as md
 from multidrop import Key, family
 from multidrop.family import Member, oracle, schedules
 from multidrop.family.drop_block import block_rate
 from multidrop.spec import masks
+from multidrop.testing import same_bits
+from multidrop.testing.vectors import BOUNDS, differing, draws_reals
 
 KEY = Key(7, 3)
 CLASSES = [cls for cls in family.MEMBERS.values() if cls.__module__.startswith("multidrop.")]
 RATES = (0.05, 0.1, 0.2, 0.5)
-BOUND = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-22, "float64": 2.0**-45}
 
 
 def variants(cls: type[Member]) -> list[Member]:
@@ -65,18 +66,12 @@ def values(shape: tuple[int, ...], dtype: Any = np.float32, seed: int = 0) -> np
     return np.random.default_rng(seed).normal(size=shape).astype(dtype)
 
 
-def draws_reals(member: Member) -> bool:
-    draw = Watched(KEY)
-    member(values(member.example_shape), draw)
-    return draw.reals
-
-
 def agrees(way: Way, member: Member, got: np.ndarray, expected: np.ndarray) -> bool:
     """Whether a result is the oracle's: in every bit, or within the bound where that is all that is promised."""
     if (draws_reals(member) and not way.host_numbers) or (way.fuses and not isinstance(member, family.MaskMember)):
-        bound = BOUND[expected.dtype.name]
-        wide = got.astype(np.float64), expected.astype(np.float64)
-        return got.dtype == expected.dtype and got.shape == expected.shape and np.allclose(*wide, bound, bound)
+        bound = BOUNDS[expected.dtype.name]
+        alike = got.dtype == expected.dtype and got.shape == expected.shape
+        return alike and not differing(got, expected, bound).any()
     return same_bits(got, expected)
 
 

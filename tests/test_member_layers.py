@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from conftest import loaded, parameters
 from layer_ways import LAYER_WAYS, LayerWay, layer_ways_of
-from modes import same_bits
-from test_family import BOUND, all_members, draws_reals, one_of_each, values
+from test_family import all_members, one_of_each, values
 
 import multidrop as md
 from multidrop import Key, family
 from multidrop.family import MaskMember, Member, oracle
+from multidrop.testing import same_bits
+from multidrop.testing.vectors import BOUNDS, draws_reals
 
 # torch's own, at its first compilation: it announces what it is about to change.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::UserWarning:torch")
@@ -48,7 +49,7 @@ def agrees(way: LayerWay, member: Member, got: np.ndarray, expected: np.ndarray)
     if member.learns:
         return np.allclose(got, expected, LEARNED, LEARNED)
     if (draws_reals(member) and not way.host_numbers) or (way.fuses and not isinstance(member, MaskMember)):
-        return np.allclose(got, expected, BOUND["float32"], BOUND["float32"])
+        return np.allclose(got, expected, BOUNDS["float32"], BOUNDS["float32"])
     return same_bits(got, expected)
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from modes import same_bits
 
 import multidrop as md
 from multidrop.host import objects
 from multidrop.spec import masks
+from multidrop.testing import same_bits
 
 MODULE = objects.ENTRIES
 PACKAGE = Path(md.__file__).parent

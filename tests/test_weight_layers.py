@@ -12,7 +12,7 @@ from test_family import values
 
 import multidrop as md
 from multidrop import Key, family
-from multidrop.family import host
+from multidrop.family import oracle
 
 SEED = 7
 Array = np.ndarray
@@ -102,7 +102,7 @@ class TestKeras:
             run = tf.function(run, jit_compile=kind_of_run == "xla")
         member, stream = family.DropConnect(0.5), md.Stream(Key(SEED))
         for _ in range(2):
-            dropped = {v.name: host.apply(member, v.numpy(), stream.next()) for v in layer.weights if v.name in names}
+            dropped = {v.name: oracle.apply(member, v.numpy(), stream.next()) for v in layer.weights if v.name in names}
             expected = self.with_weights(layer, dropped, x)
             assert np.allclose(run(tf.constant(x)).numpy(), expected, 1e-5, 1e-6)
 
@@ -117,7 +117,7 @@ class TestKeras:
             L = tf.reduce_sum(wrapped(X, training=True))
         gradient = tape.gradient(L, layer.kernel.value)
         assert same_bits(
-            gradient.numpy(), host.apply(family.DropConnect(0.5), np.full((4, 3), 2, np.float32), Key(SEED))
+            gradient.numpy(), oracle.apply(family.DropConnect(0.5), np.full((4, 3), 2, np.float32), Key(SEED))
         )
 
     @pytest.mark.parametrize("jit", [False, True])
@@ -153,7 +153,7 @@ class TestKeras:
 
         embedding = keras.layers.Embedding(11, 3, embeddings_initializer="ones")
         y = ours.EmbeddingDropout(embedding, 0.5, seed=SEED)(np.arange(22) % 11, training=True).numpy()
-        expected = host.apply(family.EmbeddingDropout(0.5), np.ones((11, 3), np.float32), Key(SEED))
+        expected = oracle.apply(family.EmbeddingDropout(0.5), np.ones((11, 3), np.float32), Key(SEED))
         assert np.array_equal(y, np.concatenate([expected, expected]))
 
     def test_what_a_layer_writes_is_kept(self, ours: Any) -> None:
@@ -252,12 +252,12 @@ class TestGluon:
                 Y = net(X)
             Y.backward()
             gradient = net[0].layer.weight.grad().asnumpy()
-            layer.weight.set_data(array(host.apply(member, weight.asnumpy(), Key(SEED, call))))
+            layer.weight.set_data(array(oracle.apply(member, weight.asnumpy(), Key(SEED, call))))
             with mx.autograd.record():
                 expected = layer(X)
             expected.backward()
             assert np.allclose(Y.asnumpy(), expected.asnumpy(), 1e-5, 1e-6)
-            through = host.apply(member, layer.weight.grad().asnumpy(), Key(SEED, call))
+            through = oracle.apply(member, layer.weight.grad().asnumpy(), Key(SEED, call))
             assert np.allclose(gradient, through, 1e-5, 1e-6)
             layer.weight.set_data(weight)
 
@@ -285,7 +285,7 @@ class TestGluon:
         net = self.net(hybridized, ours.EmbeddingDropout(embedding, 0.5, seed=SEED))
         with mx.autograd.record():
             Y = net(array((np.arange(22) % 11).astype(np.float32)))
-        expected = host.apply(family.EmbeddingDropout(0.5), np.ones((11, 3), np.float32), Key(SEED))
+        expected = oracle.apply(family.EmbeddingDropout(0.5), np.ones((11, 3), np.float32), Key(SEED))
         assert np.array_equal(Y.asnumpy(), np.concatenate([expected, expected]))
 
     def test_a_layer_without_the_weights(self, ours: Any) -> None:
@@ -317,7 +317,7 @@ class TestGluon:
                     Y = net(array(x))
                 Y.backward(array(dy))
                 layer.stream.key = Key(SEED)
-            expected = times * host.learned_gradient(layer.member, dy, x, logit, Key(SEED))
+            expected = times * oracle.learned_gradient(layer.member, dy, x, logit, Key(SEED))
             assert np.allclose(layer.logit.grad().asnumpy(), expected, 1e-6)
         layer.logit.grad_req = "write"
         X = array(x)

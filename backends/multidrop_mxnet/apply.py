@@ -15,9 +15,10 @@ import mxnet as mx
 import numpy.typing as npt
 
 from multidrop import checks, family
-from multidrop.family import MaskMember, Member, extent, host
-from multidrop.keys import Key, as_key, call_key
-from multidrop.masks import Mask
+from multidrop.family import MaskMember, Member, extent, oracle
+from multidrop.spec.keys import Key, as_key
+from multidrop.spec.masks import Mask
+from multidrop.streams import call_key
 
 from . import operators, ops
 from .functional import NAME, Array, check_floating, draw_key, masked, tensor
@@ -73,7 +74,7 @@ def _applied(member: Member, X: Array, key: Key, start: int, learned: Array | No
     at = None if learned is None else learned.asnumpy()
 
     def run(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return host.apply(member, values, key, start, learned=at)
+        return oracle.apply(member, values, key, start, learned=at)
 
     with mx.autograd.pause(train_mode=mx.autograd.is_training()):
         Y = ops.through_host(X, run)
@@ -84,7 +85,7 @@ def _applied(member: Member, X: Array, key: Key, start: int, learned: Array | No
     logit, x = at, X.asnumpy()
 
     def of_learned(target: Array, request: str, dY: Array) -> None:
-        ops.assign_values(target, request, host.learned_gradient(member, dY.asnumpy(), x, logit, key, start))
+        ops.assign_values(target, request, oracle.learned_gradient(member, dY.asnumpy(), x, logit, key, start))
 
     def of_X(target: Array, request: str, dY: Array) -> None:
         ops.assign_values(target, request, run(dY.asnumpy()))  # linear in X, so that its gradient is the member itself
@@ -93,7 +94,7 @@ def _applied(member: Member, X: Array, key: Key, start: int, learned: Array | No
 
 
 def _assign_gradient(target: Array, request: str, dY: Array, member: Member, key: Key, start: int) -> None:
-    ops.assign_values(target, request, host.apply(member, dY.asnumpy(), key, start, gradient=True))
+    ops.assign_values(target, request, oracle.apply(member, dY.asnumpy(), key, start, gradient=True))
 
 
 def symbol(
@@ -164,7 +165,7 @@ class _Member(operators.Operator):
 
     def _run(self, target: Array, request: str, inputs: list[Array], key: Key) -> None:
         learned = inputs[1].asnumpy() if self.learned else None
-        values = host.apply(self.member, inputs[0].asnumpy(), key, self.start, learned=learned)
+        values = oracle.apply(self.member, inputs[0].asnumpy(), key, self.start, learned=learned)
         ops.assign_values(target, request, values)
 
     def _differentiate(
@@ -173,7 +174,7 @@ class _Member(operators.Operator):
         dy, learned = dY.asnumpy(), None
         if self.learned:
             x, learned = (values.asnumpy() for values in inputs[:2])
-            slope = host.learned_gradient(self.member, dy, x, learned, key, self.start)
+            slope = oracle.learned_gradient(self.member, dy, x, learned, key, self.start)
             ops.assign_values(targets[1], requests[1], slope)
-        dx = host.apply(self.member, dy, key, self.start, gradient=True, learned=learned)
+        dx = oracle.apply(self.member, dy, key, self.start, gradient=True, learned=learned)
         ops.assign_values(targets[0], requests[0], dx)

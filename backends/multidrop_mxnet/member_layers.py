@@ -12,8 +12,8 @@ from mxnet import gluon
 
 from multidrop import checks, family
 from multidrop.family import MaskMember, Member
-from multidrop.keys import Key
 from multidrop.layers import mask_axes
+from multidrop.spec.keys import Key
 
 from .apply import symbol, through
 from .functional import Array

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import mxnet as mx
 import numpy as np
 
-from multidrop import checks, keys
-from multidrop.keys import Key
-from multidrop.masks import Mask
+from multidrop import checks, streams
+from multidrop.spec.keys import Key
+from multidrop.spec.masks import Mask
 
 from .ops import Array, assign, key_at, move, next_key
 
@@ -133,7 +133,7 @@ class Operator(mx.operator.CustomOp):
         if aux:
             return next_key(aux[0])
         low, high = words.asnumpy().tolist()
-        return keys.in_this_process(Key(low | high << 32))
+        return streams.in_this_process(Key(low | high << 32))
 
     def _run(self, target: Array, request: str, inputs: list[Array], key: Key) -> None:
         """Writes the output."""

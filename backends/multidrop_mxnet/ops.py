@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 from mxnet.base import _LIB, MXCallbackList, NDArrayHandle, c_handle_array, check_call
 
-from multidrop import kernel
-from multidrop.kernel import memory
-from multidrop.keys import Key
-from multidrop.masks import Mask
+from multidrop import host
+from multidrop.host import memory
+from multidrop.spec.keys import Key
+from multidrop.spec.masks import Mask
 
 # At exit MXNet ends the threads that run custom operators, and then waits, forever, for those still queued.
 atexit.register(mx.nd.waitall)
@@ -96,9 +96,9 @@ def _fused(Y: Array, X: Array, size: int, name: str, mask: Mask, relu: bool = Fa
     X.wait_to_read()
     p, key, start, axes = mask
     if axes:
-        kernel.dropout(_view(X), p, key, start, _view(Y), axes=axes, relu=relu)
+        host.dropout(_view(X), p, key, start, _view(Y), axes=axes, relu=relu)
         return
-    kernel.drop(_address(X), _address(Y), size, name, p, key, start, relu=relu)
+    host.drop(_address(X), _address(Y), size, name, p, key, start, relu=relu)
 
 
 def _empty(kind: type[Array], shape: tuple[int, ...], name: str, place: tuple[int, int]) -> Array:
@@ -131,7 +131,7 @@ def _view(X: Array) -> npt.NDArray[Any]:
 
 def _drop_on_device(X: Array, mask: Mask, relu: bool = False) -> mx.nd.NDArray:
     """By way of the host."""
-    Y = kernel.dropout(X.asnumpy(), mask.p, mask.key, mask.start, axes=mask.axes, relu=relu)
+    Y = host.dropout(X.asnumpy(), mask.p, mask.key, mask.start, axes=mask.axes, relu=relu)
     return mx.nd.from_numpy(Y, zero_copy=False).as_in_context(X.ctx)
 
 
@@ -218,11 +218,11 @@ def _assign_relu_gradient(target: Array, request: str, dY: Array, Y: Array, p: f
     if request == "null" or Y.size == 0:
         return
     if request == "add" or Y.ctx.device_type != "cpu":
-        dX = mx.nd.from_numpy(kernel.relu_gradient(dY.asnumpy(), Y.asnumpy(), p), zero_copy=False).as_in_context(Y.ctx)
+        dX = mx.nd.from_numpy(host.relu_gradient(dY.asnumpy(), Y.asnumpy(), p), zero_copy=False).as_in_context(Y.ctx)
         target[:] = target + dX if request == "add" else dX
     else:
         dY.wait_to_read()
-        kernel.gate(_address(dY), _address(target), Y.size, name_of(Y), p, _address(Y))
+        host.gate(_address(dY), _address(target), Y.size, name_of(Y), p, _address(Y))
 
 
 def position_of(key: Key) -> Array:
@@ -248,7 +248,7 @@ def next_key(stream: Array) -> Key:
         move(stream, Key(key.seed, (key.call + 1) % 2**64))
         return key
     check_call(_LIB.MXNDArrayWaitToWrite(stream.handle))
-    return kernel.take(_address(stream))
+    return host.take(_address(stream))
 
 
 def _words(key: Key) -> npt.NDArray[np.int64]:

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from multidrop import checks, family
 from multidrop.family import MaskMember, Member
-from multidrop.keys import Key
 from multidrop.layers import mask_axes
+from multidrop.spec.keys import Key
 
 from .apply import through
 from .layers import Dropout, _Random

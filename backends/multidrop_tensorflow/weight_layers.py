@@ -9,7 +9,7 @@ import keras
 
 from multidrop import checks, family
 from multidrop.family import Member
-from multidrop.keys import Key
+from multidrop.spec.keys import Key
 
 from .member_layers import MemberLayer
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from ..conversion import convert, restore, shown_path
-from ..dispatch import backend_of
-from ..protocol import Model
+from ..dispatch import backend_of, part
+from ..protocol import Comparison, Conversion, Model
 from ..spec.keys import Key
 from ..view import LayerMask, last_mask
 from .layout import Layout, coded, coded_input, common, own
@@ -40,7 +40,7 @@ class Side:
         self.backend = backend_of(model)
         self.name = f"{self.backend.name} {type(model).__name__}"
         self.unreached = tuple(f"{self.name}, {shown_path(path)}: {what}" for path, what in report.unreached)
-        self.probe = stack.enter_context(self.backend.Probe(model))
+        self.probe = stack.enter_context(part(self.backend, Comparison, "Probe", "md.compare").Probe(model))
 
     def begin(self, X: Array, stack: ExitStack) -> None:
         """Finds the layers, in the order in which they run, by running them."""
@@ -117,7 +117,7 @@ class Side:
 
     def _mask(self, layer: Any) -> LayerMask | None:
         try:
-            drawing = self.backend.drawing(layer)
+            drawing = part(self.backend, Conversion, "drawing", "md.compare").drawing(layer)
         except TypeError:  # it adds noise, and drops nothing
             return None
         return None if drawing.last is None or drawing.shape is None else last_mask(layer)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..dispatch import current
+from .. import family
+from ..dispatch import current, part
+from ..protocol import Section
 from ..spec.keys import Key
 
 
@@ -21,7 +23,10 @@ def Dropout(p: float = 0.5, *, seed: int | Key | None = None) -> Any:
     Raises:
         ValueError: for a probability that is no number in [0, 1], or a bad seed.
     """
-    return current().Dropout(p, seed=seed)
+    backend: Any = current()
+    if not hasattr(backend, "Dropout"):
+        return backend.layer(family.Dropout(p), seed=seed)
+    return backend.Dropout(p, seed=seed)
 
 
 def Net(
@@ -54,8 +59,9 @@ def Net(
 
     Raises:
         ValueError: for a size below 1, a probability outside [0, 1], a bad seed or another dtype.
+        BackendError: where the backend has no section part.
     """
-    return current().Net(
+    return part(current(), Section, "Net").Net(
         num_inputs,
         num_outputs,
         num_hiddens1,
@@ -84,7 +90,7 @@ def concise_net(
 
     Args and errors are those of `Net`.
     """
-    return current().concise_net(
+    return part(current(), Section, "concise_net").concise_net(
         num_inputs,
         num_outputs,
         num_hiddens1,

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from .. import checks
-from ..dispatch import backend_of
-from ..protocol import Backend, Model, Tensor
+from ..dispatch import backend_of, part
+from ..protocol import Backend, Model, Section, Tensor
 from ..spec.keys import Key
 from . import checkpoint as checkpoints
 from .architecture import check_types
@@ -66,6 +66,7 @@ def train(
         TypeError: where the batches are tensors of another framework than the net's.
         CheckpointError: where the checkpoint cannot be written or read, exists without `resume`, or is of a run with
             other settings. A checkpoint that was there is never lost by it.
+        BackendError: where the net's backend has no section part.
     """
     num_epochs = checks.positive("num_epochs", num_epochs)
     settings = checks.json_object("settings", settings or {})
@@ -73,7 +74,8 @@ def train(
         checkpoint = checks.path("checkpoint", checkpoint)
     lr, weight_decay = checks.at_least_zero("lr", lr), checks.at_least_zero("weight_decay", weight_decay)
     backend = backend_of(net, "net")
-    trainer = backend.Trainer(net, lr, weight_decay)
+    section = part(backend, Section, "Trainer", "md.train")
+    trainer = section.Trainer(net, lr, weight_decay)
     history = History(
         {
             "backend": backend.name,
@@ -88,7 +90,7 @@ def train(
     )
     file = None
     if checkpoint is not None:
-        file = _RunFile(checkpoint, backend, net, train_iter)
+        file = _RunFile(checkpoint, section, net, train_iter)
         file.open(history, resume)
     with display or Display.on_terminal() as shown:
         shown.run(history, num_epochs)
@@ -138,17 +140,17 @@ def _tensors(backend: Backend, *values: Any) -> tuple[Tensor, ...]:
 class _RunFile:
     """The checkpoint file of one run."""
 
-    def __init__(self, path: Path, backend: Backend, net: Model, train_iter: BatchIterable) -> None:
+    def __init__(self, path: Path, section: Section, net: Model, train_iter: BatchIterable) -> None:
         if not isinstance(train_iter, Batches) or train_iter.key is None:
             raise CheckpointError(
                 "checkpoint: expected a train_iter of load_data_fashion_mnist, whose order a key decides; "
                 f"got {type(train_iter).__name__}"
             )
-        self.path, self.backend, self.net, self.batches = path, backend, net, train_iter
+        self.path, self.section, self.net, self.batches = path, section, net, train_iter
 
     def open(self, history: History, resume: bool) -> None:
         """Begins the file, or goes on from it: net, batches and history then stand where it left them."""
-        if not any(name.startswith("dropout") for name in self.backend.get_state(self.net)):
+        if not any(name.startswith("dropout") for name in self.section.get_state(self.net)):
             raise CheckpointError(
                 "checkpoint: expected a net whose masks are keyed, so that a resumed run draws the same ones; "
                 "build it after manual_seed(n) or with seed=n"
@@ -171,8 +173,8 @@ class _RunFile:
                     f"now it is {value!r}"
                 )
         try:
-            check_types(state, self.backend.get_state(self.net))
-            self.backend.set_state(self.net, state)
+            check_types(state, self.section.get_state(self.net))
+            self.section.set_state(self.net, state)
         except ValueError as error:
             raise CheckpointError(f"{self.path}: of another net: {error}") from error
         self.batches.key, self.batches.epoch = key, len(before.epochs)
@@ -182,7 +184,7 @@ class _RunFile:
         """Writes the run as it stands between two epochs."""
         key = self.batches.key
         facts = {"history": history.to_dict(), "batches": key and [key.seed, key.call]}
-        checkpoints.save(self.path, self.backend.get_state(self.net), facts)
+        checkpoints.save(self.path, self.section.get_state(self.net), facts)
 
 
 def _key(words: Any) -> Key:

@@ -1,87 +1,63 @@
-"""A third party's backend: all that the contract asks for, from outside of the library.
-
-Its nets are the NumPy backend's, for what this shows is how a backend is found and how tensors find it.
-"""
+"""A third party's backend: the eight attributes of the contract, from outside of the library."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from multidrop_numpy import (
-    Dropout,
-    Net,
-    Probe,
-    Trainer,
-    concise_net,
-    convert,
-    draw_key,
-    drawing,
-    get_state,
-    layer,
-    restore,
-    set_state,
-)
 from toyframe import ToyTensor
 from toyframe import __version__ as version
 
 from multidrop import checks
 from multidrop.family import Member, checked, oracle
-from multidrop.spec import masks
 from multidrop.spec.keys import Key, as_key
-from multidrop.streams import call_key
+from multidrop.streams import Stream, call_key, layer_key
 
 name = "toyframe"
-types = (ToyTensor,)
 
 
 def tensor(data: Any, dtype: str | None = None) -> ToyTensor:
-    return data if isinstance(data, ToyTensor) else ToyTensor(np.asarray(data, dtype).ravel().tolist())
+    def convert(data: Any, dtype: str | None) -> ToyTensor:
+        array = np.asarray(data, dtype)
+        return ToyTensor(array.ravel().tolist(), array.shape, array.dtype.name)
+
+    return data if isinstance(data, ToyTensor) else checks.host_tensor(convert, data, dtype)
 
 
 def to_numpy(tensor: ToyTensor) -> np.ndarray:
-    return np.array(tensor.values)
+    return np.array(tensor.values, tensor.dtype).reshape(tensor.shape)
 
 
-def dropout_layer(
-    X: Any, dropout: float, key: int | Key | None = None, *, start: int = 0, axes: int | Sequence[int] = ()
-) -> ToyTensor:
-    p = checks.probability("dropout", dropout)
+def draw_key() -> Key:
+    return Key(int(np.random.randint(2**63)))
+
+
+def apply(member: Member, X: Any, key: int | Key | None = None, *, start: int = 0) -> ToyTensor:
+    X = tensor(X)
+    checks.floating(X.dtype, 'tensor(X, "float32")')
+    start = checked(member).check(X.shape, start)
     key = (call_key(name) or draw_key()) if key is None else as_key(key)
-    return ToyTensor(masks.dropout(to_numpy(tensor(X)), p, key, start, checks.axes(axes, 1)).tolist())
+    return tensor(oracle.apply(member, to_numpy(X), key, start))
 
 
-def relu_dropout(X: Any, dropout: float, key: int | Key | None = None, *, start: int = 0) -> ToyTensor:
-    return dropout_layer(masks.relu(to_numpy(tensor(X))), dropout, key, start=start)
+class ToyLayer:
+    training = True
+
+    def __init__(self, member: Member, key: Key | None) -> None:
+        self.member, self.stream = member, None if key is None else Stream(key)
+
+    def __call__(self, X: Any) -> ToyTensor:
+        X = tensor(X)
+        if not self.training:
+            return X
+        self.member.check(X.shape)
+        return apply(self.member, X, draw_key() if self.stream is None else self.stream.next())
 
 
-def apply(member: Member, X: Any, key: int | Key | None = None, *, start: int = 0, learned: Any = None) -> ToyTensor:
-    array = to_numpy(tensor(X))
-    start = checked(member, learned).check(array.shape, start)
-    key = (call_key(name) or draw_key()) if key is None else as_key(key)
-    return ToyTensor(oracle.apply(member, array, key, start, learned=learned).tolist())
+def layer(member: Member, *, seed: int | Key | None = None) -> ToyLayer:
+    return ToyLayer(checked(member), layer_key(name, seed))
 
 
-__all__ = [
-    "Dropout",
-    "Net",
-    "Probe",
-    "Trainer",
-    "apply",
-    "concise_net",
-    "convert",
-    "draw_key",
-    "drawing",
-    "dropout_layer",
-    "get_state",
-    "layer",
-    "name",
-    "relu_dropout",
-    "restore",
-    "set_state",
-    "tensor",
-    "to_numpy",
-    "types",
-    "version",
-]
+types = (ToyTensor, ToyLayer)
+
+__all__ = ["apply", "draw_key", "layer", "name", "tensor", "to_numpy", "types", "version"]

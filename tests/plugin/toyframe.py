@@ -6,7 +6,7 @@ __version__ = "1.0"
 
 
 class ToyTensor:
-    """A flat row of floats."""
+    """Numbers in row-major order, with a shape and the name of a type."""
 
-    def __init__(self, values: list[float]) -> None:
-        self.values = tuple(values)
+    def __init__(self, values: list[float], shape: tuple[int, ...], dtype: str) -> None:
+        self.values, self.shape, self.dtype = tuple(values), shape, dtype

@@ -1,0 +1,71 @@
+"""Dropout made of a backend's `apply`, where the backend brings no faster version of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import checks
+from .family import Draw, MaskMember, Member, rate
+from .family._member import setting
+from .protocol import Backend
+from .spec import masks
+from .spec.keys import Key
+
+# Neither member is listed: both are of one call. A program that knows a member by its text alone cannot run them, and
+# a backend with such programs brings `dropout_layer` and `relu_dropout` itself.
+
+
+@dataclass(frozen=True)
+class _SharedDropout(MaskMember, listed=False):
+    """Dropout with one decision along some axes, which may count from the last."""
+
+    p: float = rate(0.5)
+    shared: tuple[int, ...] = setting((), lambda _, value: checks.axis_numbers(value))
+
+    def axes(self, ndim: int) -> tuple[int, ...]:
+        return checks.axes(self.shared, ndim)
+
+
+class _ReLUDropout(Member, listed=False):
+    """Dropout of max(X, 0).
+
+    Not linear: the gradient needs to know where X was above 0. This object serves one call, and remembers it, a bool an
+    element.
+    """
+
+    def __init__(self, p: float) -> None:
+        self.p = checks.probability("dropout", p)
+        self._negative: Any = None
+
+    @property
+    def idle(self) -> bool:
+        return False  # at p = 0 it is still a ReLU
+
+    def __call__(self, X: Any, draw: Draw) -> Any:
+        self._negative = X <= 0  # False for NaN, which stays
+        return self._of(X, draw)
+
+    def gradient(self, dY: Any, draw: Draw) -> Any:
+        return self._of(dY, draw)
+
+    def _of(self, values: Any, draw: Draw) -> Any:
+        return draw.select(values, draw.keep(values, self.p) & ~self._negative, masks.scale(self.p))
+
+
+def dropout_layer(
+    backend: Backend, X: Any, dropout: float, key: int | Key | None, start: int, axes: int | Sequence[int]
+) -> Any:
+    """`multidrop.dropout_layer` by `backend.apply`; args, result and errors are those."""
+    p = checks.probability("dropout", dropout)
+    shared = checks.axis_numbers(axes)
+    if shared and checks.word64("start", start):
+        # There it counts decisions, and for a member elements: with an unknown shape, neither gives the other.
+        raise ValueError(f"start: expected 0 with axes, in a backend without dropout_layer; got {checks.shown(start)}")
+    return backend.apply(_SharedDropout(p, shared), X, key, start=start)
+
+
+def relu_dropout(backend: Backend, X: Any, dropout: float, key: int | Key | None, start: int) -> Any:
+    """`multidrop.relu_dropout` by `backend.apply`; args, result and errors are those."""
+    return backend.apply(_ReLUDropout(dropout), X, key, start=start)
