@@ -12,7 +12,7 @@ from typing import Any
 
 from .workers import cores
 
-PACKAGES = ("multidrop", "numpy", "numba", "torch", "tensorflow", "tensorflow-cpu", "keras", "mxnet")
+PACKAGES = ("multidrop", "numpy", "numba", "torch", "triton", "tensorflow", "tensorflow-cpu", "keras", "mxnet")
 
 
 def facts(device: str) -> dict[str, Any]:

@@ -72,6 +72,14 @@ def startup(quick: Quick = False, out: Out = RESULTS, device: Device = "cpu") ->
     _run(["startup"], quick, out, device, None)
 
 
+@app.command()
+def gpu(out: Annotated[Path, typer.Option(help="Where to write.", metavar="FILE")] = RESULTS / "gpu.json") -> None:
+    """The kernels for a GPU against torch's own dropout and a copy, on the device and on the host."""
+    from .gpu import run  # which imports torch
+
+    sys.exit(run(out))
+
+
 @app.command(name="all")
 def all_(quick: Quick = False, out: Out = RESULTS, device: Device = "cpu", framework: Only = None) -> None:
     """All of these."""

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 GROUP = "multidrop.backends"
 DEFAULT = "numpy"
 VARIABLE = "MULTIDROP_BACKEND"
-NOT_YET_REQUIRED = {"layer"}  # TO FLIP: an empty set once every built-in backend has `layer`
 
 Part = TypeVar("Part")
 
@@ -99,7 +98,7 @@ def load(name: str) -> Backend:
     except Exception as error:  # a broken framework fails in any way it likes; MXNet's is an AttributeError
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise BackendError(f"backend {name!r}: {name} is installed but fails to import: {reason}") from error
-    missing = sorted(required() - NOT_YET_REQUIRED - set(dir(backend)))
+    missing = sorted(required() - set(dir(backend)))
     if missing:
         raise BackendError(f"backend {name!r}: {entry.value} lacks {', '.join(missing)} (see multidrop.protocol)")
     _loaded[name] = backend

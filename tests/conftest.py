@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,7 +30,13 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     parser.addoption("--interruptions", type=int, default=20, help="how many large calls a signal handler ends")
     parser.addoption("--edits", type=int, default=500, help="how many times a checkpoint is damaged")
     parser.addoption("--kills", type=int, default=20, help="how many times a process is ended while it saves")
+    parser.addoption("--device", choices=["cpu", "cuda"], help="where the kernels for GPUs run; required")
     parser.addoption("--full-data", action="store_true", help="require the full Fashion-MNIST in Debian's folder")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if device := config.getoption("--device"):
+        os.environ["MULTIDROP_DEVICE"] = device  # which `test_device` reads, also where this file is missing
 
 
 def parameters(config: pytest.Config, modes: dict[str, tuple[str, ...]]) -> list[Any]:

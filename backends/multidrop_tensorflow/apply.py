@@ -6,6 +6,7 @@ TensorFlow's operators.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -40,7 +41,13 @@ def apply(member: Member, X: Any, key: int | Key | None = None, *, start: int = 
         ValueError: for what is no member, a shape that it does not take, or a bad key, start or `learned`.
         TypeError: for a tensor that is not floating.
     """
-    X = tensor(X)
+    return through(member, tensor(X), lambda: _calls.next() if key is None else as_key(key), start, learned)
+
+
+def through(
+    member: Member, X: tf.Tensor, take: Callable[[], Key | tf.Tensor], start: int = 0, learned: Any = None
+) -> tf.Tensor:
+    """`apply`, at the position that `take` gives, which is called after the checks."""
     check_floating(X)
     if learned is not None:
         learned = tensor(learned, name="learned")
@@ -50,7 +57,7 @@ def apply(member: Member, X: Any, key: int | Key | None = None, *, start: int = 
     member = family.checked(member, learned, X.shape if known else None)
     axes, margin = member.axes(_ndim(X, member)), member.margin(_ndim(X, member))
     first = first_of(X, start, axes, margin)
-    position = _calls.next() if key is None else as_key(key)
+    position = take()
     if isinstance(member, MaskMember):
         return masked(X, Mask(member.p, position, first, axes))
     if learned is not None:

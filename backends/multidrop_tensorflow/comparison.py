@@ -141,12 +141,11 @@ def _activation(layer: keras.layers.Layer) -> str | None:
 
 def _weights(layer: keras.layers.Layer) -> dict[str, keras.Variable]:
     """A layer's own weights by their common names."""
-    if isinstance(layer, _Random):
-        return {}
     names = {"embeddings": parts.KERNEL, "kernel": parts.KERNEL, "bias": parts.BIAS}
     if isinstance(layer, _NORMS):
         names = dict(zip(("gamma", "beta", "moving_mean", "moving_variance"), parts.NORM_WEIGHTS, strict=True))
-    variables = [*layer._trainable_variables, *layer._non_trainable_variables]
+    stream = layer.stream if isinstance(layer, _Random) else None
+    variables = [v for v in (*layer._trainable_variables, *layer._non_trainable_variables) if v is not stream]
     return {names.get(variable.name, variable.name): variable for variable in variables}
 
 

@@ -82,8 +82,25 @@ class _Random(keras.layers.Layer):
         """The output in training mode."""
         raise NotImplementedError(f"{type(self).__name__}._train")  # each layer's own
 
-    def _next_position(self) -> tf.Tensor:
-        return ops.draw_position() if self.stream is None else ops.next_position(self.stream)
+    @property
+    def _p(self) -> Any:
+        """The probability that an element is dropped, of a layer that drops by a mask; None of any other."""
+        return None
+
+    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+        """Along which one decision holds for all elements of an input, of such a layer.
+
+        Raises:
+            TypeError: of any other.
+        """
+        raise not_a_layer(self)
+
+    def _take(self, inputs: tf.Tensor) -> Key | tf.Tensor:
+        """The position of this call, on these inputs; the layer moves on by one."""
+        position = ops.draw_position() if self.stream is None else ops.next_position(self.stream)
+        # For `multidrop.last_mask`; past Keras, which looks at each attribute that is set.
+        self.__dict__["_last"] = position if tf.executing_eagerly() else None, inputs.shape, self._p
+        return position
 
     def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
         """The call itself: it keeps nothing for the backward pass that recomputing would save."""
@@ -124,15 +141,19 @@ class _Dropout(_Random):
         return masked(inputs, self._next_mask(inputs))
 
     def _next_mask(self, inputs: tf.Tensor) -> Mask:
-        rate = checks.probability("rate", self.rate)  # which may have been changed
-        axes, position = axes_of(inputs, self._axes(inputs)), self._next_position()
-        # For `multidrop.last_mask`; past Keras, which looks at each attribute that is set.
-        self.__dict__["_last"] = position if tf.executing_eagerly() else None, inputs.shape, rate
-        return Mask(rate, position, 0, axes)
+        p, axes = self._p, axes_of(inputs, self._axes(inputs))  # before a position is taken
+        return Mask(p, self._take(inputs), 0, axes)
+
+    @property
+    def _p(self) -> float:
+        return checks.probability("rate", self.rate)  # which may have been changed
 
     def _axes(self, inputs: tf.Tensor) -> tuple[int, ...]:
         """Along which one decision holds for all elements."""
         return ()
+
+    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+        return () if shape is None else axes_of(tf.TensorSpec(shape), self._axes(tf.TensorSpec(shape)))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate}
@@ -217,7 +238,7 @@ class GaussianDropout(_Random):
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
         rate = checks.probability_below_one("rate", self.rate)  # before a position is taken
-        return applied(family.GaussianDropout(rate), inputs, self._next_position())
+        return applied(family.GaussianDropout(rate), inputs, self._take(inputs))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate}
@@ -243,7 +264,7 @@ class GaussianNoise(_Random):
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
         stddev = masks.noise_stddev("stddev", self.stddev)  # before a position is taken
-        return applied(family.GaussianNoise(stddev), inputs, self._next_position())
+        return applied(family.GaussianNoise(stddev), inputs, self._take(inputs))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "stddev": self.stddev}
@@ -317,7 +338,7 @@ class SpatialDropout3D(_SpatialDropout):
 
 def drawing(layer: keras.layers.Layer, shape: tuple[int, ...] | None = None) -> Drawing:
     """How a dropout layer draws; see `multidrop.view`."""
-    if not isinstance(layer, _Dropout):
+    if not isinstance(layer, _Random):
         raise not_a_layer(layer)
     position, known, last_rate = vars(layer).get("_last", (None, None, None))
     last = None if position is None else ops.key_at(position)
@@ -329,5 +350,5 @@ def drawing(layer: keras.layers.Layer, shape: tuple[int, ...] | None = None) -> 
         last = before(following)
     if shape is None and known is not None and known.is_fully_defined():
         shape = tuple(known)
-    axes = () if shape is None else axes_of(tf.TensorSpec(shape), layer._axes(tf.TensorSpec(shape)))
-    return Drawing(checks.probability("rate", layer.rate), last, following, shape, axes, last_rate)
+    axes = layer._axes_for(shape)
+    return Drawing(layer._p, last, following, shape, axes, last_rate)

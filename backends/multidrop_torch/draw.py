@@ -1,5 +1,5 @@
-"""The numbers of a key as torch tensors, for members of the dropout family. The host draws them, and they are brought
-to the tensor's device; a mask that is applied at once is drawn by the fused kernel."""
+"""The numbers of a key as torch tensors, for members of the dropout family. Masks are drawn on the
+tensor's device where that has a kernel; the other numbers by the host, which brings them there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multidrop import host
 from multidrop.family import extent
 from multidrop.spec import masks
 from multidrop.spec.keys import Key
@@ -37,7 +36,7 @@ class Draw:
 
     def keep(self, X: Tensor, p: float, axes: tuple[int, ...] = (), margin: tuple[int, ...] = ()) -> Tensor:
         shape, first = extent(X.shape, self.start, axes, margin)
-        return torch.from_numpy(host.keep_mask(shape, p, self._known_key, first)).to(X.device)
+        return ops.keep_mask(shape, p, self._known_key, first, X.device)
 
     def normal(self, X: Tensor, mean: float, stddev: float) -> Tensor:
         z = torch.from_numpy(masks.normals(tuple(X.shape), self._known_key, self.start))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from multidrop import checks, host
+from multidrop import checks
 from multidrop.family.alpha_dropout import lifted
 from multidrop.spec import masks
 from multidrop.spec.keys import Key, as_key
@@ -255,7 +255,7 @@ def keep_mask(
     shape: int | Sequence[int], dropout: float, key: int | Key, start: int = 0, device: torch.device | str = "cpu"
 ) -> Tensor:
     """`multidrop.keep_mask` as a bool tensor on `device`."""
-    return torch.from_numpy(host.keep_mask(shape, dropout, key, start)).to(device)
+    return ops.keep_mask(shape, dropout, key, start, device)
 
 
 class _Calls:

@@ -28,6 +28,8 @@ from multidrop.spec import masks
 from multidrop.spec.keys import Key
 from multidrop.spec.masks import Mask
 
+from . import device
+
 NAMES = {getattr(torch, name): name for name in checks.FLOATING}
 
 
@@ -36,6 +38,8 @@ def drop(X: Tensor, mask: Mask, relu: bool = False) -> Tensor:
     dense."""
     if X.is_cpu:
         return _drop_on_host(X, mask, relu)
+    if device.fits(X):
+        return device.drop(X, mask, relu)
     return drop_by_operators(rectified(X) if relu else X, mask)
 
 
@@ -64,6 +68,8 @@ def _drop_on_host(X: Tensor, mask: Mask, relu: bool) -> Tensor:
 
 def drop_(X: Tensor, mask: Mask) -> Tensor:
     """`drop` in place."""
+    if not X.is_cpu and device.fits(X):
+        return device.drop_(X, mask)
     address = X.data_ptr() if X.is_cpu else 0
     if not address or not X.is_contiguous() or X.is_neg() or mask.axes:
         return X.copy_(drop(X, mask))
@@ -75,6 +81,8 @@ def drop_(X: Tensor, mask: Mask) -> Tensor:
 
 def relu_gradient(dY: Tensor, Y: Tensor, p: float) -> Tensor:
     """The gradient of a `drop` with ReLU whose output is Y, from dY, the one with respect to Y."""
+    if not dY.is_cpu and not is_batched(dY) and device.fits(dY) and device.fits(Y):
+        return device.relu_gradient(dY, Y, p)
     if not dY.is_cpu or is_batched(dY) or not (dY.data_ptr() and Y.data_ptr()):
         return torch.where(Y == 0, torch.zeros((), dtype=dY.dtype, device=dY.device), _scaled(dY, p))
     dY, Y = dY.resolve_neg().contiguous(), Y.contiguous()
@@ -84,18 +92,28 @@ def relu_gradient(dY: Tensor, Y: Tensor, p: float) -> Tensor:
 
 
 def drop_by_operators(X: Tensor, mask: Mask) -> Tensor:
-    """By the host's mask, brought to the tensor's device. A nested tensor gets the mask of its values, one after the
+    """By the mask itself, on the tensor's device. A nested tensor gets the mask of its values, one after the
     other; one that is distributed that of the whole, of which each rank draws all and keeps its part."""
     if X.layout is torch.jagged:
         jagged: Any = X
         return torch.nested.nested_tensor_from_jagged(drop(X.values(), mask), jagged.offsets())
     drawn = masks.drawn_shape(tuple(X.shape), mask.axes)
-    keep = torch.from_numpy(host.keep_mask(drawn, mask.p, mask.key, mask.start)).to(X.device)
+    keep = keep_mask(drawn, mask.p, mask.key, mask.start, X.device)
     distributed: Any = sys.modules.get("torch.distributed.tensor")  # there, where something has imported it
     if distributed and isinstance(X, distributed.DTensor):
         whole = keep.expand(X.shape)
         keep = distributed.distribute_tensor(whole, X.device_mesh, X.placements, src_data_rank=None)
     return torch.where(keep, _scaled(X, mask.p), torch.zeros((), dtype=X.dtype, device=X.device))
+
+
+def keep_mask(
+    shape: int | Sequence[int], dropout: float, key: int | Key, start: int, place: torch.device | str
+) -> Tensor:
+    """`multidrop.keep_mask` as a bool tensor: drawn where it is to be, or on the host and brought there."""
+    place = torch.device(place)
+    if device.draws(place):
+        return device.keep_mask(shape, dropout, key, start, place)
+    return torch.from_numpy(host.keep_mask(shape, dropout, key, start)).to(place)
 
 
 def is_batched(dY: Tensor) -> bool:

@@ -249,8 +249,14 @@ _text._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch's tr
 
 @cache
 def of_text(text: str) -> Member:
-    """The member that has this `text`."""
+    """The member that has this `text`.
+
+    Raises:
+        ValueError: where no class of its name is known.
+    """
     name, settings = json.loads(text)
+    if name not in MEMBERS:
+        raise ValueError(f"member: expected one whose class is imported; got {checks.shown(name)}")
     return MEMBERS[name](**settings)
 
 

@@ -1,0 +1,241 @@
+"""The members of the dropout family as Keras layers: `MemberLayer` for any of them, and named layers for those that
+Keras lacks."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from multidrop import checks, family
+from multidrop.family import MaskMember, Member
+from multidrop.layers import mask_axes
+from multidrop.spec.keys import Key
+
+from .apply import through
+from .layers import Dropout, _Random
+
+
+class _OfMember(_Random):
+    """A layer that runs the member that it holds."""
+
+    member: Any
+
+    def __init__(self, member: Member, seed: int | Key | None, **kwargs: Any) -> None:
+        member = family.checked(member)
+        super().__init__(seed, **kwargs)
+        self.member = member
+
+    def _train(self, inputs: tf.Tensor) -> tf.Tensor:
+        return through(self.member, inputs, lambda: self._take(inputs))
+
+    @property
+    def p(self) -> Any:
+        """The member's p; setting it sets another member."""
+        return self.member.p
+
+    @p.setter
+    def p(self, value: float) -> None:
+        self.member = replace(self.member, p=value)
+
+    @property
+    def _p(self) -> float | None:
+        return self.member.p if isinstance(self.member, MaskMember) else None
+
+    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+        return mask_axes(self, self.member, shape)
+
+
+@keras.saving.register_keras_serializable(package="multidrop")
+class MemberLayer(_OfMember):
+    """Runs any member of the dropout family in training mode; passes the input on in evaluation mode.
+
+    Args:
+        member: the member, such as `multidrop.family.DropBlock(p=0.1, block_size=7)`. The attribute `member` may be
+            set; a compiled step keeps the one that it was traced with.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
+
+    Raises:
+        ValueError: for what is no member or a bad seed; when called, for a shape that the member does not take.
+    """
+
+    def __init__(self, member: Member, seed: int | Key | None = None, **kwargs: Any) -> None:
+        super().__init__(member, seed, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "member": self.member.text}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> _Random:
+        """The layer that a `get_config` describes; a member of another package must be imported."""
+        return super().from_config({**config, "member": family.of_text(config["member"])})
+
+
+class _Named(_OfMember):
+    """A layer of one class of members; its configuration has the member's settings, p as `rate`."""
+
+    def get_config(self) -> dict[str, Any]:
+        settings = {each.name: getattr(self.member, each.name) for each in fields(self.member)}
+        return {**super().get_config(), "rate": settings.pop("p"), **settings}
+
+
+@keras.saving.register_keras_serializable(package="multidrop")
+class DropPath(_Named):
+    """`multidrop.family.DropPath`: drops a residual branch whole in training mode (stochastic depth).
+
+    Args:
+        rate: p, the probability that the branch is dropped, in [0, 1].
+        mode: "example" to decide for each example by itself, "batch" to decide once for all.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
+
+    Raises:
+        ValueError: for a bad probability, mode or seed.
+    """
+
+    def __init__(self, rate: float = 0.1, mode: str = "example", seed: int | Key | None = None, **kwargs: Any) -> None:
+        super().__init__(family.DropPath(checks.probability("rate", rate), mode), seed, **kwargs)
+
+
+@keras.saving.register_keras_serializable(package="multidrop")
+class DropBlock(_Named):
+    """`multidrop.family.DropBlock`: drops blocks of neighbouring positions of sequences, images or volumes in training
+    mode.
+
+    Args:
+        rate: p, the probability that an element is dropped, in [0, 1].
+        block_size: how long a block is along each axis of positions.
+        data_format: "channels_first" or "channels_last"; without one, that of Keras' configuration.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
+
+    Raises:
+        ValueError: for a bad probability, size, format or seed; when called, for another number of dimensions.
+    """
+
+    def __init__(
+        self,
+        rate: float = 0.1,
+        block_size: int = 7,
+        data_format: str | None = None,
+        seed: int | Key | None = None,
+        **kwargs: Any,
+    ) -> None:
+        chosen = keras.config.image_data_format() if data_format is None else data_format
+        super().__init__(family.DropBlock(checks.probability("rate", rate), block_size, chosen), seed, **kwargs)
+
+
+@keras.saving.register_keras_serializable(package="multidrop")
+class LockedDropout(_Named):
+    """`multidrop.family.LockedDropout`: drops the same features at each step of a sequence in training mode.
+
+    Args:
+        rate: p, the probability that a feature is dropped, in [0, 1].
+        batch_first: whether the input has the shape (n, steps, …), as for Keras' recurrent layers, and not
+            (steps, n, …).
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
+
+    Raises:
+        ValueError: for a bad probability, flag or seed; when called, for fewer than three dimensions.
+    """
+
+    def __init__(
+        self, rate: float = 0.5, batch_first: bool = True, seed: int | Key | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(family.LockedDropout(checks.probability("rate", rate), batch_first), seed, **kwargs)
+
+
+@keras.saving.register_keras_serializable(package="multidrop")
+class ConcreteDropout(_Named):
+    """`multidrop.family.ConcreteDropout` whose p is learned, as the weight `logit` = log(p/(1 − p)).
+
+    The paper's regulariser keeps p from 0: regularizer·d·(p·log p + (1 − p)·log(1 − p)), minus the entropy of the d
+    numbers of an example, is among the layer's `losses`, as of any weight with a regulariser. The paper's other term is
+    of the weights that follow, which this layer does not know.
+
+    Source: Y. Gal, J. Hron and A. Kendall, "Concrete dropout", NeurIPS 30 (2017), equations 4 and 5.
+
+    Args:
+        rate: p at the start, in (0, 1).
+        temperature: above 0; the paper's is 0.1.
+        regularizer: the factor of the regulariser, at least 0: 1/N for the mean of the losses of N examples.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
+
+    Raises:
+        ValueError: for a bad probability, temperature, factor or seed; when built, for an input whose last axis has a
+            size that is not known.
+    """
+
+    def __init__(
+        self,
+        rate: float = 0.1,
+        temperature: float = 0.1,
+        regularizer: float = 1e-5,
+        seed: int | Key | None = None,
+        **kwargs: Any,
+    ) -> None:
+        member = family.ConcreteDropout(checks.probability_below_one("rate", rate), temperature)
+        begin, regularizer = member.logit, checks.at_least_zero("regularizer", regularizer)
+        super().__init__(member, seed, **kwargs)
+        self.regularizer, self.features = regularizer, 0
+        self.logit = self.add_weight(
+            name="logit",
+            shape=(),
+            initializer=keras.initializers.Constant(begin),
+            regularizer=lambda logit: self.regularizer * self.features * negative_entropy(tf.convert_to_tensor(logit)),
+            autocast=False,
+        )
+
+    def build(self, input_shape: Any) -> None:
+        """Notes d, the size of the last axis."""
+        self.features = input_shape[-1]
+        if self.features is None:
+            raise ValueError(f"inputs: expected a last axis of known size; got the shape {tuple(input_shape)}")
+
+    def _train(self, inputs: tf.Tensor) -> tf.Tensor:
+        return through(self.member, inputs, lambda: self._take(inputs), learned=self.logit)
+
+    @property
+    def p(self) -> float:
+        """p as it is now; setting it moves the logit."""
+        return float(tf.sigmoid(tf.convert_to_tensor(self.logit)))
+
+    @p.setter
+    def p(self, value: float) -> None:
+        self.logit.assign(replace(self.member, p=value).logit)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Takes the logit, and the position from saved weights that have one."""
+        self.logit.assign(store["0"])
+        if self.stream is not None and "1" in store:
+            self.stream.assign(store["1"])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "regularizer": self.regularizer}
+
+
+def negative_entropy(logit: tf.Tensor) -> tf.Tensor:
+    """p·log p + (1 − p)·log(1 − p) for p = sigmoid(logit), without overflow."""
+    return tf.sigmoid(logit) * logit - tf.nn.softplus(logit)
+
+
+_NAMED: dict[type[Member], Any] = {
+    family.ConcreteDropout: ConcreteDropout,
+    family.DropBlock: DropBlock,
+    family.DropPath: DropPath,
+    family.Dropout: Dropout,
+    family.LockedDropout: LockedDropout,
+}
+
+
+def layer(member: Member, *, seed: int | Key | None = None) -> _Random:
+    """`multidrop.layer`: a Keras layer of any member, the named one where there is one of the same settings."""
+    named = _NAMED.get(type(member))
+    if named is None:
+        return MemberLayer(member, seed)
+    return named(*(getattr(member, each.name) for each in fields(member)), seed=seed)

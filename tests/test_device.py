@@ -1,0 +1,566 @@
+"""The kernels for GPUs give the masks and the values of the specification in every bit.
+
+Without a GPU, Triton's interpreter runs them on the CPU. `--device cuda`, or MULTIDROP_DEVICE=cuda where this file runs
+without its conftest, runs them on a GPU, by the public functions.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+from multidrop import Key, host
+from multidrop.spec import masks
+from multidrop.spec.masks import Mask
+
+DEVICE = os.environ.get("MULTIDROP_DEVICE", "")
+CUDA = DEVICE == "cuda"
+MISSING = [name for name in ("torch", "triton") if importlib.util.find_spec(name) is None]
+if MISSING and not DEVICE:  # a device that was asked for must be there
+    pytest.skip(f"no {' and no '.join(MISSING)}, and --device was not given", allow_module_level=True)
+if not CUDA:
+    os.environ["TRITON_INTERPRET"] = "1"  # which Triton reads when it is imported
+
+import torch  # noqa: E402
+from multidrop_torch import device, functional, ops, triton_kernels  # noqa: E402
+
+# NumPy, by which the interpreter computes, warns of infinities.
+pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning")
+
+KEYS = (Key(0), Key(7, 3), Key(2**64 - 1, 2**64 - 1), Key(2**31, 2**32), Key(2**63, 2**63))
+PROBABILITIES = (1e-10, 0.1, 0.2, 0.25, 0.5, 1 / 3, 0.9, 1 - 1e-10)
+STARTS = (0, 1, 7, 8, 13, 2**32 - 5, 2**32, 2**35 - 4, 2**63 - 9, 2**64 - 10_000)
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+P, KEY = 0.2, Key(2**63 + 5, 2**64 - 1)
+
+on_gpu = pytest.mark.skipif(not CUDA, reason="is about a GPU, and --device cuda was not given")
+without_gpu = pytest.mark.skipif(CUDA, reason="is about the interpreter, or needs no GPU")
+
+
+@pytest.fixture(autouse=True)
+def kernels_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, no mask comes from the host; elsewhere, Triton interprets."""
+    if CUDA:
+        assert device.ready(torch.cuda.current_device())
+
+        def refuse(*_: Any, **__: Any) -> Any:
+            raise AssertionError("the host drew a mask")
+
+        monkeypatch.setattr(host, "keep_mask", refuse)
+    else:
+        from triton.runtime.interpreter import InterpretedFunction
+
+        assert isinstance(triton_kernels.linear, InterpretedFunction), "Triton was imported before this module"
+
+
+def drop(X: Any, mask: Mask, relu: bool = False) -> Any:
+    return (ops if CUDA else device).drop(X, mask, relu)
+
+
+def drop_(X: Any, mask: Mask) -> Any:
+    return (ops if CUDA else device).drop_(X, mask)
+
+
+def relu_gradient(dY: Any, Y: Any, p: float) -> Any:
+    return (ops if CUDA else device).relu_gradient(dY, Y, p)
+
+
+def keep_mask(shape: tuple[int, ...], p: float, key: Key, start: int = 0) -> np.ndarray:
+    keep = (
+        functional.keep_mask(shape, p, key, start, "cuda") if CUDA else device._keep(shape, Mask(p, key, start), "cpu")
+    )
+    assert keep.dtype == torch.bool
+    return keep.cpu().numpy()
+
+
+def values(*shape: int, dtype: Any = torch.float32, seed: int = 0) -> Any:
+    """Numbers of all sizes, with some special ones among them, on the device."""
+    generator = np.random.default_rng(seed)
+    x = np.asarray(generator.normal(size=shape) * 10.0 ** generator.integers(-3, 4, size=shape))
+    flat = x.reshape(-1)
+    flat[::5] = np.resize([0.0, -0.0, np.nan, np.inf, -np.inf, 3e4, -1e-3, 3.0], flat[::5].shape)
+    X = torch.from_numpy(x).to(dtype)
+    if dtype == torch.bfloat16 and not CUDA:
+        # Short enough for an exact product with 1.25 and 2, for Triton's interpreter does not round to the nearest.
+        X = torch.where(X.isnan(), X, (X.view(torch.int16) & ~7).view(dtype))
+    return X.to("cuda" if CUDA else "cpu")
+
+
+def expected(X: Any, mask: Mask, relu: bool = False) -> Any:
+    """What the oracle gives, on the host."""
+    x = wide(X)
+    return torch.from_numpy(masks.dropout(masks.relu(x) if relu else x, *mask)).to(X.dtype)
+
+
+def wide(X: Any) -> np.ndarray:
+    """A tensor as an array: bfloat16, which NumPy lacks, in float32, in which it is computed."""
+    X = X.detach().cpu().resolve_neg()
+    return (X.float() if X.dtype == torch.bfloat16 else X).numpy()
+
+
+def same_bits(Y: Any, Z: Any) -> bool:
+    """Whether two tensors are equal in shape, type and every bit, but for the payload of a NaN."""
+    Y, Z = (T.detach().cpu().resolve_neg() for T in (Y, Z))
+    if (Y.shape, Y.dtype) != (Z.shape, Z.dtype):
+        return False
+    signed = {2: torch.int16, 4: torch.int32, 8: torch.int64}[Y.itemsize]
+    equal = Y.contiguous().view(signed) == Z.contiguous().view(signed)
+    return bool((equal | (Y.isnan() & Z.isnan())).all())
+
+
+def tie(key: Key, index: int, offset: int) -> float:
+    """A probability whose threshold is U(index) + offset."""
+    return 1.0 - (int(masks.uniforms(1, key, index)[0]) + offset) / 2**32
+
+
+class TestMask:
+    @pytest.mark.parametrize("start", STARTS)
+    def test_from_any_start(self, start: int) -> None:
+        for key in KEYS:
+            assert np.array_equal(keep_mask((3, 37), P, key, start), masks.keep_mask((3, 37), P, key, start))
+
+    @pytest.mark.parametrize("p", [0.0, *PROBABILITIES, 1.0])
+    def test_of_all_probabilities(self, p: float) -> None:
+        for key in KEYS[:3]:
+            assert np.array_equal(keep_mask((2101,), p, key), masks.keep_mask(2101, p, key))
+
+    @pytest.mark.parametrize("shape", [(), (1,), (7,), (8,), (1024,), (4, 512), (0,), (4, 0, 3), (129, 65)], ids=str)
+    def test_of_all_shapes(self, shape: tuple[int, ...]) -> None:
+        assert np.array_equal(keep_mask(shape, P, KEY, 3), masks.keep_mask(shape, P, KEY, 3))
+
+    @pytest.mark.parametrize("offset", [0, 1])
+    def test_ties(self, offset: int) -> None:
+        """Thresholds that one element lies just on, so that plane 1 decides, or a comparison that is not strict
+        shows."""
+        for key, index in ((Key(0), 3), (Key(7, 3), 30), (KEY, 1063)):
+            p = tie(key, index, offset)
+            assert p != P
+            keep = keep_mask((1100,), p, key)
+            assert np.array_equal(keep, masks.keep_mask(1100, p, key))
+            assert bool(keep[index]) == bool(offset)
+
+    def test_parts(self) -> None:
+        whole, at = keep_mask((1000,), P, KEY, 5), 0
+        for size in (1, 7, 8, 13, 300, 671):
+            assert np.array_equal(keep_mask((size,), P, KEY, 5 + at), whole[at : at + size])
+            at += size
+        assert at == 1000
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (((3,), 1.5, KEY, 0), r"dropout: expected .*; got 1\.5"),
+            (((3,), 0.5, -1, 0), "key: expected .*; got -1"),
+            (((-3,), 0.5, KEY, 0), "shape: expected .*; got"),
+            (((3,), 0.5, KEY, 2**64 - 2), "start: expected .*; got"),
+        ],
+    )
+    def test_bad_arguments(self, arguments: tuple[Any, ...], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            device.keep_mask(*arguments, torch.device("cuda" if CUDA else "cpu"))
+
+
+class TestValues:
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    @pytest.mark.parametrize("p", [0.2, 0.5, 1.0, *((1 / 3, 0.1, 1e-10) if CUDA else ())])
+    @pytest.mark.parametrize("relu", [False, True])
+    def test_of_all_types(self, dtype: Any, p: float, relu: bool) -> None:
+        """In whole programs, with a rest, and where nothing is aligned."""
+        for start, cut in ((0, 2048), (0, 2047), (9, 2048), (2**64 - 4096, 1100)):
+            for X in (values(cut, dtype=dtype), values(cut + 1, dtype=dtype)[1:]):
+                mask = Mask(p, KEY, start)
+                assert same_bits(drop(X, mask, relu), expected(X, mask, relu))
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+    def test_every_rounding(self, dtype: Any) -> None:
+        """A scale with a long fraction; bfloat16 on a GPU, see `values`."""
+        for p in (0.1, 1 / 3, 0.9):
+            X = values(1000, dtype=dtype)
+            assert same_bits(drop(X, Mask(p, KEY)), expected(X, Mask(p, KEY)))
+
+    def test_smallest(self) -> None:
+        """Denormals are not flushed."""
+        X = torch.full((64,), 3e-45, device="cuda" if CUDA else "cpu")
+        assert same_bits(drop(X, Mask(0.5, KEY)), expected(X, Mask(0.5, KEY)))
+
+    def test_dropped_is_zero(self) -> None:
+        for value in (float("nan"), float("inf"), -1.0):
+            Y = drop(values(64).fill_(value), Mask(0.5, KEY)).cpu()
+            dropped = Y[~torch.from_numpy(masks.keep_mask(64, 0.5, KEY))]
+            assert len(dropped)
+            assert not dropped.view(torch.int32).any()
+
+    @pytest.mark.parametrize("offset", [0, 1])
+    def test_ties(self, offset: int) -> None:
+        """Of `linear` and of `permuted`, in place, for there the tie's value is read before the 0 is written."""
+        p, n = tie(KEY, 1063, offset), 1300
+        X = values(n).fill_(3.0)
+        assert same_bits(drop_(X.clone(), Mask(p, KEY)), expected(X, Mask(p, KEY)))
+        X = X.view(26, 50).T.contiguous().T
+        Y = drop_(X.clone(), Mask(p, KEY))
+        assert not Y.is_contiguous()
+        assert same_bits(Y, expected(X, Mask(p, KEY)))
+        assert bool(Y.flatten()[1063] == 0) != bool(offset)
+
+    @pytest.mark.parametrize("shape", [(), (1,), (0,), (4, 0, 3)], ids=str)
+    def test_of_few(self, shape: tuple[int, ...]) -> None:
+        X = values(*shape)
+        for axes in ((), (0,) if shape else ()):
+            assert same_bits(drop(X, Mask(0.5, KEY, 3, axes)), expected(X, Mask(0.5, KEY, 3, axes)))
+            assert same_bits(drop_(X.clone(), Mask(0.5, KEY, 3, axes)), expected(X, Mask(0.5, KEY, 3, axes)))
+
+    def test_lazy_negation(self) -> None:
+        mask = Mask(0.5, KEY)
+        stepped = torch.complex(values(50, seed=1), values(50, seed=2)).conj().imag
+        for X in (stepped, torch._neg_view(values(50))):
+            assert X.is_neg()
+            Z = expected(X, mask)
+            assert same_bits(drop(X, mask), Z)
+            gradient = torch.from_numpy(masks.relu_gradient(wide(X), wide(Z), 0.5))
+            assert same_bits(relu_gradient(X, Z.to(X.device), 0.5), gradient)
+            assert same_bits(drop_(X, mask), Z)
+
+
+def _layouts() -> Iterator[tuple[str, Callable[[], Any]]]:
+    yield "contiguous", lambda: values(3, 5, 6, 7)
+    yield "channels-last", lambda: values(3, 5, 6, 7).to(memory_format=torch.channels_last)
+    yield "permuted", lambda: values(3, 5, 6, 7).permute(3, 1, 0, 2)
+    yield "sliced", lambda: values(3, 5, 6, 9)[..., 1:8]
+    yield "stepped", lambda: values(3, 5, 6, 14)[..., ::2]
+    yield "sliced channels-last", lambda: values(3, 9, 6, 7).to(memory_format=torch.channels_last)[:, 2:7]
+    yield "expanded", lambda: values(3, 1, 6, 1).expand(3, 5, 6, 7)
+    yield "with ones", lambda: values(3, 1, 6, 7).permute(0, 1, 3, 2)
+
+
+LAYOUTS = dict(_layouts())
+
+
+class TestLayouts:
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    @pytest.mark.parametrize("axes", [(), (2, 3), (0,), (1,), (0, 2), (0, 1, 2, 3)], ids=str)
+    def test_masks_go_by_logical_index(self, layout: str, axes: tuple[int, ...]) -> None:
+        X, mask = LAYOUTS[layout](), Mask(P, KEY, 2**35 - 4, axes)
+        Y = drop(X, mask)
+        assert same_bits(Y, expected(X, mask))
+        assert Y.stride() == torch.empty_like(X).stride()
+
+    @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "expanded"])
+    @pytest.mark.parametrize("axes", [(), (2, 3)], ids=str)
+    def test_in_place(self, layout: str, axes: tuple[int, ...]) -> None:
+        X, mask = LAYOUTS[layout](), Mask(P, KEY, 5, axes)
+        Z, version = expected(X, mask), X._version
+        assert drop_(X, mask) is X
+        assert same_bits(X, Z)
+        assert X._version > version
+
+    def test_beside_what_is_written(self) -> None:
+        """In place in a part of a tensor, with no block and no address at its edges, nothing else changes."""
+        X = values(2000)
+        Z = X.cpu().clone()
+        Z[3:1100] = expected(X[3:1100], Mask(P, KEY, 5))
+        drop_(X[3:1100], Mask(P, KEY, 5))
+        assert same_bits(X, Z)
+
+    def test_dimensions_are_joined(self) -> None:
+        """Each one that is left costs a division."""
+        last = torch.empty(3, 5, 6, 7, memory_format=torch.channels_last)
+        assert device.geometry((3, 5, 6, 7), last.stride(), ()) == ((5, 42), (42, 1), (3, 210))
+        assert device.geometry((3, 5, 6, 7), (210, 42, 7, 1), (2, 3)) == ((42, 0), (15, 1))
+        assert device.geometry((3, 5, 1, 7), (35, 7, 7, 1), ()) == ((105, 1),)
+
+    def test_more_dimensions_than_the_kernel_takes(self) -> None:
+        X = values(2, 3, 2, 3, 2, 3, 2)
+        for Z in (X, X.permute(6, 5, 4, 3, 2, 1, 0), X.permute(1, 0, 3, 2, 5, 4, 6)):
+            for axes in ((), (1, 3, 5), (0, 2, 4, 6)):
+                mask = Mask(P, KEY, 5, axes)
+                assert same_bits(drop(Z, mask), expected(Z, mask))
+                assert same_bits(drop_(Z.clone(), mask), expected(Z, mask))
+        assert len(device.geometry(tuple(X.shape), X.permute(6, 5, 4, 3, 2, 1, 0).stride(), ())) == 7
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_types(self, dtype: Any) -> None:
+        X = values(33, 66, dtype=dtype).T
+        assert same_bits(drop(X, Mask(P, KEY), True), expected(X, Mask(P, KEY), True))
+
+
+class TestReluGradient:
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_types(self, dtype: Any) -> None:
+        for n in (2048, 2047, 1):
+            dY, Y = values(n, dtype=dtype, seed=1), drop(values(n, dtype=dtype), Mask(P, KEY), True)
+            Z = torch.from_numpy(masks.relu_gradient(wide(dY), wide(Y), P)).to(dtype)
+            assert same_bits(relu_gradient(dY, Y, P), Z)
+
+    def test_layouts(self) -> None:
+        last = torch.channels_last
+        dY, Y = values(3, 5, 6, 7, seed=1), drop(values(3, 5, 6, 7), Mask(P, KEY), True)
+        Z = torch.from_numpy(masks.relu_gradient(wide(dY), wide(Y), P))
+        wider = torch.cat([dY, dY], 3)[..., :7]
+        for a in (dY, dY.to(memory_format=last), wider):
+            for b in (Y, Y.to(memory_format=last)):
+                assert same_bits(relu_gradient(a, b, P), Z)
+        assert same_bits(relu_gradient(dY[:, :0], Y[:, :0], P), Z[:, :0])
+
+
+@on_gpu
+class TestOnGpu:
+    def test_functions_and_gradients(self) -> None:
+        X, dY = values(40, 50).requires_grad_(), values(40, 50, seed=1)
+        mask = Mask(P, KEY, 3)
+        Y = functional.dropout_layer(X, P, KEY, start=3)
+        (dX,) = torch.autograd.grad(Y, X, dY)
+        assert same_bits(Y, expected(X, mask))
+        assert same_bits(dX, expected(dY, mask))
+        Y = functional.relu_dropout(X, P, KEY, start=3)
+        (dX,) = torch.autograd.grad(Y, X, dY)
+        assert same_bits(Y, expected(X, mask, True))
+        assert same_bits(dX, torch.from_numpy(masks.relu_gradient(wide(dY), wide(Y), P)))
+
+    def test_layers(self) -> None:
+        from multidrop_torch import Dropout, Dropout2d
+
+        X = values(4, 6, 5, 5).to(memory_format=torch.channels_last)
+        for layer, axes in ((Dropout(P, seed=3), ()), (Dropout2d(P, seed=3), (2, 3))):
+            layer.cuda()
+            for call in range(2):
+                assert same_bits(layer(X), expected(X, Mask(P, Key(3, call), 0, axes)))
+
+    def test_members_of_the_family(self) -> None:
+        from multidrop_torch import apply
+
+        from multidrop import family
+
+        X = values(4, 6, 5, 5).nan_to_num()
+        assert same_bits(apply(family.SpatialDropout(P), X, KEY), expected(X, Mask(P, KEY, 0, (2, 3))))
+        Y = apply(family.DropBlock(P, 3), X, KEY)
+        with patch.object(host, "keep_mask", masks.keep_mask):
+            assert same_bits(Y, apply(family.DropBlock(P, 3), X.cpu(), KEY))
+
+    # torch's own, at its first compilation: it announces what it is about to change.
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:torch")
+    def test_programs(self) -> None:
+        """torch.compile goes by the operator, which the kernel runs."""
+        X = values(40, 50).nan_to_num().requires_grad_()
+        run = torch.compile(lambda X: functional.dropout_layer(X, P, KEY), fullgraph=True)
+        Y = run(X)
+        assert same_bits(Y, expected(X, Mask(P, KEY)))
+        (dX,) = torch.autograd.grad(Y, X, torch.ones_like(Y))
+        assert same_bits(dX, expected(torch.ones_like(Y), Mask(P, KEY)))
+
+    def test_past_31_bits(self) -> None:
+        """More elements than a 32-bit index counts, contiguous and not: a part of the end is the oracle's."""
+        n, tail = 2**31 + 5000, 3000
+        X = torch.ones(n, dtype=torch.float16, device="cuda")
+        Y = drop(X, Mask(P, KEY, 3))
+        assert same_bits(Y[-tail:], expected(X[-tail:], Mask(P, KEY, 3 + n - tail)))
+        middle = slice(2**31 - 1000, 2**31 + 1000)
+        assert same_bits(Y[middle], expected(X[middle], Mask(P, KEY, 3 + middle.start)))
+        del Y
+        Z = X[: n // 8 * 8].view(8, -1).T  # n/8 rows of eight, which lie as eight rows
+        Y = drop_(Z, Mask(P, KEY, 3))
+        rows = tail // 8
+        assert same_bits(Y[-rows:], expected(torch.ones(rows, 8, dtype=X.dtype), Mask(P, KEY, 3 + 8 * (len(Z) - rows))))
+
+    def test_another_stream(self) -> None:
+        X = values(5000)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            Y = drop(X, Mask(P, KEY))
+        stream.synchronize()
+        assert same_bits(Y, expected(X, Mask(P, KEY)))
+
+    def test_vmap_and_batched_gradients(self) -> None:
+        X = values(6, 50).nan_to_num()
+        Y = torch.vmap(lambda x: functional.dropout_layer(x, P, KEY))(X)
+        assert same_bits(Y, torch.stack([expected(x, Mask(P, KEY)) for x in X]))
+
+    def test_jagged(self) -> None:
+        X = torch.nested.nested_tensor([torch.rand(3, 2), torch.rand(5, 2)], layout=torch.jagged, device="cuda")
+        Y = functional.dropout_layer(X, P, KEY)
+        assert same_bits(Y.values(), expected(X.values(), Mask(P, KEY)))
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor of the host that says that it is on a GPU, which the interpreter's kernels take."""
+
+    is_cpu, is_cuda = False, True
+
+
+@without_gpu
+class TestChoice:
+    """Which functions go by the kernels, and what happens where these cannot run."""
+
+    @pytest.fixture(autouse=True)
+    def a_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(device, "ready", lambda index: True)
+
+    @pytest.fixture
+    def calls(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        calls: list[str] = []
+
+        def noting(name: str, run: Any) -> Any:
+            return lambda *arguments: (calls.append(name), run(*arguments))[1]
+
+        for name in ("drop", "drop_", "relu_gradient", "keep_mask"):
+            monkeypatch.setattr(device, name, noting(name, getattr(device, name)))
+        return calls
+
+    def test_functions(self, calls: list[str]) -> None:
+        X = values(20, 30).as_subclass(Elsewhere)
+        assert same_bits(functional.dropout_layer(X, P, KEY), expected(X, Mask(P, KEY)))
+        assert same_bits(functional.relu_dropout(X, P, KEY), expected(X, Mask(P, KEY), True))
+        ops.drop_(X.clone().as_subclass(Elsewhere), Mask(P, KEY))
+        ops.relu_gradient(X, X, P)
+        assert calls == ["drop", "drop", "drop_", "relu_gradient"]
+
+    def test_masks(self, calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        from multidrop_torch.draw import Draw
+
+        monkeypatch.setattr(device, "draws", lambda place: True)
+        X = torch.ones(4, 5)
+        keep = torch.from_numpy(masks.keep_mask((4, 5), P, KEY, 3))
+        assert torch.equal(functional.keep_mask((4, 5), P, KEY, 3), keep)
+        assert torch.equal(Draw(KEY, 3).keep(X, P), keep)
+        assert same_bits(ops.drop_by_operators(X, Mask(P, KEY, 3)), expected(X, Mask(P, KEY, 3)))
+        assert calls == ["keep_mask"] * 3
+
+    def test_the_host_keeps_its_own(self, calls: list[str]) -> None:
+        X = values(20, 30)
+        functional.dropout_layer(X, P, KEY)
+        functional.keep_mask((3,), P, KEY)
+        ops.drop_(X, Mask(P, KEY))
+        ops.relu_gradient(X, X, P)
+        assert calls == []
+
+    def test_without_memory(self) -> None:
+        """A zero tensor of autograd has none, and goes by operators."""
+        assert not device.fits(torch._efficientzerotensor((3,)).as_subclass(Elsewhere))
+        assert device.fits(torch.ones(0).as_subclass(Elsewhere))
+
+
+READY = device.ready.__wrapped__
+
+
+@without_gpu
+def test_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "find_spec", lambda name: None)
+    monkeypatch.setattr(device, "_keep", None)
+    assert READY(0) is False
+
+
+@without_gpu
+def test_where_triton_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(device, "_keep", fail)
+    with pytest.warns(RuntimeWarning, match=r"masks of GPU 3 on the host.*RuntimeError: Failed to find C compiler"):
+        assert READY(3) is False
+    monkeypatch.setattr(device, "_keep", lambda *_: None)
+    assert READY(3) is True
+
+
+LAZY = """
+import sys, torch, multidrop_torch
+X = torch.ones(100, requires_grad=True)
+multidrop_torch.dropout_layer(X, 0.5, 1).sum().backward()
+{more}
+sys.exit(any(name == "triton" or name.startswith("triton.") for name in sys.modules))
+"""
+
+
+@without_gpu
+@pytest.mark.parametrize("more", ["", "import multidrop_torch.triton_kernels"])
+def test_triton_is_imported_for_a_gpu_alone(more: str) -> None:
+    done = subprocess.run([sys.executable, "-c", LAZY.format(more=more)], check=False)
+    assert done.returncode == bool(more)  # and the check can fail
+
+
+COMPILE = """
+import re
+from types import SimpleNamespace
+
+import torch
+from multidrop import Key
+from multidrop.spec.masks import Mask
+from multidrop_torch import device
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+
+# A driver of a GPU that is not there: what is compiled is real, and what is launched is noted.
+target, launched = GPUTarget("cuda", 90, 32), []
+utils = SimpleNamespace(
+    get_device_properties=lambda index: {"max_shared_mem": 2**17},
+    load_binary=lambda *_: ("module", "function", 64, 0, 1024),
+)
+stand_in = SimpleNamespace(
+    get_current_target=lambda: target,
+    get_current_device=lambda: 0,
+    get_current_stream=lambda index: 0,
+    launcher_cls=lambda source, metadata: lambda *arguments: launched.append((source, arguments)),
+    utils=utils,
+)
+driver.set_active(stand_in)
+
+def holds(name, dtype, constants, warps, *instructions):
+    program = device._program(name, dtype, -1, constants, warps)
+    ptx = program.asm["ptx"]
+    for instruction in instructions:
+        assert instruction in ptx, (instruction, ptx)
+    assert not re.search(r"\\bfma\\b|\\.ftz", ptx), ptx
+    assert not any(program.src.attrs.values()), program.src.attrs  # nothing hangs on the arguments' values
+
+blocks, size, wide = (device.BLOCKS,), (device.SIZE,), ("ld.global.v4.b32", "st.global.v4.b32")
+# KEEP, RELU, DOUBLE, TIES, SKIPS, ALIGNED
+holds("linear", torch.float32, (*blocks, False, False, False, True, False, True), 2, "mul.rn.f32", *wide)
+holds("linear", torch.bfloat16, (*blocks, False, True, False, True, False, True), 2, "cvt.rn.bf16.f32", *wide)
+holds("linear", torch.float16, (*blocks, False, False, False, False, False, True), 2, "cvt.rn.f16.f32", *wide)
+holds("linear", torch.float64, (*blocks, False, False, True, True, False, True), 2, "mul.rn.f64", "st.global.v2.b64")
+holds("linear", torch.float32, (*blocks, False, False, False, True, True, False), 2, "mul.rn.f32")
+holds("linear", torch.uint8, (*blocks, True, False, False, True, False, True), 2, "st.global.v4.b32")
+# DIMS, WIDE, RELU, DOUBLE, TIES, ALIGNED
+holds("permuted", torch.float32, (*size, 5, False, False, False, True, True), 4, "mul.rn.f32", *wide)
+holds("permuted", torch.bfloat16, (*size, 2, True, True, False, True, True), 4, "cvt.rn.bf16.f32", *wide)
+holds("gate", torch.bfloat16, (*size, False, True), 4, "cvt.rn.bf16.f32", *wide)
+
+X, key = torch.ones(10, 16), Key(2**64 - 1, 2**63)
+Y = device.drop(X, Mask(0.2, key, 2**64 - 200))
+device.drop_(X.T, Mask(0.2, key))
+device.relu_gradient(X, X, 0.2)
+device.keep_mask((5,), 0.5, key, 3, torch.device("cpu"))
+names = [source.fn.__name__ for source, _ in launched]
+assert names == ["linear", "permuted", "gate", "linear"], names
+for source, arguments in launched:
+    given = arguments[-len(source.signature) :]
+    for (name, type), value in zip(source.signature.items(), given, strict=True):
+        if type.startswith("*"):
+            assert isinstance(value, torch.Tensor), (name, value)
+        elif type != "constexpr":
+            low, high = {"u64": (0, 2**64), "i64": (-(2**63), 2**63), "i32": (-(2**31), 2**31)}[type]
+            assert low <= value < high, (name, value)
+    constants = [value for type, value in zip(source.signature.values(), given) if type == "constexpr"]
+    assert constants == list(source.constants.values()), (constants, source.constants)
+_, arguments = launched[0]
+assert arguments[:3] == (1, 1, 1), arguments
+assert arguments[-17:-9] == (X, Y, 160, 0, 2**61 - 25, key.seed, key.call, 52428), arguments
+"""
+
+
+@without_gpu
+def test_compiles_for_a_gpu(tmp_path: Path) -> None:
+    """Triton's compiler takes more care with types than its interpreter. Loads and stores have 16 bytes, products and
+    conversions round to the nearest, nothing is fused, and denormals stay."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["TRITON_CACHE_DIR"] = str(tmp_path)
+    done = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -1,0 +1,78 @@
+"""The benchmark of the kernels for GPUs runs, also where there is no GPU to measure."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="it compares with torch's own dropout")
+ROOT = Path(__file__).parents[1]
+FOLDERS = os.pathsep.join(map(str, (ROOT, ROOT / "backends")))
+
+
+@pytest.mark.parametrize("command", [["benchmarks/gpu.py"], ["-m", "benchmarks", "gpu", "--out"]], ids=str)
+def test_without_a_gpu(command: list[str], tmp_path: Path) -> None:
+    out, environment = tmp_path / "new" / "gpu.json", os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": FOLDERS}
+    done = subprocess.run(
+        [sys.executable, *command, out], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "no GPU: not measured\n"), done.stderr
+    result = json.loads(out.read_text())
+    assert result["left_out"] == "no GPU: not measured"
+    assert result["records"] == []
+
+
+class Event:
+    """An event that the host's clock times."""
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self) -> None:
+        self.at = time.perf_counter()
+
+    def synchronize(self) -> None:
+        pass
+
+    def elapsed_time(self, end: Event) -> float:
+        return 1e3 * (end.at - self.at)
+
+
+def test_what_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """All of it, small and on the host."""
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks import gpu
+
+    cuda: dict[str, Any] = {"is_available": lambda: True, "current_device": lambda: 0, "synchronize": lambda: None}
+    for name, stand_in in (cuda | {"Event": Event, "_sleep": lambda cycles: None}).items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    monkeypatch.setattr(gpu.device, "ready", lambda index: True)
+    small = {"PLACE": "cpu", "SIZES": (2**9, 2**10), "IMAGES": (2, 3, 4, 5), "SMALL": ((16,), (4, 4))}
+    for name, value in (small | {"SECONDS": 0.0, "FEWEST": 2, "SAMPLE": 1e-4}).items():
+        monkeypatch.setattr(gpu, name, value)
+    assert gpu.run(tmp_path / "gpu.json") == 0
+    result = json.loads((tmp_path / "gpu.json").read_text())
+    assert len(result["records"]) == 2 * (2 * 2 + 2) + 2 * 3
+    assert all(record["rounds"] >= 2 for record in result["records"])
+    assert all({"copy", "multidrop", "torch"} <= set(record["seconds"]) for record in result["records"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(result["records"])
+    assert all("multidrop" in line for line in lines[1:])
+
+
+def test_wrong_masks_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks import gpu
+
+    monkeypatch.setattr(gpu, "PLACE", "cpu")
+    gpu.check()
+    monkeypatch.setattr(gpu.functional, "dropout_layer", lambda X, *_, **__: X)
+    with pytest.raises(RuntimeError, match="is not the specification's"):
+        gpu.check()
