@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from modes import same_bits
 from test_family import all_members, one_of_each, values
 
 import multidrop as md
 from multidrop import Key, family
 from multidrop.family import Member
+from multidrop.testing import same_bits
 
 SEED = 7
 

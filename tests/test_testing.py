@@ -90,6 +90,9 @@ class TestMxnetConforms(_BuiltIn):
     def training_call(self, layer: Any, X: Any) -> Any:
         import mxnet as mx
 
+        for parameter in layer.collect_params().values():  # what is learned, before the first call
+            if parameter._data is None:  # a second initialize warns
+                parameter.initialize()
         with mx.autograd.train_mode():
             return layer(X)
 

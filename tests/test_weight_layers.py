@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from modes import same_bits
 from test_family import values
 
 import multidrop as md
 from multidrop import Key, family
 from multidrop.family import oracle
+from multidrop.testing import same_bits
 
 SEED = 7
 Array = np.ndarray
