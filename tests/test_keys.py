@@ -177,9 +177,9 @@ def test_a_forked_child_has_keys_of_its_own() -> None:
     """Those of its number among its parent's forks since `manual_seed`, for calls and for what is built in it."""
     lines = forked("""
 def drawn():
-    return [keys.call_key("numpy").seed, keys.call_key("numpy").call, keys.layer_key("numpy").seed]
+    return [streams.call_key("numpy").seed, streams.call_key("numpy").call, streams.layer_key("numpy").seed]
 
-child(lambda: keys.call_key("numpy"))
+child(lambda: streams.call_key("numpy"))
 md.manual_seed(7)
 print(drawn(), flush=True)
 child(drawn)
@@ -232,7 +232,7 @@ busy = [threading.Thread(target=work) for _ in range(2)]
 
 def fork():
     for _ in range(5):
-        child(lambda: stream.next() and keys.call_key("numpy").seed)
+        child(lambda: stream.next() and streams.call_key("numpy").seed)
 
 forking = [threading.Thread(target=fork) for _ in range(8)]
 for thread in (*busy, *forking):
