@@ -111,7 +111,7 @@ def _load(module: str) -> Library:
             return _open(_read(path, module))
     from .compiled.build import build
 
-    _warn(f"{module}: no object file fits; compiling one, which takes some ten seconds")
+    _warn(f"{module}: no object file fits; compiling one, which takes a while")
     packed = build(module, HOST)
     if kept := _cached(module):
         try:
