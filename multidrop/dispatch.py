@@ -234,7 +234,7 @@ def _owner(cls: type, name: str) -> str | None:
 
 
 # torch's tracer then calls it, and does not follow it: in the first call of a process it imports a backend.
-_owner._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_owner._dynamo_marked_constant = True  # type: ignore[attr-defined]  # what the tracer looks for
 
 
 def _find_owner(cls: type, name: str) -> str | None:

@@ -47,7 +47,7 @@ def constructor(kind: type[Member]) -> Callable[..., Any]:
 
     build.__module__, build.__name__, build.__qualname__ = __name__, kind.__name__, kind.__name__
     build.__doc__ = documentation(kind)
-    build.__signature__ = signature(kind)  # type: ignore[attr-defined]
+    build.__signature__ = signature(kind)  # type: ignore[attr-defined]  # what inspect looks for
     return build
 
 

@@ -29,7 +29,7 @@ class Raising:
     def __repr__(self) -> str:
         raise RuntimeError("repr")
 
-    __float__ = __index__ = __len__ = __repr__  # type: ignore[assignment]
+    __float__ = __index__ = __len__ = __repr__  # type: ignore[assignment]  # all of them raise
 
 
 class Long:

@@ -30,8 +30,8 @@ if MISSING and not DEVICE:  # a device that was asked for must be there
 if not CUDA:
     os.environ["TRITON_INTERPRET"] = "1"  # which Triton reads when it is imported
 
-import torch  # noqa: E402
-from multidrop_torch import device, functional, ops, triton_kernels  # noqa: E402
+import torch  # noqa: E402  # after Triton's variable is set
+from multidrop_torch import device, functional, ops, triton_kernels  # noqa: E402  # likewise
 
 # NumPy, by which the interpreter computes, warns of infinities.
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning")

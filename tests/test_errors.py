@@ -129,7 +129,7 @@ def test_what_is_shown() -> None:
         assert len(text) < 100
     for function in (md.Key, md.Stream, md.manual_seed, md.Key(0).fold_in):
         with pytest.raises(ValueError, match=r": expected .*; got <_Evil>"):
-            function(_Evil())  # type: ignore[operator]
+            function(_Evil())  # type: ignore[operator]  # functions of several types
     with pytest.raises(ValueError, match=r"shape: expected .*; got <_Evil>"):
         md.keep_mask(_Evil(), 0.5, 0)
 
@@ -144,7 +144,7 @@ def test_streams_take_keys() -> None:
     assert stream.next() == md.Key(5)
     for bad in ("5", None, 5.0):
         with pytest.raises(ValueError, match="key: expected an integer"):
-            md.Stream(bad)  # type: ignore[arg-type]
+            md.Stream(bad)  # type: ignore[arg-type]  # what is tested
         with pytest.raises(ValueError, match="key: expected an integer"):
             stream.key = bad
     assert stream.next() == md.Key(5, 1)

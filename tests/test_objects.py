@@ -9,6 +9,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,9 +93,9 @@ def object_file(package: Path, level: str = LEVELS[0]) -> Path:
 
 
 @pytest.mark.parametrize("name", FIRST_CALL)
-def test_nothing_is_compiled_at_the_first_call(need: object, name: str, tmp_path: Path) -> None:
+def test_nothing_is_compiled_at_the_first_call(need: Any, name: str, tmp_path: Path) -> None:
     """With Numba out of reach, and no folder that can be written."""
-    need(name)  # type: ignore[operator]
+    need(name)
     (tmp_path / "file").touch()
     program = f"""{WITHOUT_NUMBA}
 import numpy as np
@@ -110,8 +111,8 @@ assert np.array_equal(Y, masks.dropout(np.ones((256, 256), "float32"), 0.2, md.K
     assert not done.stderr or name == "tensorflow", done.stderr  # which has notes of its own
 
 
-def test_programs_of_tensorflow_need_no_compiling_either(need: object) -> None:
-    need("tensorflow")  # type: ignore[operator]
+def test_programs_of_tensorflow_need_no_compiling_either(need: Any) -> None:
+    need("tensorflow")
     program = f"""{WITHOUT_NUMBA}
 import numpy as np, tensorflow as tf, multidrop as md
 from multidrop.spec import masks

@@ -71,7 +71,7 @@ class MemberLayer(Random):
 
     @p.setter
     def p(self, value: float) -> None:
-        self.member = replace(self.member, p=value)  # type: ignore[call-arg]
+        self.member = replace(self.member, p=value)  # type: ignore[call-arg]  # members without p have no such attribute
 
     def _axes(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
         return mask_axes(self, self.member, shape)

@@ -83,7 +83,7 @@ def restore(model: nn.Module, paths: Collection[str] | None = None) -> int:
         del layer.stream, layer.keyed, layer.converted
         for name in ("last", "unplaced"):
             vars(layer).pop(name, None)
-        layer.__class__ = theirs  # type: ignore[assignment]
+        layer.__class__ = theirs  # type: ignore[assignment]  # a module gets its class back
     return len(layers)
 
 

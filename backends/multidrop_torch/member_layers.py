@@ -69,7 +69,7 @@ class MemberLayer(Keyed):
 
     @p.setter
     def p(self, value: float) -> None:
-        self.member = replace(self.member, p=value)  # type: ignore[call-arg]
+        self.member = replace(self.member, p=value)  # type: ignore[call-arg]  # members without p have no such attribute
 
     def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
         return mask_axes(self, self.member, shape)
@@ -92,7 +92,7 @@ class _OfSettings(MemberLayer):
     def __init_subclass__(cls, kind: type[Member] | None = None) -> None:
         if kind is not None:  # and not a subclass of the user's
             cls.kind, cls.__doc__ = kind, cls.__doc__ or documentation(kind)
-            cls.__signature__ = signature(kind)  # type: ignore[attr-defined]
+            cls.__signature__ = signature(kind)  # type: ignore[attr-defined]  # what inspect looks for
             _KINDS[kind] = cls
 
     def __init__(self, *settings: Any, seed: int | Key | None = None, **named: Any) -> None:
