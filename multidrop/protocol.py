@@ -168,16 +168,14 @@ class Learning(Protocol):
 class Section(Protocol):
     """Optional: the net of the dropout section, which `multidrop.train` trains."""
 
-    def Net(self, num_inputs: int = ..., num_outputs: int = ..., num_hiddens1: int = ..., num_hiddens2: int = ...,
-            *, dropout1: float = ..., dropout2: float = ..., is_training: bool = ..., seed: int | Key | None = ...,
-            dtype: str = ...) -> Model:  # fmt: skip
-        """`multidrop.Net`."""
+    def Net(self, **architecture: Any) -> Model:
+        """`multidrop.Net`, with all arguments by name: the fields of
+        `multidrop.section.architecture.NetArchitecture`."""
         ...
 
-    def concise_net(self, num_inputs: int = ..., num_outputs: int = ..., num_hiddens1: int = ...,
-                    num_hiddens2: int = ..., *, dropout1: float = ..., dropout2: float = ...,
-                    seed: int | Key | None = ..., dtype: str = ...) -> Model:  # fmt: skip
-        """`multidrop.concise_net`."""
+    def concise_net(self, **architecture: Any) -> Model:
+        """`multidrop.concise_net`, with all arguments by name: the fields of
+        `multidrop.section.architecture.Architecture`."""
         ...
 
     def get_state(self, net: Model) -> State:

@@ -12,9 +12,8 @@ from mxnet import gluon
 from mxnet.gluon import nn
 
 from multidrop.protocol import State
-from multidrop.section.architecture import Architecture, check_state
+from multidrop.section.architecture import Architecture, NetArchitecture, check_state, takes
 from multidrop.spec.keys import Key
-from multidrop.streams import seeds_for
 
 from .functional import NAME, Array, draw_key, rectified, tensor
 from .layers import Dropout, StreamParameter
@@ -31,26 +30,13 @@ class Net:
     False.
     """
 
-    def __init__(
-        self,
-        num_inputs: int = 784,
-        num_outputs: int = 10,
-        num_hiddens1: int = 256,
-        num_hiddens2: int = 256,
-        *,
-        dropout1: float = 0.2,
-        dropout2: float = 0.5,
-        is_training: bool = True,
-        seed: int | Key | None = None,
-        dtype: str = "float32",
-    ) -> None:
-        architecture = Architecture(num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype)
+    @takes(NetArchitecture)
+    def __init__(self, architecture: NetArchitecture) -> None:
         self.num_inputs = architecture.num_inputs
-        self.is_training = is_training
-        seeds = seeds_for(NAME, seed)
-        weights = architecture.initial_weights(seeds.next("weights") or draw_key())
-        self.dropout1 = Dropout(architecture.dropout1, seed=seeds.next("dropout"))
-        self.dropout2 = Dropout(architecture.dropout2, seed=seeds.next("dropout"))
+        self.is_training = architecture.is_training
+        weights, key1, key2 = architecture.start(NAME, draw_key)
+        self.dropout1 = Dropout(architecture.dropout1, seed=key1)
+        self.dropout2 = Dropout(architecture.dropout2, seed=key2)
         self.params = [tensor(weight) for weight in weights.values()]
         for param in self.params:
             param.attach_grad()
@@ -80,28 +66,17 @@ class Sequential(nn.Sequential):
         return super().forward(X.as_np_ndarray())
 
 
-def concise_net(
-    num_inputs: int = 784,
-    num_outputs: int = 10,
-    num_hiddens1: int = 256,
-    num_hiddens2: int = 256,
-    *,
-    dropout1: float = 0.2,
-    dropout2: float = 0.5,
-    seed: int | Key | None = None,
-    dtype: str = "float32",
-) -> Sequential:
-    """The same net as a `Sequential`, initialized. Args and errors are those of `multidrop.concise_net`."""
-    architecture = Architecture(num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype)
-    seeds = seeds_for(NAME, seed)
-    weights = architecture.initial_weights(seeds.next("weights") or draw_key())
+@takes(Architecture)
+def concise_net(architecture: Architecture) -> Sequential:
+    """The same net as a `Sequential`, initialized. Errors are those of `multidrop.concise_net`."""
+    weights, key1, key2 = architecture.start(NAME, draw_key)
     (in1, out1), (in2, out2), (in3, out3) = architecture.layers
     net = Sequential()
     net.add(
         nn.Dense(out1, activation="relu", in_units=in1, dtype=architecture.dtype),
-        Dropout(architecture.dropout1, seed=seeds.next("dropout")),
+        Dropout(architecture.dropout1, seed=key1),
         nn.Dense(out2, activation="relu", in_units=in2, dtype=architecture.dtype),
-        Dropout(architecture.dropout2, seed=seeds.next("dropout")),
+        Dropout(architecture.dropout2, seed=key2),
         nn.Dense(out3, in_units=in3, dtype=architecture.dtype),
     )
     net.initialize(mx.init.Zero())  # which leaves MXNet's generator alone

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from multidrop.protocol import State
-from multidrop.section.architecture import Architecture, check_state
+from multidrop.section.architecture import Architecture, NetArchitecture, check_state, takes
 from multidrop.spec.keys import Key
-from multidrop.streams import Stream, seeds_for
+from multidrop.streams import Stream
 
 from .functional import NAME, draw_key
 from .layers import Dropout, Flatten, Layer, Linear, ReLU, Sequential
@@ -28,26 +28,14 @@ class Net(Layer):
     switch it.
     """
 
-    def __init__(
-        self,
-        num_inputs: int = 784,
-        num_outputs: int = 10,
-        num_hiddens1: int = 256,
-        num_hiddens2: int = 256,
-        *,
-        dropout1: float = 0.2,
-        dropout2: float = 0.5,
-        is_training: bool = True,
-        seed: int | Key | None = None,
-        dtype: str = "float32",
-    ) -> None:
+    @takes(NetArchitecture)
+    def __init__(self, architecture: NetArchitecture) -> None:
         super().__init__()
-        self.architecture = Architecture(num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype)
-        seeds = seeds_for(NAME, seed)
-        self.parameters = self.architecture.initial_weights(seeds.next("weights") or draw_key())
-        self.dropout1 = Dropout(self.architecture.dropout1, seed=seeds.next("dropout"))
-        self.dropout2 = Dropout(self.architecture.dropout2, seed=seeds.next("dropout"))
-        self.train(is_training)
+        self.architecture = architecture
+        self.parameters, key1, key2 = architecture.start(NAME, draw_key)
+        self.dropout1 = Dropout(self.architecture.dropout1, seed=key1)
+        self.dropout2 = Dropout(self.architecture.dropout2, seed=key2)
+        self.train(architecture.is_training)
 
     def children(self) -> Iterator[Layer]:
         return iter((self.dropout1, self.dropout2))
@@ -74,29 +62,18 @@ class Net(Layer):
         return dH1 @ w["W1"].T
 
 
-def concise_net(
-    num_inputs: int = 784,
-    num_outputs: int = 10,
-    num_hiddens1: int = 256,
-    num_hiddens2: int = 256,
-    *,
-    dropout1: float = 0.2,
-    dropout2: float = 0.5,
-    seed: int | Key | None = None,
-    dtype: str = "float32",
-) -> Sequential:
-    """The same net as a `Sequential`. Args and errors are those of `multidrop.concise_net`."""
-    architecture = Architecture(num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype)
-    seeds = seeds_for(NAME, seed)
-    w = architecture.initial_weights(seeds.next("weights") or draw_key())
+@takes(Architecture)
+def concise_net(architecture: Architecture) -> Sequential:
+    """The same net as a `Sequential`. Errors are those of `multidrop.concise_net`."""
+    w, key1, key2 = architecture.start(NAME, draw_key)
     return Sequential(
         Flatten(),
         Linear(w["W1"], w["b1"]),
         ReLU(),
-        Dropout(architecture.dropout1, seed=seeds.next("dropout")),
+        Dropout(architecture.dropout1, seed=key1),
         Linear(w["W2"], w["b2"]),
         ReLU(),
-        Dropout(architecture.dropout2, seed=seeds.next("dropout")),
+        Dropout(architecture.dropout2, seed=key2),
         Linear(w["W3"], w["b3"]),
     )
 

@@ -11,9 +11,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from multidrop.protocol import State
-from multidrop.section.architecture import Architecture, check_state
+from multidrop.section.architecture import Architecture, NetArchitecture, check_state, takes
 from multidrop.spec.keys import Key
-from multidrop.streams import seeds_for
 
 from . import ops
 from .functional import NAME, draw_key
@@ -29,38 +28,23 @@ class Net(keras.Model):
     whose `is_training` is False never drops.
     """
 
-    def __init__(
-        self,
-        num_inputs: int = 784,
-        num_outputs: int = 10,
-        num_hiddens1: int = 256,
-        num_hiddens2: int = 256,
-        *,
-        dropout1: float = 0.2,
-        dropout2: float = 0.5,
-        is_training: bool = True,
-        seed: int | Key | None = None,
-        dtype: str = "float32",
-    ) -> None:
-        architecture = Architecture(num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype)
+    @takes(NetArchitecture)
+    def __init__(self, architecture: NetArchitecture) -> None:
         super().__init__(dtype=architecture.dtype)
         self.architecture = architecture
         self.num_inputs = architecture.num_inputs
-        self.is_training = is_training
+        self.is_training = architecture.is_training
         self.lin1, self.lin2, self.lin3 = _linear_layers(architecture)
-        seeds = seeds_for(NAME, seed)
-        weights = architecture.initial_weights(seeds.next("weights") or draw_key())
-        self.dropout1 = Dropout(architecture.dropout1, seed=seeds.next("dropout"), dtype=architecture.dtype)
-        self.dropout2 = Dropout(architecture.dropout2, seed=seeds.next("dropout"), dtype=architecture.dtype)
+        weights, key1, key2 = architecture.start(NAME, draw_key)
+        self.dropout1 = Dropout(architecture.dropout1, seed=key1, dtype=architecture.dtype)
+        self.dropout2 = Dropout(architecture.dropout2, seed=key2, dtype=architecture.dtype)
         _set_weights(self, weights)
         self.built = True
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` builds a net of the same sizes of; weights and streams are weights."""
-        names = ("num_inputs", "num_outputs", "num_hiddens1", "num_hiddens2", "dropout1", "dropout2", "dtype")
-        architecture = {name: getattr(self.architecture, name) for name in names}
-        seed = {} if self.dropout1.stream is None else {"seed": 0}  # the net is to have streams, which are then loaded
-        return {**architecture, "is_training": self.is_training, **seed}
+        seed = None if self.dropout1.stream is None else 0  # the net is to have streams, which are then loaded
+        return {**vars(self.architecture), "is_training": self.is_training, "seed": seed}
 
     def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None) -> tf.Tensor:
         training = training if self.is_training else False
@@ -69,29 +53,18 @@ class Net(keras.Model):
         return self.lin3(H2)
 
 
-def concise_net(
-    num_inputs: int = 784,
-    num_outputs: int = 10,
-    num_hiddens1: int = 256,
-    num_hiddens2: int = 256,
-    *,
-    dropout1: float = 0.2,
-    dropout2: float = 0.5,
-    seed: int | Key | None = None,
-    dtype: str = "float32",
-) -> keras.Sequential:
-    """The same net as a `keras.Sequential`. Args and errors are those of `multidrop.concise_net`."""
-    architecture = Architecture(num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype)
-    seeds = seeds_for(NAME, seed)
-    weights = architecture.initial_weights(seeds.next("weights") or draw_key())
+@takes(Architecture)
+def concise_net(architecture: Architecture) -> keras.Sequential:
+    """The same net as a `keras.Sequential`. Errors are those of `multidrop.concise_net`."""
+    weights, key1, key2 = architecture.start(NAME, draw_key)
     lin1, lin2, lin3 = _linear_layers(architecture)
     net = FlatteningSequential(
         [
             keras.Input((architecture.num_inputs,), dtype=architecture.dtype),
             lin1,
-            Dropout(architecture.dropout1, seed=seeds.next("dropout"), dtype=architecture.dtype),
+            Dropout(architecture.dropout1, seed=key1, dtype=architecture.dtype),
             lin2,
-            Dropout(architecture.dropout2, seed=seeds.next("dropout"), dtype=architecture.dtype),
+            Dropout(architecture.dropout2, seed=key2, dtype=architecture.dtype),
             lin3,
         ]
     )
