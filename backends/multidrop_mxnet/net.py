@@ -12,8 +12,7 @@ from mxnet import gluon
 from mxnet.gluon import nn
 
 from multidrop.protocol import State
-from multidrop.section.architecture import Architecture, NetArchitecture, check_state, takes
-from multidrop.spec.keys import Key
+from multidrop.section.architecture import Architecture, NetArchitecture, keys_in, state_of, takes
 
 from .functional import NAME, Array, draw_key, rectified, tensor
 from .layers import Dropout, StreamParameter
@@ -120,9 +119,10 @@ def _streams(net: Net | gluon.Block) -> dict[str, StreamParameter]:
 def get_state(net: Net | gluon.Block) -> State:
     """A net's weights and mask streams, copied to the host; see `multidrop.protocol.State`. A dropout layer that
     follows MXNet's generator has no stream, and is left out."""
-    streams = {name: stream.key for name, stream in _streams(net).items()}
-    state = {name: np.array(_oriented(net, w.asnumpy()), order="C") for name, w in _weights(net).items()}
-    return state | {name: np.array([key.seed, key.call], np.uint64) for name, key in streams.items()}
+    return state_of(
+        {name: np.array(_oriented(net, w.asnumpy()), order="C") for name, w in _weights(net).items()},
+        {name: stream.key for name, stream in _streams(net).items()},
+    )
 
 
 def set_state(net: Net | gluon.Block, state: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -131,9 +131,7 @@ def set_state(net: Net | gluon.Block, state: Mapping[str, npt.NDArray[Any]]) -> 
     Raises:
         ValueError: where names or shapes are not the net's.
     """
-    streams = _streams(net)
-    shapes = {name: _oriented(net, weight.asnumpy()).shape for name, weight in _weights(net).items()}
-    check_state(state, shapes | dict.fromkeys(streams, (2,)))
+    keys = keys_in(state, get_state(net))
     _set_weights(net, state)
-    for name, stream in streams.items():
-        stream.key = Key(*map(int, state[name]))
+    for name, stream in _streams(net).items():
+        stream.key = keys[name]

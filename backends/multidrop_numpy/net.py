@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import numpy as np
 import numpy.typing as npt
 
 from multidrop.protocol import State
-from multidrop.section.architecture import Architecture, NetArchitecture, check_state, takes
-from multidrop.spec.keys import Key
+from multidrop.section.architecture import Architecture, NetArchitecture, keys_in, state_of, takes
 from multidrop.streams import Stream
 
 from .functional import NAME, draw_key
@@ -93,9 +91,10 @@ def _streams(net: Layer) -> dict[str, Stream]:
 def get_state(net: Layer) -> State:
     """A net's weights and mask streams, copied; see `multidrop.protocol.State`. A dropout layer that follows NumPy's
     generator has no stream, and is left out."""
-    streams = {name: stream.key for name, stream in _streams(net).items()}
-    state = {name: w.copy() for name, w in _weights(net).items()}
-    return state | {name: np.array([key.seed, key.call], np.uint64) for name, key in streams.items()}
+    return state_of(
+        {name: w.copy() for name, w in _weights(net).items()},
+        {name: stream.key for name, stream in _streams(net).items()},
+    )
 
 
 def set_state(net: Layer, state: Mapping[str, Array]) -> None:
@@ -104,9 +103,8 @@ def set_state(net: Layer, state: Mapping[str, Array]) -> None:
     Raises:
         ValueError: where names or shapes are not the net's.
     """
-    weights, streams = _weights(net), _streams(net)
-    check_state(state, {name: w.shape for name, w in weights.items()} | dict.fromkeys(streams, (2,)))
-    for name, w in weights.items():
+    keys = keys_in(state, get_state(net))
+    for name, w in _weights(net).items():
         w[...] = state[name]
-    for name, stream in streams.items():
-        stream.key = Key(*map(int, state[name]))
+    for name, stream in _streams(net).items():
+        stream.key = keys[name]

@@ -11,8 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from multidrop.protocol import State
-from multidrop.section.architecture import Architecture, NetArchitecture, check_state, takes
-from multidrop.spec.keys import Key
+from multidrop.section.architecture import Architecture, NetArchitecture, keys_in, state_of, takes
 
 from . import ops
 from .functional import NAME, draw_key
@@ -123,9 +122,10 @@ def _streams(net: keras.Model) -> dict[str, keras.Variable]:
 def get_state(net: keras.Model) -> State:
     """A net's weights and mask streams, copied to the host; see `multidrop.protocol.State`. A dropout layer that
     follows `tf.random` has no stream, and is left out."""
-    streams = {name: ops.key_at(stream) for name, stream in _streams(net).items()}
-    state = {name: np.array(weight.numpy()) for name, weight in _weights(net).items()}
-    return state | {name: np.array([key.seed, key.call], np.uint64) for name, key in streams.items()}
+    return state_of(
+        {name: np.array(weight.numpy()) for name, weight in _weights(net).items()},
+        {name: ops.key_at(stream) for name, stream in _streams(net).items()},
+    )
 
 
 def set_state(net: keras.Model, state: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -134,9 +134,7 @@ def set_state(net: keras.Model, state: Mapping[str, npt.NDArray[Any]]) -> None:
     Raises:
         ValueError: where names or shapes are not the net's.
     """
-    streams = _streams(net)
-    shapes = {name: tuple(weight.shape) for name, weight in _weights(net).items()}
-    check_state(state, shapes | dict.fromkeys(streams, (2,)))
+    keys = keys_in(state, get_state(net))
     _set_weights(net, state)
-    for name, stream in streams.items():
-        stream.assign(ops.words_of(Key(*map(int, state[name]))))
+    for name, stream in _streams(net).items():
+        stream.assign(ops.words_of(keys[name]))

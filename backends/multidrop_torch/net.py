@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from multidrop.protocol import State
-from multidrop.section.architecture import Architecture, NetArchitecture, check_state, takes
+from multidrop.section.architecture import Architecture, NetArchitecture, keys_in, state_of, takes
 
 from .functional import NAME, draw_key
 from .layers import Dropout
-from .ops import key_at
+from .ops import key_at, position_of
 
 
 class Net(nn.Module):
@@ -91,9 +91,10 @@ def _streams(net: nn.Module) -> dict[str, Tensor]:
 def get_state(net: nn.Module) -> State:
     """A net's weights and mask streams, copied to the host; see `multidrop.protocol.State`. A dropout layer that
     follows torch's generator has no stream, and is left out."""
-    streams = {name: key_at(stream) for name, stream in _streams(net).items()}
-    state = {name: np.array(weight.cpu().numpy(), order="C") for name, weight in _weights(net).items()}
-    return state | {name: np.array([key.seed, key.call], np.uint64) for name, key in streams.items()}
+    return state_of(
+        {name: np.array(weight.cpu().numpy(), order="C") for name, weight in _weights(net).items()},
+        {name: key_at(stream) for name, stream in _streams(net).items()},
+    )
 
 
 def set_state(net: nn.Module, state: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -102,9 +103,7 @@ def set_state(net: nn.Module, state: Mapping[str, npt.NDArray[Any]]) -> None:
     Raises:
         ValueError: where names or shapes are not the net's.
     """
-    streams = _streams(net)
-    shapes = {name: tuple(weight.shape) for name, weight in _weights(net).items()}
-    check_state(state, shapes | dict.fromkeys(streams, (2,)))
+    keys = keys_in(state, get_state(net))
     _set_weights(net, state)
-    for name, stream in streams.items():
-        stream.copy_(torch.from_numpy(state[name].astype(np.uint64).view(np.int64)))
+    for name, stream in _streams(net).items():
+        stream.copy_(position_of(keys[name]))

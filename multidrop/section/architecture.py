@@ -165,18 +165,25 @@ def _described(settings: Any) -> str:
     return "\n".join(text.partition("Args:\n")[2].partition("\n\n")[0] for text in texts)
 
 
-def check_state(state: Mapping[str, npt.NDArray], expected: Mapping[str, tuple[int, ...]]) -> None:
-    """That a state has just the names and shapes that a net expects.
+def state_of(weights: Mapping[str, npt.NDArray], keys: Mapping[str, Key]) -> State:
+    """The state of a net with those weights, whose dropout layers `dropout1`, … have those keys next. A layer that
+    follows its framework's generator has no key, and is left out."""
+    return {**weights, **{name: np.array([key.seed, key.call], np.uint64) for name, key in keys.items()}}
+
+
+def keys_in(state: Mapping[str, npt.NDArray], own: Mapping[str, npt.NDArray]) -> dict[str, Key]:
+    """The keys of the dropout layers in a state, which must have just the names and shapes of the net's own state.
 
     Raises:
         ValueError: naming the first that differs.
     """
-    missing, unknown = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
+    missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     if missing or unknown:
-        raise ValueError(f"state: expected {sorted(expected)}; missing {missing}, unknown {unknown}")
-    for name, shape in expected.items():
-        if state[name].shape != shape:
-            raise ValueError(f"state: expected {name} of shape {shape}; got {state[name].shape}")
+        raise ValueError(f"state: expected {sorted(own)}; missing {missing}, unknown {unknown}")
+    for name, array in own.items():
+        if state[name].shape != array.shape:
+            raise ValueError(f"state: expected {name} of shape {array.shape}; got {state[name].shape}")
+    return {name: Key(*map(int, state[name])) for name in own if name.startswith("dropout")}
 
 
 def check_types(state: Mapping[str, npt.NDArray], own: Mapping[str, npt.NDArray]) -> None:
