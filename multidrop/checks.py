@@ -229,7 +229,7 @@ def at_least_zero(name: str, value: object) -> float:
         ValueError: where it is no finite number of at least 0.
     """
     number = _real(value)
-    if number is not None and math.isfinite(number) and number >= 0.0:
+    if number is not None and 0.0 <= number < math.inf:
         return number + 0.0  # -0.0 becomes 0.0
     raise ValueError(f"{name}: expected a finite number of at least 0; got {shown(value)}")
 
@@ -301,6 +301,37 @@ def _of_json(value: Any) -> Any:
     if isinstance(value, numbers.Real):
         return float(value) if math.isfinite(value) else None
     raise TypeError
+
+
+def labels(values: npt.NDArray[Any], classes: int) -> None:
+    """That each label names a class.
+
+    Raises:
+        ValueError: where one is not in [0, classes); it shows the first.
+    """
+    outside = values[(values < 0) | (values >= classes)]
+    if outside.size:
+        raise ValueError(f"labels: expected integers in [0, {classes}); got {outside.flat[0]}")
+
+
+def integers(dtype: str, remedy: str, name: str) -> None:
+    """That a tensor's type is an integer's. Args are those of `floating`.
+
+    Raises:
+        TypeError: where it is not.
+    """
+    if dtype.removeprefix("u").removeprefix("int") not in ("8", "16", "32", "64"):
+        raise TypeError(f"{name}: expected a tensor of integers; got {dtype}: convert it with {remedy}")
+
+
+def same_type(first: str, dtype: str, name: str, remedy: str) -> None:
+    """That a tensor's type is that of another, by their plain names.
+
+    Raises:
+        TypeError: where it is not.
+    """
+    if dtype != first:
+        raise TypeError(f"{name}: expected a tensor of type {first}; got {dtype}: convert it with {remedy}")
 
 
 def floating(dtype: str, remedy: str, name: str = "X") -> None:

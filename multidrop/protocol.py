@@ -1,5 +1,5 @@
 """What a backend must provide, which is `Backend`, and what it may bring besides: the optional parts `Fused`,
-`Learning`, `Section`, `Conversion` and `Comparison`.
+`Learning`, `Loss`, `Section`, `Conversion` and `Comparison`.
 
 A backend is a module (or any object) with the attributes of `Backend`, declared as an entry point of the group
 `multidrop.backends` whose name is the name under which its framework is imported:
@@ -162,6 +162,14 @@ class Learning(Protocol):
     def apply(self, member: Member, X: Tensor, key: int | Key | None = None, *, start: int = 0,
               learned: Tensor | None = None) -> Tensor:  # fmt: skip
         """`Backend.apply`, differentiable with respect to `learned` too."""
+        ...
+
+
+class Loss(Protocol):
+    """Optional: the loss of a net that is run twice, with two masks."""
+
+    def r_drop(self, logits1: Tensor, logits2: Tensor, labels: Tensor, alpha: float = 1.0) -> Tensor:
+        """`multidrop.r_drop`; `multidrop.loss.r_drop_of` has its formula."""
         ...
 
 

@@ -11,6 +11,7 @@ from .conversion import convert, restore  # noqa: E402  # after MXNet
 from .functional import NAME as name  # noqa: E402  # after MXNet
 from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy  # noqa: E402  # after MXNet
 from .layers import Dropout, drawing  # noqa: E402  # after MXNet
+from .loss import r_drop  # noqa: E402  # after MXNet
 from .member_layers import ConcreteDropout, DropConnect, EmbeddingDropout, MemberLayer, layer  # noqa: E402  # after MXNet
 from .net import Net, concise_net, get_state, set_state  # noqa: E402  # after MXNet
 from .training import Trainer  # noqa: E402  # after MXNet
@@ -37,6 +38,7 @@ __all__ = [
     "keep_mask",
     "layer",
     "name",
+    "r_drop",
     "relu_dropout",
     "restore",
     "set_state",

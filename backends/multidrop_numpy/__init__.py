@@ -22,6 +22,7 @@ from .layers import (
     Sequential,
     drawing,
 )
+from .loss import r_drop, r_drop_gradients
 from .member_layers import MemberLayer, layer
 from .net import Net, concise_net, get_state, set_state
 from .training import Trainer
@@ -53,6 +54,8 @@ __all__ = [
     "keep_mask",
     "layer",
     "name",
+    "r_drop",
+    "r_drop_gradients",
     "relu_dropout",
     "restore",
     "set_state",

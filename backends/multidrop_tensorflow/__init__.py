@@ -19,6 +19,7 @@ from .layers import (
     SpatialDropout3D,
     drawing,
 )
+from .loss import r_drop
 from .member_layers import ConcreteDropout, DropBlock, DropPath, LockedDropout, MemberLayer, layer
 from .net import Net, concise_net, get_state, set_state
 from .recomputation import recompute_grad
@@ -57,6 +58,7 @@ __all__ = [
     "keep_mask",
     "layer",
     "name",
+    "r_drop",
     "recompute_grad",
     "relu_dropout",
     "restore",
