@@ -88,7 +88,7 @@ def test_the_familys_tests_cover_the_member(extended: Path, backend: Any) -> Non
     chosen = f"UniformNoise and ({' or '.join(names)} or bad_calls) or each_member_has_a_vector or TestVectors"
     printed = python(
         extended, "-m", "pytest", "-v", "-p", "no:cacheprovider", "--backend", backend.name, "-k", chosen,
-        "tests/test_family.py", "tests/test_member_layers.py", "tests/test_testing.py",
+        "tests/test_family.py", "tests/test_members.py", "tests/test_member_layers.py", "tests/test_testing.py",
     )  # fmt: skip
     passed = set(re.findall(r"^tests/test_(\S+) PASSED", printed, re.MULTILINE))
     for file, (ways, tests) in TESTS.items():
@@ -96,7 +96,7 @@ def test_the_familys_tests_cover_the_member(extended: Path, backend: Any) -> Non
             for test in tests:
                 assert f"{file}.py::TestEveryWay::test_{test}[{way}-{MEMBER}]" in passed
     assert f"family.py::TestErrors::test_bad_calls_take_no_mask[{MEMBER}-{backend.name}]" in passed
-    assert "family.py::TestSpecification::test_each_member_has_a_vector" in passed
+    assert "members.py::TestSpecification::test_each_member_has_a_vector" in passed
     assert "testing.py::TestVectors::test_it_has_every_member_type_key_and_start" in passed
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_family import all_members, one_of_each, values
+from members import all_members, one_of_each, values
 
 import multidrop as md
 from multidrop import Key, family

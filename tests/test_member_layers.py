@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import loaded, parameters
 from layer_ways import LAYER_WAYS, LayerWay, layer_ways_of
-from test_family import all_members, one_of_each, values
+from members import all_members, one_of_each, values
 
 import multidrop as md
 from multidrop import Key, family

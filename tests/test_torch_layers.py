@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_family import CLASSES, one_of_each, values
+from members import CLASSES, one_of_each, values
 
 import multidrop as md
 from multidrop import Key, family

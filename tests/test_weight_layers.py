@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_family import values
+from members import values
 
 import multidrop as md
 from multidrop import Key, family
