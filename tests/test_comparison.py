@@ -617,7 +617,7 @@ class TestErrors:
         ):
             with pytest.raises(ValueError, match=message):
                 md.compare(*nets, batches, **settings)
-        with pytest.raises(ValueError, match="batches: expected at least one; it gave none"):
+        with pytest.raises(ValueError, match="batches: expected at least one batch; got none"):
             md.compare(*nets, [])
         with pytest.raises(ValueError, match=r"batches: expected \(X, y\), \(X,\) or X; got a tuple of 3"):
             md.compare(*nets, [(*batches[0], batches[0][1])])
