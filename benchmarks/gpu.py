@@ -1,12 +1,12 @@
-"""Dropout on a GPU: multidrop's kernels, torch's own dropout and a copy.
+"""Times dropout on a GPU: multidrop's kernels, torch's own dropout and a copy.
 
     PYTHONPATH=.:backends python benchmarks/gpu.py OUT.json
 
-It needs torch, Triton and NumPy, and takes one to two minutes.
+Needs torch, Triton and NumPy, and takes one to two minutes.
 
-Times are medians of interleaved rounds. Device times are CUDA events around calls that were all enqueued while the GPU
-was kept waiting, so that they hold nothing of the host; host times are the calls alone, which return before the GPU is
-done.
+Times are medians of interleaved rounds. Device times are measured by CUDA events around calls that are enqueued while
+the GPU is kept busy, so that they exclude the host. Host times are those of the calls alone; a call returns before the
+GPU is done.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import torch
 from multidrop_torch import Dropout, device, functional
 
 from benchmarks import machine
-from benchmarks.measure import quartiles
+from benchmarks.measure import Effort, interleaved, quartiles
 from multidrop import Key
 from multidrop.spec import masks
 
@@ -35,16 +36,16 @@ SIZES = (2**24, 2**26, 2**28)
 SMALL: tuple[tuple[int, ...], ...] = ((16,), (256, 256))
 IMAGES = (64, 64, 128, 128)
 
-SECONDS, FEWEST, MOST = 1.5, 7, 200  # of a comparison: how long, and the rounds
+EFFORT = Effort(1.5, 7, 200)
 SAMPLE = 3e-3  # seconds of device time
-ENQUEUED = 200  # calls at most, which the driver's queue holds without waiting
-HERTZ = 2.0e9  # a GPU's clock, by which `_sleep` counts
+ENQUEUED = 200  # the most calls in a sample, which the driver's queue holds without blocking
+HERTZ = 2.0e9  # a GPU's clock; `_sleep` takes clock cycles
 
 Call = Callable[[], Any]
 
 
 def run(out: Path) -> int:
-    """Measures, writes `out` and prints a table; the exit status."""
+    """Measures, writes `out`, prints a table, and returns the exit status."""
     result: dict[str, Any] = {"experiment": "gpu", "machine": machine.facts("gpu"), "p": P, "records": []}
     if not torch.cuda.is_available():
         result["left_out"] = NONE
@@ -59,14 +60,14 @@ def run(out: Path) -> int:
 
 
 def check() -> None:
-    """What is timed gives the specification's mask."""
+    """Checks that the timed function draws the specification's mask."""
     Y = functional.dropout_layer(torch.ones(3000, device=PLACE), P, Key(7, 3), start=5)
     if not torch.equal(Y.cpu() != 0, torch.from_numpy(masks.keep_mask(3000, P, Key(7, 3), 5))):
-        raise RuntimeError("multidrop's mask on this GPU is not the specification's")
+        raise RuntimeError("mask: expected the specification's; got a different one from multidrop on this GPU")
 
 
 def records() -> list[dict[str, Any]]:
-    """All that is measured, a record for each comparison."""
+    """Runs all comparisons, and returns a record for each."""
     found = []
     for name, dtype in DTYPES.items():
         for size in SIZES:
@@ -90,7 +91,7 @@ def records() -> list[dict[str, Any]]:
 
 
 def forward(X: torch.Tensor, channels: bool = False) -> dict[str, Call]:
-    """A copy, ours and torch's own; of whole channels, or of elements."""
+    """The forward calls: a copy, multidrop's dropout and torch's, of elements or of whole channels."""
     counter = itertools.count()
     axes = (2, 3) if channels else ()
     own = torch.nn.functional.dropout2d if channels else torch.nn.functional.dropout
@@ -102,7 +103,7 @@ def forward(X: torch.Tensor, channels: bool = False) -> dict[str, Call]:
 
 
 def both(X: torch.Tensor) -> dict[str, Call]:
-    """The same with the gradient; a copy's backward is a second copy."""
+    """The calls with forward and backward. The copy's backward is a second copy."""
     dY, counter = torch.randn_like(X), itertools.count()
     leaf = X.detach().requires_grad_()
     grad = torch.autograd.grad
@@ -133,13 +134,13 @@ def _record(dtype: str, size: str, what: str, seconds: Mapping[str, list[float]]
 
 
 def _device(calls: Mapping[str, Call]) -> dict[str, list[float]]:
-    """Seconds of the GPU for each call, by round."""
-    host = {name: min(each) for name, each in _host(calls, 3).items()}
+    """The seconds of GPU time of each call, one number per round."""
+    host = {name: min(each) for name, each in _host(calls, replace(EFFORT, most=3)).items()}
     repeats = {}
     for name, call in calls.items():
         once = min(_on_device(call, 3, host[name]) for _ in range(3))
         repeats[name] = max(1, min(ENQUEUED, round(SAMPLE / once)))
-    return _rounds(calls, lambda name: _on_device(calls[name], repeats[name], host[name]), MOST)
+    return interleaved(calls, lambda name: _on_device(calls[name], repeats[name], host[name]), EFFORT)
 
 
 def _on_device(call: Call, repeats: int, host: float) -> float:
@@ -154,12 +155,12 @@ def _on_device(call: Call, repeats: int, host: float) -> float:
     return begin.elapsed_time(end) * 1e-3 / repeats
 
 
-def _host(calls: Mapping[str, Call], rounds: int = MOST) -> dict[str, list[float]]:
-    """Seconds of the host for each call, by round."""
+def _host(calls: Mapping[str, Call], effort: Effort = EFFORT) -> dict[str, list[float]]:
+    """The seconds of host time of each call, one number per round."""
     for call in calls.values():  # compiles
         for _ in range(3):
             call()
-    return _rounds(calls, lambda name: _on_host(calls[name]), rounds)
+    return interleaved(calls, lambda name: _on_host(calls[name]), effort)
 
 
 def _on_host(call: Call, repeats: int = 20) -> float:
@@ -172,22 +173,8 @@ def _on_host(call: Call, repeats: int = 20) -> float:
     return seconds / repeats
 
 
-def _rounds(calls: Mapping[str, Call], sample: Callable[[str], float], most: int) -> dict[str, list[float]]:
-    """Samples of all calls, in an order that rotates and turns, for as many rounds as the time allows."""
-    names, seconds = list(calls), {name: list[float]() for name in calls}
-    begin = time.perf_counter()
-    for number in range(most):
-        first = number % len(names)
-        order = names[first:] + names[:first]
-        for name in order[::-1] if number % 2 else order:
-            seconds[name].append(sample(name))
-        if number + 1 >= FEWEST and time.perf_counter() - begin > SECONDS:
-            break
-    return seconds
-
-
 def table(result: dict[str, Any]) -> str:
-    """The medians in microseconds, with the share of a copy's speed that each reaches."""
+    """Formats the medians in microseconds, with each call's speed as a share of the copy's."""
     if "left_out" in result:
         return result["left_out"]
     lines = [f"{result['machine']['gpu']}, p = {P}; µs (share of the copy's speed); kernels: {result['kernels']}"]
@@ -199,7 +186,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """The command line: OUT.json."""
+    """Runs the command line; its argument is OUT.json."""
     if len(arguments) != 1:
         print("usage: PYTHONPATH=.:backends python benchmarks/gpu.py OUT.json", file=sys.stderr)
         return 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,13 @@ def mode(request: pytest.FixtureRequest) -> Mode:
 def need(request: pytest.FixtureRequest) -> Any:
     """`need("torch")`: that backend, for a test that is about it alone."""
     return lambda name: loaded(request.config, name)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The path of a file to write, in an empty folder."""
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "file.png"
 
 
 @pytest.fixture(scope="session")

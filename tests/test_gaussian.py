@@ -474,7 +474,7 @@ class TestKeras:
 
     def test_it_has_no_mask(self, layer: Any) -> None:
         for view in (md.last_mask, lambda noisy: md.mask_at(noisy, 0, SHAPE)):
-            with pytest.raises(TypeError, match="layer: expected a dropout layer of multidrop's; got <Gaussian"):
+            with pytest.raises(TypeError, match="layer: expected a dropout layer of multidrop; got <Gaussian"):
                 view(layer(0.5, seed=1))
 
     def test_recomputation_is_refused(self, layer: Any) -> None:
