@@ -248,12 +248,12 @@ def test_an_exported_net_without_this_library(tmp_path: Path) -> None:
 def test_a_stream_in_memory_that_is_no_host_array() -> None:
     """As that of a device: it is read and moved on by way of the host."""
     import mxnet as mx
-    from multidrop_mxnet import ops
+    from multidrop_mxnet import draw, position
 
     key = md.Key(2**64 - 1, 2**64 - 1)
-    stream = ops.position_of(key).as_nd_ndarray().as_in_context(mx.Context("cpu_shared", 0))
-    assert ops.next_key(stream) == key
-    assert ops.key_at(stream) == md.Key(key.seed, 0)
+    stream = position.position_of(key).as_nd_ndarray().as_in_context(mx.Context("cpu_shared", 0))
+    assert draw.take(stream) == key
+    assert position.key_at(stream) == md.Key(key.seed, 0)
 
 
 def test_a_gradient_that_is_added() -> None:
@@ -286,7 +286,7 @@ def test_what_autograd_recorded_is_forgotten() -> None:
     import gc
 
     import mxnet as mx
-    from multidrop_mxnet import ops
+    from multidrop_mxnet import internals
 
     X = mx.np.ones((4, 5))
     X.attach_grad()
@@ -297,7 +297,7 @@ def test_what_autograd_recorded_is_forgotten() -> None:
     del Y
     gc.collect()
     mx.nd.waitall()
-    assert len(ops._recorded) <= 1  # what the array that was recorded last still holds
+    assert len(internals.recorded) <= 1  # what the array that was recorded last still holds
 
 
 def test_an_empty_array_is_given_back() -> None:

@@ -14,7 +14,8 @@ from multidrop.conversion import Replaced
 from multidrop.spec.keys import Key
 from multidrop.unreached import Unreached, calls, unreached, unregistered
 
-from .layers import Dropout, Random, contexts_of
+from .internals import contexts_of
+from .layers import Dropout, Random
 
 
 def convert(

@@ -17,7 +17,7 @@ from multidrop.spec.keys import Key
 
 from .apply import symbol, through
 from .functional import Array
-from .layers import Dropout, Random
+from .layers import Dropout, Random, parameters_of
 
 
 class MemberLayer(Random):
@@ -42,7 +42,7 @@ class MemberLayer(Random):
         return symbol(self.member, X, stream, of_layer=True)
 
     def _train(self, X: Array) -> Array:
-        return through(self.member, X, lambda: self._take(X))
+        return through(self.member, X, lambda idle: self._take(X, idle))
 
     @property
     def p(self) -> Any:
@@ -103,7 +103,7 @@ class ConcreteDropout(MemberLayer):
         return symbol(self.member, X, stream, self.logit.var(), of_layer=True)
 
     def _train(self, X: Array) -> Array:
-        return through(self.member, X, lambda: self._take(X), learned=self.logit.data(X.ctx))
+        return through(self.member, X, lambda idle: self._take(X, idle), learned=self.logit.data(X.ctx))
 
     def regularizer(self, weight: Array, *, length_scale: float = 1.0) -> Array:
         """The part of the loss that keeps p up: the divergence of the weight's distribution from its prior, equation 3
@@ -153,7 +153,7 @@ class _WeightDropout(gluon.HybridBlock):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        own = tuple(getattr(layer, "_reg_params", ()))
+        own = tuple(parameters_of(layer))
         chosen = tuple(name for name in own if name.endswith("weight")) if names is None else tuple(names)
         plain = isinstance(layer, gluon.HybridBlock) and type(layer).forward is gluon.HybridBlock.forward
         if not plain or not chosen or set(chosen) - set(own):
@@ -167,7 +167,7 @@ class _WeightDropout(gluon.HybridBlock):
             self.layer, self.dropout = layer, MemberLayer(member, seed=seed, prefix="dropout_")
 
     def forward(self, X: Array | mx.sym.Symbol, *args: Any) -> Any:
-        params = self.layer._reg_params
+        params = parameters_of(self.layer)
         if isinstance(X, mx.sym.Symbol):
             for name in self.dropped:
                 if not _known(params[name].shape):

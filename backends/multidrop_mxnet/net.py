@@ -16,8 +16,10 @@ from multidrop.section.architecture import Architecture, check_state
 from multidrop.spec.keys import Key
 from multidrop.streams import seeds_for
 
-from .functional import NAME, Array, draw_key, rectified, tensor
-from .layers import Dropout, StreamParameter
+from .autograd import rectified
+from .functional import NAME, Array, draw_key, tensor
+from .layers import Dropout
+from .position import StreamParameter
 
 
 @mx.util.use_np_shape  # for a batch of no examples
