@@ -66,7 +66,7 @@ class Probe:
     def __enter__(self) -> Probe:
         self._handles = [self._watch(path, block) for path, block in self._blocks.items()]
         hybrid = [block for block in self._blocks.values() if isinstance(block, gluon.HybridBlock)]
-        self._active = {block: internals.is_active(block) for block in hybrid}
+        self._programs = {block: internals.is_active(block) for block in hybrid}
         for block in hybrid:
             internals.set_active(block, False)  # a program's inner blocks are not called
         if isinstance(self.model, Net):
@@ -76,7 +76,7 @@ class Probe:
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.detach()
-        for block, active in self._active.items():
+        for block, active in self._programs.items():
             internals.set_active(block, active)
         if isinstance(self.model, Net):
             self.model.is_training = self._mode

@@ -254,8 +254,8 @@ def set_active(block: gluon.HybridBlock, active: bool) -> None:
 
 
 def children_of(block: gluon.Block) -> dict[str, gluon.Block]:
-    """The blocks within a block, by name. The public iteration over containers gives no names."""
-    return dict(found(block, "_children"))
+    """The blocks within a block, by name; none in a `Net`. The public iteration over containers gives no names."""
+    return dict(found(block, "_children")) if isinstance(block, gluon.Block) else {}
 
 
 Convolution = found(gluon.nn.conv_layers, "_Conv")
@@ -279,6 +279,49 @@ def flattens(block: gluon.nn.Dense) -> bool:
 
 
 def channel_axis(block: gluon.Block) -> int:
-    """The axis that a normalization takes for channels. Gluon keeps no public copy of the argument, which `GroupNorm`
-    lacks."""
-    return 1 if isinstance(block, gluon.nn.GroupNorm) else found(block, "_axis")
+    """The axis that a normalization takes for channels. Gluon keeps it in the operator's settings, but for `GroupNorm`,
+    which takes the second."""
+    return 1 if isinstance(block, gluon.nn.GroupNorm) else found(block, "_kwargs")["axis"]
+
+
+def dropout_settings(block: gluon.nn.Dropout) -> tuple[Any, Any]:
+    """The rate and the axes of Gluon's own layer, which keeps no public copy of them."""
+    return found(block, "_rate"), found(block, "_axes")
+
+
+def set_dropout(block: gluon.nn.Dropout, rate: float, axes: tuple[int, ...]) -> None:
+    """Sets the rate and the axes of Gluon's own layer, of which a block was made."""
+    dropout_settings(gluon.nn.Dropout(rate, axes))  # fails where Gluon keeps them by other names
+    block._rate, block._axes = rate, axes
+
+
+RecurrentLayer = found(gluon.rnn.rnn_layer, "_RNNLayer")
+"""The base class of Gluon's recurrent layers, which has no public name."""
+
+
+def dropout_of(block: gluon.Block) -> float:
+    """The probability with which a recurrent layer drops between its layers. Gluon keeps no public copy of it."""
+    return found(block, "_dropout")
+
+
+CELL_RATES = ("_rate",)
+"""The attributes of a `gluon.rnn.DropoutCell` that hold probabilities, to be looked up by `found`."""
+
+
+def graph_of(block: gluon.SymbolBlock) -> mx.sym.Symbol:
+    """The graph that a block runs. Gluon gives it to files alone (`export`)."""
+    return found(block, "_cached_graph")[1]
+
+
+def function_of(block: gluon.nn.Lambda | gluon.nn.HybridLambda) -> Callable[..., Any]:
+    """The function that a block calls. Gluon keeps no public copy of the argument."""
+    if isinstance(block, gluon.nn.Lambda):
+        return found(block, "_func_impl")
+    function = found(block, "_func")
+    of_name = function.__module__ == gluon.nn.HybridLambda.__module__  # Gluon's own, around an operator
+    return getattr(mx.nd, found(block, "_func_name")) if of_name else function
+
+
+def forget_program(block: gluon.HybridBlock) -> None:
+    """Has a hybridized block traced anew in its next call. The public `hybridize` also switches all blocks within."""
+    found(block, "_clear_cached_op")()
