@@ -158,8 +158,6 @@ class TestAlphaDropout:
             AlphaDropout(1.5)
         with pytest.raises(TypeError, match="X: expected a tensor of type"):
             AlphaDropout(0.5)(np.arange(4))
-        with pytest.raises(TypeError, match=r"AlphaDropout\.after_relu: expected a layer for networks with ReLU"):
-            AlphaDropout(0.5).after_relu(np.ones(4))
 
     def test_it_is_that_of_keras_and_torch(self, need: Callable[[str], object]) -> None:
         need("tensorflow")
