@@ -73,9 +73,10 @@ def documentation(kind: type[Member], rate: str = "p", more: str = "") -> str:
     return f"{text}{start}\n{seed}{more and chr(10) + more}{mark}{raises}"
 
 
-def settings(member: Member) -> str:
-    """A member's settings as a layer's repr shows them."""
-    return ", ".join(f"{each.name}={getattr(member, each.name)}" for each in fields(member))
+def settings(member: Member, rate: str = "p") -> str:
+    """A member's settings as a layer's repr shows them, p by the name `rate`."""
+    named = ((rate if each.name == "p" else each.name, getattr(member, each.name)) for each in fields(member))
+    return ", ".join(f"{name}={value}" for name, value in named)
 
 
 def mask_axes(layer: Any, member: Member, shape: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -134,7 +135,7 @@ class OfSettings(OfMember):
 
     layers: ClassVar[dict[type[Member], type]]
     """The classes by the kind of their members; each class adds itself."""
-    rate: ClassVar[str] = "p"
+    name_of_p: ClassVar[str] = "p"
     """What the framework calls p."""
     more: ClassVar[str] = ""
     """The documentation of the further arguments that layers take in the framework."""
@@ -144,14 +145,14 @@ class OfSettings(OfMember):
     def __init_subclass__(cls, kind: type[Member] | None = None) -> None:
         super().__init_subclass__()
         if kind is not None:  # and not a subclass of the user's
-            cls.kind, cls.__doc__ = kind, cls.__doc__ or documentation(kind, cls.rate, cls.more)
-            cls.__signature__ = signature(kind, cls.rate)  # type: ignore[attr-defined]  # what inspect looks for
+            cls.kind, cls.__doc__ = kind, cls.__doc__ or documentation(kind, cls.name_of_p, cls.more)
+            cls.__signature__ = signature(kind, cls.name_of_p)  # type: ignore[attr-defined]  # what inspect looks for
             cls.layers[kind] = cls
 
     def __init__(self, *settings: Any, seed: int | Key | None = None, **named: Any) -> None:
-        own = _settings(self.kind, self.rate)
+        own = _settings(self.kind, self.name_of_p)
         given = own.bind(*settings, **{name: named.pop(name) for name in own.parameters if name in named}).arguments
-        member = _member(self.kind, given, self.rate)
+        member = _member(self.kind, given, self.name_of_p)
         super().__init__(member, seed=seed, **named)  # type: ignore[call-arg]  # of the framework's layer of any member
 
 

@@ -67,11 +67,12 @@ def through(
     member = family.checked(member, learned, X.shape)
     axes, margin = member.axes(len(X.shape)), member.margin(len(X.shape))
     _, first = extent(X.shape, start, axes, margin)
-    key = take(member.idle and learned is None)
+    idle = member.idle and learned is None
+    key = take(idle or 0 in X.shape)
+    if idle or key is None:
+        return X
     if isinstance(member, MaskMember):
         return masked(X, Mask(member.p, key, first, axes))
-    if key is None or (member.idle and learned is None):
-        return X
     return _applied(member, X, key, start, learned)
 
 

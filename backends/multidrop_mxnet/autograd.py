@@ -13,8 +13,8 @@ from .internals import Array, record
 
 
 def masked(X: Array, mask: Mask, relu: bool = False) -> Array:
-    """X, or max(X, 0), through a mask: `dropout_layer` after its checks. At p = 0 the mask needs no key."""
-    if mask.p == 0.0:
+    """X, or max(X, 0), through a mask: `dropout_layer` after its checks. A mask that drops nothing has no key."""
+    if mask.p == 0.0 or mask.key is None:
         return rectified(X) if relu else X
     return (_recorded if mx.autograd.is_recording() else draw.drop)(X, mask, relu)
 

@@ -52,7 +52,7 @@ def _ones(ctx: mx.Context) -> mx.nd.NDArray:
 
 def next_key(idle: bool) -> Key | None:
     """The key of a call that was given none: the next after `multidrop.manual_seed`, or one from MXNet's generator.
-    None for an `idle` call, which drops nothing, and does not move the generator."""
+    None for an `idle` call, which drops nothing and does not move the generator."""
     return call_key(NAME) or (None if idle else draw_key())
 
 
@@ -91,7 +91,7 @@ def _dropout(
     p, shape = checks.probability("dropout", dropout), X.shape
     axes = checks.axes(axes, len(shape))
     start = checks.span(start, math.prod(masks.drawn_shape(shape, axes) if axes else shape))
-    key = next_key(p == 0.0) if key is None else as_key(key)
+    key = next_key(p == 0.0 or 0 in shape) if key is None else as_key(key)
     return masked(X, Mask(p, key, start, axes), relu)
 
 

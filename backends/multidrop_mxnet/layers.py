@@ -81,12 +81,18 @@ class Random(gluon.HybridBlock):
 
     def _take(self, X: Array, idle: bool) -> Key | None:
         """The key of this call, on this array. A keyed layer moves on by one call; one that is not keyed takes none for
-        an `idle` call, which drops nothing."""
-        if self.stream is None and idle:
+        an `idle` call or an empty array, of which nothing is dropped."""
+        shape = X.shape
+        if self.stream is None and (idle or 0 in shape):
             return None
         key = draw_key() if self.stream is None else self.stream.next(X.ctx)
-        self.last = key, X.shape, self._p
+        self.last = key, shape, self._p
         return key
+
+    def _shown(self, name: str, *settings: str) -> str:
+        """The repr: a name and settings, with the seed of a keyed layer."""
+        seed = () if self.stream is None else (f"seed={self.stream.key.seed}",)
+        return f"{name}({', '.join(filter(None, (*settings, *seed)))})"
 
 
 class Dropout(Random):
@@ -116,8 +122,10 @@ class Dropout(Random):
         return masked(X, self._next_mask(X))
 
     def after_relu(self, X: Array) -> Array:
-        """The layer's output for max(X, 0), in one pass."""
+        """The layer's output for max(X, 0), in one pass; in two where the layer has hooks, which see both."""
         check_floating(X)
+        if internals.hooked(self):
+            return self(rectified(X))
         return masked(X, self._next_mask(X), relu=True) if mx.autograd.is_training() else rectified(X)
 
     @property
@@ -132,8 +140,7 @@ class Dropout(Random):
         return Mask(p, self._take(X, p == 0.0), 0, axes)
 
     def __repr__(self) -> str:
-        seed = "" if self.stream is None else f", seed={self.stream.key.seed}"
-        return f"Dropout(p = {self.rate}, axes={self.axes}{seed})"
+        return self._shown(type(self).__name__, f"p = {self.rate}", f"axes={self.axes}")
 
 
 def drawing(layer: gluon.Block, shape: tuple[int, ...] | None = None) -> Drawing:

@@ -43,4 +43,4 @@ def gradient(member: Member, dY: npt.ArrayLike, key: int | Key, *, start: int = 
 def _checked(member: Member, X: Array, key: int | Key | None, start: int, learned: Array | None) -> tuple[Key, int]:
     """The key, which is drawn last, so that a call that fails takes none, and the start."""
     start = checked_member(member, learned, X.shape).check(X.shape, start)
-    return next_key(member.idle and learned is None) if key is None else as_key(key), start
+    return next_key(X.size == 0 or (member.idle and learned is None)) if key is None else as_key(key), start

@@ -85,7 +85,7 @@ def _checked(
     if key is not None:
         return p, as_key(key), checks.word64("start", start), out
     start = host.check(X, start, out, axes)
-    return p, next_key(p == 0.0), start, out
+    return p, next_key(p == 0.0 or X.size == 0), start, out
 
 
 def next_key(idle: bool) -> Key:

@@ -124,11 +124,11 @@ class Random(Layer):
 
     def _next_key(self, X: Array, idle: bool) -> Key | None:
         """The key of this call, on this array; None in evaluation mode. In training mode a keyed layer moves on by one
-        call; one that is not keyed takes no key for an `idle` call, which drops nothing."""
+        call; one that is not keyed takes no key for an `idle` call or an empty array, of which nothing is dropped."""
         self._key, self._shape = None, X.shape
         if self.training and self.stream is not None:
             self._key = self.stream.next()
-        elif self.training and not idle:
+        elif self.training and not idle and X.size:
             self._key = draw_key()
         return self._key
 
