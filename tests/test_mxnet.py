@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -409,3 +411,211 @@ def _within(layer: Any) -> Any:
     net.add(layer)
     net.hybridize()
     return net
+
+
+def test_the_named_layers() -> None:
+    """Of every member: Gluon's `rate`, `prefix` and `params`, and its way of showing itself."""
+    import multidrop_mxnet as backend
+
+    wrappers = ("DropConnect", "EmbeddingDropout")  # around a block; of the member itself, `MemberLayer`
+    for name, kind in family.MEMBERS.items():
+        with md.use_backend("mxnet"):
+            layer = md.layer(kind())
+        named = backend.MemberLayer if name in wrappers else getattr(backend, name)
+        assert type(layer) is named
+        if name in wrappers:
+            continue
+        amount = "rate" if dataclasses.fields(kind)[0].name == "p" else "stddev"
+        layer = named(**{amount: np.float32(0.25)}, seed=3, prefix="mine_")
+        assert layer.prefix == "mine_"
+        assert next(iter(layer.collect_params())) == "mine_stream"
+        assert amount == "stddev" or layer.rate == 0.25
+        if name != "Dropout":
+            assert getattr(layer, "member", None) == kind(0.25)
+            assert repr(layer).startswith(f"{name}({amount}=0.25")
+            assert repr(layer).endswith("seed=3)")
+            assert next(iter(inspect.signature(named).parameters)) == amount
+            assert f"\n    {amount}: " in inspect.getdoc(named)
+            if amount == "rate" and not kind.learns:
+                layer.rate = 0.5
+                assert layer.member == kind(0.5)
+        with pytest.raises(ValueError, match=rf"^{amount}: expected .*; got 2|^{amount}: .*; got -1"):
+            named(**{amount: -1})
+    with pytest.raises(ValueError, match=r"^rate: expected a probability, a number in \[0, 1\]; got 2"):
+        backend.DropConnect(_dense(), 2)
+    with pytest.raises(TypeError, match="size"):
+        backend.DropBlock(0.1, size=3)
+
+
+def _dense() -> Any:
+    import mxnet as mx
+
+    return mx.gluon.nn.Dense(3, in_units=4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_regularizer_in_a_program(arrays: Any, dtype: str) -> None:
+    """Is the imperative one, and NumPy's, with its gradients."""
+    import multidrop_mxnet as backend
+    import multidrop_numpy
+    import mxnet as mx
+
+    class Loss(mx.gluon.HybridBlock):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop = backend.ConcreteDropout(0.3)
+
+        def hybrid_forward(self, F: Any, weight: Any) -> Any:
+            return self.drop.regularizer(weight, length_scale=0.5)
+
+    w = np.random.default_rng(0).normal(size=(3, 4)).astype(dtype)
+    results = []
+    for hybridized in (False, True):
+        loss = Loss()
+        loss.initialize()
+        loss.cast(dtype)
+        loss.hybridize(hybridized)
+        W = mx.np.array(w, dtype) if mx.util.is_np_array() else mx.nd.array(w, dtype=dtype)
+        W.attach_grad()
+        with mx.autograd.record():
+            L = loss(W)
+        L.backward()
+        results.append([L.asnumpy(), W.grad.asnumpy(), loss.drop.logit.grad().asnumpy()])
+    assert all(np.allclose(a, b, 1e-6) for a, b in zip(*results, strict=True))
+    layer = multidrop_numpy.ConcreteDropout(0.3)
+    of_logit, of_weight = layer.regularizer_gradients(w.T, length_scale=0.5)
+    expected = [layer.regularizer(w.T, length_scale=0.5), of_weight.T, of_logit]
+    assert all(np.allclose(a, b, 1e-5) for a, b in zip(results[1], expected, strict=True))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_hooks_on_the_layers_of_a_net(training: bool) -> None:
+    """See the hidden activations, and change no value."""
+    import mxnet as mx
+
+    with md.use_backend("mxnet"):
+        nets = [md.Net(6, 3, 5, 4, is_training=training, seed=1) for _ in range(2)]
+    X, seen = mx.np.array(np.random.default_rng(0).normal(size=(2, 6)).astype(np.float32)), []
+    for layer in (nets[1].dropout1, nets[1].dropout2):
+        layer.register_forward_hook(lambda layer, inputs, output: seen.append((inputs[0], output)))
+    results = []
+    for net in nets:
+        with mx.autograd.record():
+            Y = net(X)
+        Y.backward()
+        results.append([Y.asnumpy(), *(w.grad.asnumpy() for w in net.params)])
+    assert all(map(np.array_equal, *results))  # a gradient of 0 may get another sign
+    (H1, dropped1), (H2, dropped2) = seen
+    W1, b1, *_, W3, b3 = nets[1].params
+    assert np.allclose(H1.asnumpy(), np.maximum(X.asnumpy() @ W1.asnumpy() + b1.asnumpy(), 0), atol=1e-6)
+    assert np.allclose(dropped2.asnumpy() @ W3.asnumpy() + b3.asnumpy(), results[1][0], atol=1e-6)
+    assert (dropped1 is H1, dropped2 is H2) == (not training, not training)
+
+
+def test_a_net_shows_itself() -> None:
+    with md.use_backend("mxnet"):
+        net = md.Net(6, 3, 5, 4, dropout1=0.0, dropout2=0.5, is_training=False)
+    assert repr(net) == "Net(6 -> 5 -> 4 -> 3, dropout1=0.0, dropout2=0.5, is_training=False)"
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), np.array(0.5), 0.5])
+def test_a_rate_of_numpy(number: Any) -> None:
+    import multidrop_mxnet as backend
+    import mxnet as mx
+
+    for hybridized in (False, True):
+        layer, X = backend.Dropout(number, seed=3), mx.nd.ones((4, 5))
+        net = _within(layer) if hybridized else layer
+        with mx.autograd.record():
+            assert np.array_equal(net(X).asnumpy() != 0, md.keep_mask((4, 5), 0.5, 3))
+    assert repr(layer) == "Dropout(p = 0.5, axes=(), seed=3)"
+    layer.rate = number
+    with mx.autograd.record():
+        layer(X)
+
+
+def test_an_unkeyed_layer_is_stateless() -> None:
+    """No parameter, as Gluon's own, in whatever holds it; and the masks follow `mx.random.seed`, as its do."""
+    import mxnet as mx
+
+    for layer in _layers(0.25):
+        assert {name for name in layer.collect_params() if not name.endswith("_logit")} == set()
+    nets = [_net(None, hybridized) for hybridized in (False, True)]
+    assert all(len([*net.collect_params()]) == 6 for net in nets)
+    for net in nets:
+        runs = []
+        for _ in range(2):
+            mx.random.seed(11)
+            runs.append([_step(net, _input())[0] for _ in range(2)])
+        assert all(map(np.array_equal, *runs))
+        assert not np.array_equal(*runs[0])
+
+
+@pytest.mark.parametrize("stype", ["row_sparse", "csr"])
+def test_sparse_arrays(stype: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Are an error with the remedy, which MXNet prints for a program, where it raises one of its own; no call is
+    taken."""
+    import multidrop_mxnet as backend
+    import mxnet as mx
+
+    X = mx.nd.ones((4, 5)).tostype(stype)
+    message = rf'X: expected an array of dense storage; got {stype}: convert it with X.tostype\("default"\)'
+    layers = backend.Dropout(0.5, seed=3), backend.GaussianNoise(0.5, seed=3)
+    for layer in layers:
+        for run in (layer, lambda X: md.dropout_layer(X, 0.5, 1), lambda X: md.apply(family.GaussianNoise(0.5), X, 1)):
+            with mx.autograd.record(), pytest.raises(TypeError, match=message):
+                run(X)
+        net = _within(layer)
+        with mx.autograd.record(), pytest.raises(mx.MXNetError):
+            net(X).wait_to_read()
+        assert re.search(message, capfd.readouterr().out)
+        assert layer.stream.key == md.Key(3)
+
+
+@pytest.mark.filterwarnings("ignore:Cannot decide type")
+def test_an_exported_net_trains(arrays: Any, tmp_path: Path) -> None:
+    """As the net: from the position that was saved; without a key, by MXNet's generator. No dropout of the user's is
+    found in it."""
+    import mxnet as mx
+
+    for seed in (3, None):
+        net, X = _net(seed, True), _input()
+        _step(net, X)
+        net.export(str(tmp_path / "net"))
+        files = [str(tmp_path / name) for name in ("net-symbol.json", "net-0000.params")]
+        loaded, runs = mx.gluon.SymbolBlock.imports(files[0], ["data"], files[1]), []
+        for each in (net, loaded):
+            mx.random.seed(4)
+            with mx.autograd.record():
+                runs.append([each(X).asnumpy() for _ in range(2)])
+        assert all(map(np.array_equal, *runs))
+        assert not np.array_equal(*runs[0])
+        assert md.convert(loaded, seed=1).unreached == ()
+
+
+def test_an_executor_without_gradients_drops_as_mxnet_does() -> None:
+    """Not at all, without a key; where it has gradients, each run draws anew."""
+    import mxnet as mx
+    from multidrop_mxnet import operators
+
+    Y = operators.symbol(mx.sym.var("data"), 0.5, None)
+    X = mx.nd.ones((8, 8))
+    own = mx.sym.Dropout(mx.sym.var("data") * 1, p=0.5).simple_bind(mx.cpu(), data=X.shape, grad_req="null")
+    for request in ("null", "write"):
+        executor = Y.simple_bind(mx.cpu(), data=X.shape, grad_req=request)
+        first, second = (executor.forward(is_train=True, data=X)[0].asnumpy() for _ in range(2))
+        if request == "null":
+            assert np.array_equal(first, own.forward(is_train=True, data=X)[0].asnumpy())
+        assert np.array_equal(first, second) == (request == "null")
+
+
+def test_what_is_learned_may_be_host_data() -> None:
+    import mxnet as mx
+
+    member, X = family.ConcreteDropout(0.3), mx.np.ones((3, 2))
+    logit = np.array([0.1, -0.2], np.float32)
+    expected = md.apply(member, X, 1, learned=mx.np.array(logit)).asnumpy()
+    for data in (logit, logit.tolist()):
+        assert same_bits(md.apply(member, X, 1, learned=data).asnumpy(), expected)
+    with pytest.raises(TypeError, match="learned: expected a tensor of type"):
+        md.apply(member, X, 1, learned="0.1")

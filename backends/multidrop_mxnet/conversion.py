@@ -15,6 +15,7 @@ from multidrop.unreached import Unreached, calls, unreached, unregistered
 
 from . import internals
 from .layers import Dropout, Random
+from .position import BITS_OF
 
 
 def convert(
@@ -108,7 +109,8 @@ def _dropping(graph: dict[str, Any]) -> Iterator[tuple[str, float]]:
     """The operators of a symbol, and of the symbols within it, that drop, by name, and with which probability."""
     for node in graph["nodes"]:
         default = {"Dropout": 0.5, "_npx_dropout": 0.5, "RNN": 0.0}.get(node["op"])
-        if default is not None and (p := float(node.get("attrs", {}).get("p", default))):
+        attrs = node.get("attrs", {})
+        if default is not None and BITS_OF not in attrs and (p := float(attrs.get("p", default))):
             yield node["name"], p
         for inner in node.get("subgraphs", ()):
             yield from _dropping(inner)

@@ -100,12 +100,17 @@ def check_floating(X: Array, name: str = "X") -> None:
     if type(X) is not mx.np.ndarray and type(X) is not mx.nd.NDArray:
         if not isinstance(X, mx.nd.NDArray):
             raise checks.not_floating(checks.shown(X), f"mx.np.array({name})", name)
-        if X.stype != "default":  # whose memory holds some of the elements
-            raise TypeError(
-                f'{name}: expected an array of dense storage; got {X.stype}: convert it with {name}.tostype("default")'
-            )
+        check_dense(X.stype, name)
     if not name_of(X):
         checks.floating(np.dtype(X.dtype).name, f'{name}.astype("float32")', name)
+
+
+def check_dense(stype: str, name: str = "X") -> None:
+    """TypeError for the storage type of an array whose memory holds some of the elements alone."""
+    if stype != "default":
+        raise TypeError(
+            f'{name}: expected an array of dense storage; got {stype}: convert it with {name}.tostype("default")'
+        )
 
 
 def keep_mask(

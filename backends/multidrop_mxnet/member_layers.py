@@ -119,6 +119,8 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
     @property
     def p(self) -> float:
         """p as it is now; setting it moves the logit."""
+        if not internals.initialized(self.logit):
+            return self.member.p
         return float(1.0 / (1.0 + np.exp(-self.logit.data().asnumpy().item())))
 
     @p.setter
@@ -156,8 +158,7 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
         return found if plain is weight else found.as_np_ndarray()
 
     def __repr__(self) -> str:
-        p = self.p if internals.initialized(self.logit) else self.member.p
-        return self._shown(type(self).__name__, f"rate={p:.4g}", f"temperature={self.member.temperature}")
+        return self._shown(type(self).__name__, f"rate={self.p:.4g}", f"temperature={self.member.temperature}")
 
 
 def layer(member: Member, *, seed: int | Key | None = None) -> Random:

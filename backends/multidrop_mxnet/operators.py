@@ -13,7 +13,7 @@ from multidrop.spec.keys import Key
 from multidrop.spec.masks import Mask
 
 from . import draw
-from .functional import draw_key
+from .functional import check_dense
 from .internals import Array, dense_operators
 from .position import BITS, bits, key_at, key_of_bits, move
 
@@ -97,6 +97,12 @@ class DropoutProp(mx.operator.CustomOpProp):
         given = in_type[: len(self.inputs)] + [np.float16] * (self.source == GENERATOR)
         return given, [in_type[0], np.int64], [np.int64] * (self.source == STREAM)
 
+    def infer_storage_type(self, in_stype: list[str]) -> tuple[list[str], ...]:
+        """That all inputs are dense; else MXNet prints the error, and raises one of its own."""
+        for name, stype in zip(self.list_arguments(), in_stype, strict=True):
+            check_dense(stype, {"data": "X"}.get(name, name))
+        return super().infer_storage_type(in_stype)
+
     def infer_storage_type_backward(self, *storage_types: list[str]) -> tuple[list[str], ...]:
         """Works around an MXNet bug: it indexes the types of the states by the number of outputs, not of inputs, and
         reads past the end of its list."""
@@ -147,11 +153,12 @@ class Operator(mx.operator.CustomOp):
             self.assign(in_grad[0], req[0], out_grad[0])
 
     def _key(self, drawn: Array, aux: list[Array]) -> Key | None:
-        """The stream's next key; without a stream, the one that MXNet's generator drew as bits."""
-        if aux:
-            return draw.take(aux[0])
-        # An executor that was bound without gradients draws no bits, in training mode either.
-        return key_of_bits(drawn.asnumpy()) or draw_key()
+        """The stream's next key; without a stream, the one that MXNet's generator drew as bits.
+
+        None where it drew none: in an executor without gradients MXNet's own dropout does not drop either. A key is not
+        drawn here, since each thread that runs operators has a generator of its own, with the same seed.
+        """
+        return draw.take(aux[0]) if aux else key_of_bits(drawn.asnumpy())
 
     def _run(self, target: Array, request: str, inputs: list[Array], key: Key) -> None:
         """Writes the output."""

@@ -18,6 +18,8 @@ from .internals import Array
 
 BITS = 64
 """Of a seed."""
+BITS_OF = "__multidrop__"
+"""The attribute by which a graph tells the operator that draws them from a dropout of the user's."""
 
 
 def position_of(key: Key) -> Array:
@@ -45,7 +47,8 @@ def bits(F: Any, values: Any, always: bool) -> Any:
         values: ones of shape (BITS,). They are float16, since for wider types a build with MKL draws from 4,096 seeds.
         always: whether to draw in evaluation mode as well, where the values come back otherwise.
     """
-    return F.Dropout(values, p=0.5, mode="always" if always else "training", cudnn_off=True)
+    named = {} if F is mx.nd else {"attr": {BITS_OF: "1"}}
+    return F.Dropout(values, p=0.5, mode="always" if always else "training", cudnn_off=True, **named)
 
 
 def key_of_bits(values: npt.NDArray[np.float16]) -> Key | None:
