@@ -4,10 +4,11 @@ its name here and in `multidrop`, so that `md.DropPath(0.1)` is `md.layer(md.fam
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import fields
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 from .checks import shown
 from .dispatch import current
@@ -51,23 +52,31 @@ def constructor(kind: type[Member]) -> Callable[..., Any]:
     return build
 
 
-def signature(kind: type[Member]) -> inspect.Signature:
-    """The arguments of a layer of a kind of member: its settings and `seed`."""
+def signature(kind: type[Member], rate: str = "p") -> inspect.Signature:
+    """The arguments of a layer of a kind of member: its settings, of which p has the name `rate`, and `seed`."""
     seed = inspect.Parameter("seed", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="int | Key | None")
-    return inspect.Signature([*inspect.signature(kind).parameters.values(), seed])
+    return inspect.Signature([*_settings(kind, rate).parameters.values(), seed])
 
 
-def documentation(kind: type[Member]) -> str:
-    """The docstring of a layer of a kind of member: the member's, with `seed` among the arguments."""
+def _settings(kind: type[Member], rate: str) -> inspect.Signature:
+    parameters = inspect.signature(kind).parameters.values()
+    return inspect.Signature([each.replace(name=rate) if each.name == "p" else each for each in parameters])
+
+
+def documentation(kind: type[Member], rate: str = "p", more: str = "") -> str:
+    """The docstring of a layer of a kind of member: the member's, with `seed` among the arguments, and what `more` says
+    of further ones. p has the name `rate`."""
     text, mark, raises = (inspect.getdoc(kind) or "").partition("\n\nRaises:")
+    text = text if rate == "p" else re.sub("^    p: ", f"    {rate}: p, ", text, flags=re.MULTILINE)
     start = "" if "\n\nArgs:\n" in text else "\n\nArgs:"
     seed = "    seed: an integer or a `Key`; without one, keyed by `manual_seed`, or by the framework's own generator."
-    return f"{text}{start}\n{seed}{mark}{raises}"
+    return f"{text}{start}\n{seed}{more and chr(10) + more}{mark}{raises}"
 
 
-def settings(member: Member) -> str:
-    """A member's settings as a layer's repr shows them."""
-    return ", ".join(f"{each.name}={getattr(member, each.name)}" for each in fields(member))
+def settings(member: Member, rate: str = "p") -> str:
+    """A member's settings as a layer's repr shows them, p by the name `rate`."""
+    named = ((rate if each.name == "p" else each.name, getattr(member, each.name)) for each in fields(member))
+    return ", ".join(f"{name}={value}" for name, value in named)
 
 
 def mask_axes(layer: Any, member: Member, shape: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -92,3 +101,65 @@ def mask_axes(layer: Any, member: Member, shape: tuple[int, ...] | None) -> tupl
 
 def _masks() -> list[str]:
     return [name for name, kind in MEMBERS.items() if issubclass(kind, MaskMember)]
+
+
+class OfMember:
+    """What a layer of a member has in every framework: the member, and its p."""
+
+    member: Any
+    """The member. To change a setting, as a schedule does, set another member; `p` sets the member's p."""
+
+    @property
+    def p(self) -> Any:
+        """The member's p."""
+        return self.member.p
+
+    @p.setter
+    def p(self, value: float) -> None:
+        self.member = replace(self.member, p=value)
+
+    @property
+    def _p(self) -> float | None:
+        """The probability that an element is dropped, if the member is a mask."""
+        return self.member.p if isinstance(self.member, MaskMember) else None
+
+    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+        return mask_axes(self, self.member, shape)
+
+
+class OfSettings(OfMember):
+    """A layer of one kind of member, built from its settings: `class DropPath(OfSettings, kind=family.DropPath)`.
+
+    A framework's own base class, derived from this one and from its layer of any member, sets the following three.
+    """
+
+    layers: ClassVar[dict[type[Member], type]]
+    """The classes by the kind of their members; each class adds itself."""
+    name_of_p: ClassVar[str] = "p"
+    """What the framework calls p."""
+    more: ClassVar[str] = ""
+    """The documentation of the further arguments that layers take in the framework."""
+
+    kind: ClassVar[type[Member]]
+
+    def __init_subclass__(cls, kind: type[Member] | None = None) -> None:
+        super().__init_subclass__()
+        if kind is not None:  # and not a subclass of the user's
+            cls.kind, cls.__doc__ = kind, cls.__doc__ or documentation(kind, cls.name_of_p, cls.more)
+            cls.__signature__ = signature(kind, cls.name_of_p)  # type: ignore[attr-defined]  # what inspect looks for
+            cls.layers[kind] = cls
+
+    def __init__(self, *settings: Any, seed: int | Key | None = None, **named: Any) -> None:
+        own = _settings(self.kind, self.name_of_p)
+        given = own.bind(*settings, **{name: named.pop(name) for name in own.parameters if name in named}).arguments
+        member = _member(self.kind, given, self.name_of_p)
+        super().__init__(member, seed=seed, **named)  # type: ignore[call-arg]  # of the framework's layer of any member
+
+
+def _member(kind: type[Member], given: Mapping[str, Any], rate: str) -> Member:
+    """The member of these settings; an error names p as the framework does."""
+    settings = dict(given)
+    if rate in settings and rate != "p":
+        (check,) = (each.metadata["check"] for each in fields(kind) if each.name == "p")
+        settings["p"] = check(rate, settings.pop(rate))
+    return kind(**settings)

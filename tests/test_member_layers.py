@@ -18,6 +18,7 @@ from members import all_members, one_of_each, values
 
 import multidrop as md
 from multidrop import Key, family
+from multidrop.dispatch import load
 from multidrop.family import MaskMember, Member, oracle
 from multidrop.testing import same_bits
 from multidrop.testing.vectors import BOUNDS, draws_reals
@@ -67,6 +68,16 @@ class TestEveryWay:
         program = way.program(md.layer(member, seed=3))
         for call in range(3):
             assert of_call(way, program, member, Key(3, call)), call
+
+    @one_of_each
+    def test_a_layer_is_apply(self, way: LayerWay, member: Member) -> None:
+        """In every bit, of a narrow type. (Programs are compared with the oracle elsewhere.)"""
+        if not way.seen or member.learns:  # a layer that learns begins with a logit that is rounded
+            return
+        backend, x = load(way.backend), values(member.example_shape).astype(np.float16)
+        y, _ = way.run(way.program(md.layer(member, seed=3)), x, x, True)
+        X = backend.tensor(x.astype(y.dtype))  # a Keras layer computes in float32
+        assert same_bits(y, backend.to_numpy(md.apply(member, X, Key(3))))
 
     @one_of_each
     def test_evaluation(self, way: LayerWay, member: Member) -> None:

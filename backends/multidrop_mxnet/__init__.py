@@ -12,7 +12,21 @@ from .functional import NAME as name  # noqa: E402  # after MXNet
 from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy  # noqa: E402  # after MXNet
 from .layers import Dropout, drawing  # noqa: E402  # after MXNet
 from .loss import r_drop  # noqa: E402  # after MXNet
-from .member_layers import ConcreteDropout, DropConnect, EmbeddingDropout, MemberLayer, layer  # noqa: E402  # after MXNet
+from .member_layers import (  # noqa: E402  # after MXNet
+    AlphaDropout,
+    ConcreteDropout,
+    DropBlock,
+    DropConnect,
+    DropPath,
+    EmbeddingDropout,
+    FeatureAlphaDropout,
+    GaussianDropout,
+    GaussianNoise,
+    LockedDropout,
+    MemberLayer,
+    SpatialDropout,
+    layer,
+)
 from .net import Net, concise_net, get_state, set_state  # noqa: E402  # after MXNet
 from .training import Trainer  # noqa: E402  # after MXNet
 
@@ -20,13 +34,21 @@ types = (mx.np.ndarray, mx.nd.NDArray, mx.sym.Symbol, mx.gluon.Block, Net)
 version = mx.__version__
 
 __all__ = [
+    "AlphaDropout",
     "ConcreteDropout",
+    "DropBlock",
     "DropConnect",
+    "DropPath",
     "Dropout",
     "EmbeddingDropout",
+    "FeatureAlphaDropout",
+    "GaussianDropout",
+    "GaussianNoise",
+    "LockedDropout",
     "MemberLayer",
     "Net",
     "Probe",
+    "SpatialDropout",
     "Trainer",
     "apply",
     "concise_net",

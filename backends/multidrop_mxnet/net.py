@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import mxnet as mx
@@ -14,8 +15,9 @@ from mxnet.gluon import nn
 from multidrop.protocol import State
 from multidrop.section.architecture import Architecture, NetArchitecture, keys_in, state_of, takes
 
-from .functional import NAME, Array, draw_key, rectified, tensor
-from .layers import Dropout, StreamParameter
+from .functional import NAME, Array, draw_key, tensor
+from .layers import Dropout
+from .position import StreamParameter
 
 
 @mx.util.use_np_shape  # for a batch of no examples
@@ -23,7 +25,8 @@ class Net:
     """Two hidden layers with ReLU and dropout; maps X of shape (n, …), num_inputs elements an example, to logits of
     shape (n, num_outputs).
 
-    `net.params` are its weights W1, b1, W2, b2, W3, b3, with gradients attached.
+    `net.params` are its weights W1, b1, W2, b2, W3, b3, with gradients attached. `net.dropout1` and `net.dropout2` are
+    Gluon blocks: a forward hook on them (`register_forward_hook`) sees the hidden activations before and after dropout.
 
     Args and errors are those of `multidrop.Net`; inside `autograd.record()` the net drops, unless its `is_training` is
     False.
@@ -43,12 +46,15 @@ class Net:
     def __call__(self, X: Array) -> mx.np.ndarray:
         W1, b1, W2, b2, W3, b3 = self.params
         X = X.as_np_ndarray().reshape(-1, self.num_inputs)
-        relu1, relu2 = rectified, rectified
-        if self.is_training:
-            relu1, relu2 = self.dropout1.after_relu, self.dropout2.after_relu
-        H1 = relu1(_linear(X, W1, b1))
-        H2 = relu2(_linear(H1, W2, b2))
-        return _linear(H2, W3, b3)
+        with nullcontext() if self.is_training else mx.autograd.predict_mode():
+            H1 = self.dropout1.after_relu(_linear(X, W1, b1))
+            H2 = self.dropout2.after_relu(_linear(H1, W2, b2))
+            return _linear(H2, W3, b3)
+
+    def __repr__(self) -> str:
+        sizes = " -> ".join(map(str, (self.num_inputs, *map(len, self.params[1::2]))))
+        rates = f"dropout1={self.dropout1.rate}, dropout2={self.dropout2.rate}"
+        return f"Net({sizes}, {rates}, is_training={self.is_training})"
 
 
 def _linear(X: Array, W: Array, b: Array) -> Array:

@@ -124,5 +124,5 @@ vars(_numpy).update(
     {name: vars(np).get(name, value) for name, value in _RENAMED.items()}
     | {name: _removed(name) for name in _FINANCIAL}
     | {"bool": bool, "int": int}  # Python's own: NumPy 2 has a `bool` again, but another
-    | {"core": getattr(np, "_core", np.core)}  # NumPy 2 warns where it is called `core`
+    | {"core": vars(np).get("_core", np.core)}  # NumPy 2 warns where it is called `core`
 )

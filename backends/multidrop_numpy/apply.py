@@ -7,9 +7,8 @@ import numpy.typing as npt
 from multidrop.family import Member, oracle
 from multidrop.family import checked as checked_member
 from multidrop.spec.keys import Key, as_key
-from multidrop.streams import call_key
 
-from .functional import NAME, Array, draw_key, floating, tensor
+from .functional import Array, floating, next_key, tensor
 
 
 def apply(
@@ -44,4 +43,4 @@ def gradient(member: Member, dY: npt.ArrayLike, key: int | Key, *, start: int = 
 def _checked(member: Member, X: Array, key: int | Key | None, start: int, learned: Array | None) -> tuple[Key, int]:
     """The key, which is drawn last, so that a call that fails takes none, and the start."""
     start = checked_member(member, learned, X.shape).check(X.shape, start)
-    return (call_key(NAME) or draw_key()) if key is None else as_key(key), start
+    return next_key(X.size == 0 or (member.idle and learned is None)) if key is None else as_key(key), start

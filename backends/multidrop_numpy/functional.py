@@ -85,7 +85,16 @@ def _checked(
     if key is not None:
         return p, as_key(key), checks.word64("start", start), out
     start = host.check(X, start, out, axes)
-    return p, call_key(NAME) or draw_key(), start, out
+    return p, next_key(p == 0.0 or X.size == 0), start, out
+
+
+def next_key(idle: bool) -> Key:
+    """The key of a call that was given none: the next after `multidrop.manual_seed`, or one from NumPy's global
+    generator, which does not move for an `idle` call, one that drops nothing."""
+    return call_key(NAME) or (_ANY if idle else draw_key())
+
+
+_ANY = Key(0)  # of a mask that keeps everything, whatever the key
 
 
 def floating(X: Array, name: str = "X") -> Array:

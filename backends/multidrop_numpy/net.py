@@ -20,7 +20,9 @@ class Net(Layer):
     """Two hidden layers with ReLU and dropout, every gradient by hand.
 
     `net(X)` maps X of shape (n, …), num_inputs elements an example, to logits of shape (n, num_outputs);
-    `net.backward(dY)` fills `net.gradients` under the names of `net.parameters`: W1, b1, W2, b2, W3, b3.
+    `net.backward(dY)` fills `net.gradients` under the names of `net.parameters`: W1, b1, W2, b2, W3, b3. The hidden
+    activations of the last call, after dropout, are `net.H1` and `net.H2`, of shape (n, num_hiddens1) and
+    (n, num_hiddens2).
 
     Args and errors are those of `multidrop.Net`; `is_training` is the mode at the start, `train()` and `eval()`
     switch it.
@@ -41,9 +43,9 @@ class Net(Layer):
     def forward(self, X: Array) -> Array:
         w = self.parameters
         self._X = X.reshape(-1, self.architecture.num_inputs)
-        self._H1 = self.dropout1.after_relu(self._X @ w["W1"] + w["b1"])
-        self._H2 = self.dropout2.after_relu(self._H1 @ w["W2"] + w["b2"])
-        return self._H2 @ w["W3"] + w["b3"]
+        self.H1 = self.dropout1.after_relu(self._X @ w["W1"] + w["b1"])
+        self.H2 = self.dropout2.after_relu(self.H1 @ w["W2"] + w["b2"])
+        return self.H2 @ w["W3"] + w["b3"]
 
     def backward(self, dY: Array) -> Array:
         w = self.parameters
@@ -52,12 +54,18 @@ class Net(Layer):
         self.gradients = {
             "W1": self._X.T @ dH1,
             "b1": dH1.sum(axis=0),
-            "W2": self._H1.T @ dH2,
+            "W2": self.H1.T @ dH2,
             "b2": dH2.sum(axis=0),
-            "W3": self._H2.T @ dY,
+            "W3": self.H2.T @ dY,
             "b3": dY.sum(axis=0),
         }
         return dH1 @ w["W1"].T
+
+    def __repr__(self) -> str:
+        w = self.parameters
+        sizes = " -> ".join(map(str, (len(w["W1"]), *(len(w[b]) for b in ("b1", "b2", "b3")))))
+        rates = f"dropout1={self.dropout1.p}, dropout2={self.dropout2.p}"
+        return f"Net({sizes}, {rates}, training={self.training})"
 
 
 @takes(Architecture)

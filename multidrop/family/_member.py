@@ -102,6 +102,11 @@ def images(ndim: int, data_format: str) -> tuple[int, ...]:
     return tuple(range(2, ndim)) if data_format == CHANNELS_FIRST else tuple(range(1, ndim - 1))
 
 
+def whole_channels(member: Any, ndim: int) -> tuple[int, ...]:
+    """`Member.axes` of a member that drops whole channels, which are where its `data_format` says."""
+    return images(ndim, member.data_format)
+
+
 def dimensions(ndim: int, expected: range, layout: str) -> None:
     """Checks how many dimensions X has.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from .. import checks
 from ._member import Draw, Member, Tensor, setting
@@ -76,6 +77,27 @@ class ConcreteDropout(Member):
         z, p = self._dropped(X, draw, logit), _sigmoid(draw, logit)
         slope = (1.0 - z) * (p - z / self.temperature) * (1.0 + draw.xp.exp(logit))
         return draw.wide(X, u) * draw.wide(dY, u) * slope
+
+    @staticmethod
+    def regularizer(xp: Any, logit: Tensor, squares: Tensor, features: Any, length_scale: float) -> Tensor:
+        """The part of the loss that keeps p up: the divergence of a weight's distribution from its prior, equation 3 of
+        the paper, length_scale²·(1 − p)/2·‖M‖² − K·H(p). There M is the weight before dropout scales: as this dropout
+        scales by 1/(1 − p), it is weight/(1 − p).
+
+        Args:
+            xp: the namespace of the framework's elementwise functions.
+            logit: log(p/(1 − p)).
+            squares: the sum of the squares of the weight that takes what is dropped.
+            features: K, how many features are dropped.
+            length_scale: the prior's, at least 0.
+
+        Raises:
+            ValueError: for a bad length scale.
+        """
+        scale = checks.at_least_zero("length_scale", length_scale)
+        softplus = xp.log1p(xp.exp(-abs(logit))) + 0.5 * (logit + abs(logit))
+        entropy = softplus - logit / (1.0 + xp.exp(-logit))
+        return scale**2 / 2.0 * squares * (1.0 + xp.exp(logit)) - features * entropy
 
 
 def _sigmoid(draw: Draw, x: Tensor) -> Tensor:

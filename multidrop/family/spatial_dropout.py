@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ._member import CHANNELS_FIRST, CHANNELS_LAST, MaskMember, images, one_of, rate
+from ._member import CHANNELS_FIRST, CHANNELS_LAST, MaskMember, one_of, rate, whole_channels
 
 
 @dataclass(frozen=True)
@@ -27,5 +27,4 @@ class SpatialDropout(MaskMember):
 
     example_shape = (3, 4, 2, 3)
 
-    def axes(self, ndim: int) -> tuple[int, ...]:
-        return images(ndim, self.data_format)
+    axes = whole_channels

@@ -1,0 +1,114 @@
+"""Positions of streams in MXNet: int64 (seed, call) in two's complement, since MXNet has no uint64. And the seeds that
+MXNet's generator draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+import numpy.typing as npt
+
+from multidrop.spec.keys import Key
+from multidrop.streams import Stream, in_this_process
+
+from . import draw, internals
+from .internals import Array
+
+BITS = 64
+"""Of a seed."""
+BITS_OF = "__multidrop__"
+"""The attribute by which a graph tells the operator that draws them from a dropout of the user's."""
+
+
+def position_of(key: Key) -> Array:
+    """A key as a position; an array of the kind that Gluon's parameters have now."""
+    packed = mx.np.array(np.array([key.seed, key.call], np.uint64).view(np.int64))
+    return packed if mx.util.is_np_array() else packed.as_nd_ndarray()
+
+
+def key_at(position: Array) -> Key:
+    """The key that a position holds."""
+    return Key(*map(int, position.asnumpy().view(np.uint64)))
+
+
+def move(stream: Array, key: Key) -> None:
+    """Sets the position that an array holds."""
+    stream.as_nd_ndarray()[:] = position_of(key).as_nd_ndarray()
+
+
+def bits(F: Any, values: Any, always: bool) -> Any:
+    """Random bits of MXNet's generator, as 0 and 2, by its own dropout at p = 1/2: the one operator that moves the
+    generator in training mode alone, imperatively and in a program.
+
+    Args:
+        F: `mx.nd` or `mx.sym`.
+        values: ones of shape (BITS,). They are float16, since for wider types a build with MKL draws from 4,096 seeds.
+        always: whether to draw in evaluation mode as well, where the values come back otherwise.
+    """
+    named = {} if F is mx.nd else {"attr": {BITS_OF: "1"}}
+    return F.Dropout(values, p=0.5, mode="always" if always else "training", cudnn_off=True, **named)
+
+
+def key_of_bits(values: npt.NDArray[np.float16]) -> Key | None:
+    """The key that drawn bits name; None where they were not drawn, and are ones."""
+    if values[0] == 1:
+        return None
+    packed = np.packbits(values.view(np.uint8)[1::2])  # the high bytes, 0 and 64
+    return in_this_process(Key(int.from_bytes(packed.tobytes(), "little")))
+
+
+class StreamParameter(internals.Parameter):
+    """A stream that Gluon saves, loads and copies as a parameter, and hands to a hybridized net's program. It needs no
+    `initialize`: it has arrays once somebody asks for them. On each context it is a stream of its own; the first one's
+    position is saved."""
+
+    def __init__(self, name: str, key: Key) -> None:
+        super().__init__(name, grad_req="null", shape=(2,), dtype="int64", init="zeros", differentiable=False)
+        self._before = Stream(key)  # the position, as long as there are no arrays
+
+    @property
+    def key(self) -> Key:
+        """The key that `next()` will give; setting it moves the stream there."""
+        return self._before.key if self.arrays is None else key_at(self.arrays[0])
+
+    @key.setter
+    def key(self, key: Key) -> None:
+        self._before.key = key
+        for number, array in enumerate(self.arrays or ()):
+            move(array, key.fold_in(number) if number else key)
+
+    def next(self, ctx: mx.Context | None = None) -> Key:
+        """The stream's present key; the stream moves on by one call."""
+        return self._before.next() if self.arrays is None else draw.take(self.data(ctx))
+
+    def value(self) -> Array:
+        return position_of(self.key)
+
+    def placed(self, value: Array) -> None:
+        self.key = key_at(value)
+
+    def cast(self, dtype: Any) -> None:
+        """Does nothing: a net is cast to a type of weights."""
+
+    def set_data(self, data: Array) -> None:
+        """Moves the stream to the position `data`."""
+        self.key = key_at(data)
+
+    def list_ctx(self) -> list[mx.Context]:
+        """The contexts of the arrays. New arrays are made on those of the other parameters of the stream's
+        `gluon.Trainer`, which expects the same for all, or on the current one."""
+        if self.arrays is None:
+            self.begin(internals.contexts_of(self.neighbours) or None)
+        return super().list_ctx()
+
+    def reset_ctx(self, ctx: mx.Context | list[mx.Context] | None) -> None:
+        """Makes arrays on each of `ctx`; the first goes on where the stream is."""
+        self.begin(ctx)
+        super().reset_ctx(ctx)
+
+    def list_data(self) -> Sequence[Array]:
+        """The arrays, in the order of their contexts."""
+        self.begin(None)
+        return list(self.arrays or ())
