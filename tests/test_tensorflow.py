@@ -139,11 +139,11 @@ def test_a_call_of_xlas_without_the_sizes() -> None:
     """XLA hands over what it has not looked at before, and where it knew the result's shape, not the sizes."""
     from ctypes import POINTER, c_int64, pointer, sizeof
 
-    from multidrop_tensorflow import ops, xla
+    from multidrop_tensorflow import position, xla
 
     key, X, Y = md.Key(7, 2**63), np.ones(20, np.float32), np.zeros(20, np.float32)
     settings = np.array([np.float64(0.5).view(np.int64), 3])
-    parts = [(X, 11), (ops.words_of(key), 5), (settings, 5), (Y, 11)]
+    parts = [(X, 11), (position.words_of(key), 5), (settings, 5), (Y, 11)]
     buffers = [
         xla._BUFFER(sizeof(xla._BUFFER), None, code, part.ctypes.data, 1, (c_int64 * 1)(part.size))
         for part, code in parts
@@ -567,7 +567,7 @@ def test_without_what_is_not_public(monkeypatch: pytest.MonkeyPatch) -> None:
     import multidrop_tensorflow as backend
     import tensorflow as tf
 
-    monkeypatch.setattr(backend.functional, "record_operation", None)
+    monkeypatch.setattr(backend.internals, "record_operation", None)
     X = tf.ones((8, 8))
 
     def gradient(X: Any) -> Any:

@@ -16,9 +16,10 @@ from multidrop.family import MaskMember, Member
 from multidrop.spec.keys import Key, as_key
 from multidrop.spec.masks import Mask
 
-from . import functional
+from . import internals
 from .draw import Draw, first_of
-from .functional import _calls, check_floating, masked, tensor, with_gradient
+from .functional import check_floating, masked, tensor, with_gradient
+from .position import calls
 
 
 @tf.autograph.experimental.do_not_convert
@@ -41,7 +42,7 @@ def apply(member: Member, X: Any, key: int | Key | None = None, *, start: int = 
         ValueError: for what is no member, a shape that it does not take, or a bad key, start or `learned`.
         TypeError: for a tensor that is not floating.
     """
-    return through(member, tensor(X), lambda: _calls.next() if key is None else as_key(key), start, learned)
+    return through(member, tensor(X), lambda: calls.next() if key is None else as_key(key), start, learned)
 
 
 def through(
@@ -84,7 +85,7 @@ def applied(
         return X
 
     def function(X: tf.Tensor) -> tf.Tensor:
-        with functional.stop_recording():  # of the operators, which would keep the numbers for their gradients
+        with internals.stop_recording():  # of the operators, which would keep the numbers for their gradients
             Y = family.run(member, X, Draw(position, start), gradient)
         return tf.identity(Y) if Y is X else Y
 

@@ -16,9 +16,10 @@ from multidrop.spec.masks import Mask
 from multidrop.streams import layer_key
 from multidrop.view import Drawing, before, not_a_layer
 
-from . import ops
+from . import internals
 from .apply import applied
 from .functional import NAME, axes_of, check_floating, masked
+from .position import draw_position, key_at, next_position, position_of, words_of
 
 if keras.config.backend() != "tensorflow":
     raise ImportError(
@@ -31,7 +32,7 @@ class _Random(keras.layers.Layer):
     """What all of them are: active in training mode, where they take the next key. Like every Keras layer they first
     cast floating input to their own type.
 
-    A keyed layer keeps its position as the weight `stream`, int64 of shape (3,) as in `ops`, so that saved
+    A keyed layer keeps its position as the weight `stream`, int64 of shape (3,) as in `position`, so that saved
     weights carry it and a compiled step advances it; weights saved without one, such as those of a
     `keras.layers.Dropout`, load too and leave it as it is.
     """
@@ -41,29 +42,27 @@ class _Random(keras.layers.Layer):
         self.supports_masking = True
         self._key_by(layer_key(NAME, seed))
         self.seed = None if self._key is None else self._key.seed
-        getattr(self, "_build_at_init", lambda: None)()  # as Keras' own are built, of the versions that build at once
+        internals.build_at_once(self)
 
     stream: keras.Variable | None = None
 
     def _key_by(self, key: Key | None) -> None:
         """Has the layer's stream go on from `key`; None: it is to follow `tf.random`."""
         if self.stream is not None and key is not None:
-            self.stream.assign(ops.words_of(key))
+            self.stream.assign(words_of(key))
             return
         self._key = key
-        self._tracker.unlock()  # a layer that is built is to have one weight more, or less
-        if self.stream is not None:
-            self._untrack_variable(self.stream)
-        self.stream = key and self.add_weight(
-            name="stream",
-            shape=(3,),
-            initializer=lambda shape, dtype: ops.position_of(key),
-            dtype="int64",
-            trainable=False,
-            autocast=False,
-        )
-        if self.built:
-            self._tracker.lock()
+        with internals.unlocked(self):
+            if self.stream is not None:
+                internals.untrack(self, self.stream)
+            self.stream = key and self.add_weight(
+                name="stream",
+                shape=(3,),
+                initializer=lambda shape, dtype: position_of(key),
+                dtype="int64",
+                trainable=False,
+                autocast=False,
+            )
 
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None) -> tf.Tensor:
@@ -97,7 +96,7 @@ class _Random(keras.layers.Layer):
 
     def _take(self, inputs: tf.Tensor) -> Key | tf.Tensor:
         """The position of this call, on these inputs; the layer moves on by one."""
-        position = ops.draw_position() if self.stream is None else ops.next_position(self.stream)
+        position = draw_position() if self.stream is None else next_position(self.stream)
         # For `multidrop.last_mask`; past Keras, which looks at each attribute that is set.
         self.__dict__["_last"] = position if tf.executing_eagerly() else None, inputs.shape, self._p
         return position
@@ -341,10 +340,10 @@ def drawing(layer: keras.layers.Layer, shape: tuple[int, ...] | None = None) -> 
     if not isinstance(layer, _Random):
         raise not_a_layer(layer)
     position, known, last_rate = vars(layer).get("_last", (None, None, None))
-    last = None if position is None else ops.key_at(position)
+    last = None if position is None else key_at(position)
     following = None
     if layer.stream is not None:
-        following = ops.key_at(layer.stream)
+        following = key_at(layer.stream)
         if last not in (None, before(following)):  # by a program that was traced earlier, of which Python saw nothing
             known, last_rate = None, None
         last = before(following)

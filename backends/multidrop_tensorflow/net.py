@@ -15,9 +15,9 @@ from multidrop.section.architecture import Architecture, check_state
 from multidrop.spec.keys import Key
 from multidrop.streams import seeds_for
 
-from . import ops
 from .functional import NAME, draw_key
 from .layers import Dropout
+from .position import key_at, words_of
 
 
 @keras.saving.register_keras_serializable(package="multidrop")
@@ -150,7 +150,7 @@ def _streams(net: keras.Model) -> dict[str, keras.Variable]:
 def get_state(net: keras.Model) -> State:
     """A net's weights and mask streams, copied to the host; see `multidrop.protocol.State`. A dropout layer that
     follows `tf.random` has no stream, and is left out."""
-    streams = {name: ops.key_at(stream) for name, stream in _streams(net).items()}
+    streams = {name: key_at(stream) for name, stream in _streams(net).items()}
     state = {name: np.array(weight.numpy()) for name, weight in _weights(net).items()}
     return state | {name: np.array([key.seed, key.call], np.uint64) for name, key in streams.items()}
 
@@ -166,4 +166,4 @@ def set_state(net: keras.Model, state: Mapping[str, npt.NDArray[Any]]) -> None:
     check_state(state, shapes | dict.fromkeys(streams, (2,)))
     _set_weights(net, state)
     for name, stream in streams.items():
-        stream.assign(ops.words_of(Key(*map(int, state[name]))))
+        stream.assign(words_of(Key(*map(int, state[name]))))
