@@ -344,10 +344,10 @@ class TestKeras:
 
     def test_without_what_is_not_public(self, layer: Any, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """TensorFlow may take back the functions that record a gradient: then `tf.custom_gradient` does."""
-        from multidrop_tensorflow import functional
+        from multidrop_tensorflow import internals
 
-        monkeypatch.setattr(functional, "record_operation", None)
-        monkeypatch.setattr(functional, "stop_recording", nullcontext)
+        monkeypatch.setattr(internals, "record_operation", None)
+        monkeypatch.setattr(internals, "stop_recording", nullcontext)
         self.test_gradients(layer, run)
 
     @pytest.mark.parametrize("jit", [True, False])
