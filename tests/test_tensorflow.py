@@ -74,30 +74,29 @@ def test_without_state(first: int, way: str) -> None:
 
 
 def after_set_seed() -> list[np.ndarray]:
-    """The masks of layers and calls that `tf.random` keys, in functions, traces, branches and loops that are alike."""
+    """The masks of calls that `tf.random` keys, in functions, traces, branches and loops that are alike."""
     import tensorflow as tf
-    from multidrop_tensorflow import Dropout
+
+    def drop(X: Any) -> Any:
+        return md.dropout_layer(X, 0.5)
 
     def function() -> Any:
-        layer = Dropout(0.5)
-        return tf.function(lambda X: layer(X, training=True))
+        return tf.function(lambda X: drop(X))
 
     @tf.function
     def branches(X: Any, first: Any) -> Any:
-        one, other = Dropout(0.5), Dropout(0.5)
-        return tf.cond(first, lambda: one(X, training=True), lambda: other(X, training=True))
+        return tf.cond(first, lambda: drop(X), lambda: drop(X))
 
     @tf.function
     def loops(X: Any) -> Any:
-        layers = [Dropout(0.5), Dropout(0.5)]
-        return [tf.map_fn(lambda x, layer=layer: layer(x, training=True), X) for layer in layers]
+        return [tf.map_fn(drop, X) for _ in range(2)]
 
     tf.random.set_seed(3)
     X, first = tf.ones((1, 64)), function()
-    drawn = [first(X), function()(X), tf.function(lambda X: md.dropout_layer(X, 0.5))(X), first(tf.ones((2, 64)))[:1]]
-    drawn += [branches(X, tf.constant(True)), *loops(X), Dropout(0.5)(X, training=True)]
+    drawn = [first(X), function()(X), tf.function(drop)(X), first(tf.ones((2, 64)))[:1]]
+    drawn += [branches(X, tf.constant(True)), *loops(X), drop(X)]
     tf.random.set_seed(3)
-    drawn += [branches(X, tf.constant(False)), first(X), Dropout(0.5)(X, training=True)]
+    drawn += [branches(X, tf.constant(False)), first(X), drop(X)]
     return [Y.numpy() for Y in drawn]
 
 

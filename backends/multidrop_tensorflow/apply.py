@@ -42,7 +42,11 @@ def apply(member: Member, X: Any, key: int | Key | None = None, *, start: int = 
         ValueError: for what is no member, a shape that it does not take, or a bad key, start or `learned`.
         TypeError: for a tensor that is not floating.
     """
-    return through(member, tensor(X), lambda: calls.next() if key is None else as_key(key), start, learned)
+
+    def take() -> Key | tf.Tensor:
+        return calls.next(member.idle and learned is None) if key is None else as_key(key)
+
+    return through(member, tensor(X), take, start, learned)
 
 
 def through(

@@ -47,9 +47,6 @@ def convert(
             continue
         generator = vars(layer).get("seed_generator")
         layer.__class__ = ours
-        if generator is not None:
-            with internals.unlocked(layer):
-                del layer.seed_generator
         with strategy.scope():
             layer._key_by(key_of(keyed[id(layer)]))
         object.__setattr__(layer, "converted", generator)
@@ -72,15 +69,10 @@ def restore(model: keras.layers.Layer, paths: Collection[str] | None = None) -> 
     for layer in layers:
         generator = vars(layer).pop("converted")
         vars(layer).pop("_last", None)
-        layer._key_by(None)
-        vars(layer).pop("stream", None)
+        if generator is None and not layer._idle:  # Keras makes one at once, but the amount was 0 then
+            generator = layer.seed_generator or keras.random.SeedGenerator(layer.seed)
+        layer._key_by(None, generator)
         layer.__class__ = THEIRS[type(layer)]
-        amount = layer.stddev if isinstance(layer, keras.layers.GaussianNoise) else layer.rate
-        if generator is None and amount > 0:  # Keras makes one at once, but the amount was 0 then
-            generator = keras.random.SeedGenerator(layer.seed)
-        if generator is not None:
-            with internals.unlocked(layer):
-                layer.seed_generator = generator
     _trace_anew(model)
     return len(layers)
 

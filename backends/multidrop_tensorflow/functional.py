@@ -75,7 +75,7 @@ def dropout_layer(
     Raises:
         ValueError: for a bad probability, key, start or axes.
         TypeError: for a tensor that is not floating.
-        RuntimeError: without a key in a function that `tf.recompute_grad` runs again for its gradient; see
+        RuntimeError: without a key, in a function that `tf.recompute_grad` runs again for its gradient; see
             `recompute_grad`.
     """
     return _dropout(X, dropout, key, start, axes, relu=False)
@@ -97,7 +97,7 @@ def _dropout(
     shape = X.shape
     count = math.prod(masks.drawn_shape(tuple(shape), axes)) if shape.is_fully_defined() else 0
     start = checks.span(start, count)
-    position = calls.next() if key is None else as_key(key)
+    position = calls.next(p == 0.0) if key is None else as_key(key)
     return (masked_relu if relu else masked)(X, Mask(p, position, start, axes))
 
 

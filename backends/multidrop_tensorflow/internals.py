@@ -196,6 +196,11 @@ def untrack(layer: keras.layers.Layer, variable: keras.Variable) -> None:
     layer._untrack_variable(variable)
 
 
+def untrack_generator(layer: keras.layers.Layer, generator: keras.random.SeedGenerator) -> None:
+    """Takes a generator's state from a layer's variables. Without the name: an AttributeError, as for `unlocked`."""
+    layer._tracker.untrack(generator)
+
+
 def build_at_once(layer: keras.layers.Layer) -> None:
     """Builds a layer when it is constructed, as Keras builds its own dropout layers. Without the name: it is built at
     its first call, as in the versions of Keras that lack it."""

@@ -24,9 +24,7 @@ class _OfMember(_Random):
     member: Any
 
     def __init__(self, member: Member, seed: int | Key | None, **kwargs: Any) -> None:
-        member = family.checked(member)
-        super().__init__(seed, **kwargs)
-        self.member = member
+        super().__init__(seed, kwargs, member=family.checked(member))
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
         return through(self.member, inputs, lambda: self._take(inputs))
@@ -44,6 +42,10 @@ class _OfMember(_Random):
     def _p(self) -> float | None:
         return self.member.p if isinstance(self.member, MaskMember) else None
 
+    @property
+    def _idle(self) -> bool:
+        return self.member.idle
+
     def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
         return mask_axes(self, self.member, shape)
 
@@ -55,7 +57,7 @@ class MemberLayer(_OfMember):
     Args:
         member: the member, such as `multidrop.family.DropBlock(p=0.1, block_size=7)`. The attribute `member` may be
             set; a compiled step keeps the one that it was traced with.
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by Keras' generator.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -89,7 +91,7 @@ class DropPath(_Named):
     Args:
         rate: p, the probability that the branch is dropped, in [0, 1].
         mode: "example" to decide for each example by itself, "batch" to decide once for all.
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by Keras' generator.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -109,7 +111,7 @@ class DropBlock(_Named):
         rate: p, the probability that an element is dropped, in [0, 1].
         block_size: how long a block is along each axis of positions.
         data_format: "channels_first" or "channels_last"; without one, that of Keras' configuration.
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by Keras' generator.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -136,7 +138,7 @@ class LockedDropout(_Named):
         rate: p, the probability that a feature is dropped, in [0, 1].
         batch_first: whether the input has the shape (n, steps, …), as for Keras' recurrent layers, and not
             (steps, n, …).
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by Keras' generator.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -163,7 +165,7 @@ class ConcreteDropout(_Named):
         rate: p at the start, in (0, 1).
         temperature: above 0; the paper's is 0.1.
         regularizer: the factor of the regulariser, at least 0: 1/N for the mean of the losses of N examples.
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by Keras' generator.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -199,6 +201,10 @@ class ConcreteDropout(_Named):
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
         return through(self.member, inputs, lambda: self._take(inputs), learned=self.logit)
+
+    @property
+    def _idle(self) -> bool:
+        return False
 
     @property
     def p(self) -> float:
