@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any
 
@@ -68,6 +68,28 @@ def documentation(kind: type[Member]) -> str:
 def settings(member: Member) -> str:
     """A member's settings as a layer's repr shows them."""
     return ", ".join(f"{each.name}={getattr(member, each.name)}" for each in fields(member))
+
+
+class OfMember:
+    """A part of a framework's layer that holds a member as its attribute `member`."""
+
+    member: Any
+
+    @property
+    def p(self) -> Any:
+        """The member's p; setting it sets another member."""
+        return self.member.p
+
+    @p.setter
+    def p(self, value: float) -> None:
+        self.member = replace(self.member, p=value)
+
+    @property
+    def _p(self) -> float | None:
+        return self.member.p if isinstance(self.member, MaskMember) else None
+
+    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+        return mask_axes(self, self.member, shape)
 
 
 def mask_axes(layer: Any, member: Member, shape: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -11,8 +11,8 @@ import numpy as np
 from mxnet import gluon
 
 from multidrop import checks, family
-from multidrop.family import MaskMember, Member
-from multidrop.layers import mask_axes
+from multidrop.family import Member
+from multidrop.layers import OfMember
 from multidrop.spec.keys import Key
 
 from .apply import symbol, through
@@ -20,7 +20,7 @@ from .functional import Array
 from .layers import Dropout, Random
 
 
-class MemberLayer(Random):
+class MemberLayer(OfMember, Random):
     """Runs a member of the dropout family in training mode (`autograd.record()`); passes the input on in any other.
 
     Args:
@@ -43,22 +43,6 @@ class MemberLayer(Random):
 
     def _train(self, X: Array) -> Array:
         return through(self.member, X, lambda: self._take(X))
-
-    @property
-    def p(self) -> Any:
-        """The member's p; setting it sets another member."""
-        return self.member.p
-
-    @p.setter
-    def p(self, value: float) -> None:
-        self.member = replace(self.member, p=value)
-
-    @property
-    def _p(self) -> float | None:
-        return self.member.p if isinstance(self.member, MaskMember) else None
-
-    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-        return mask_axes(self, self.member, shape)
 
     def __repr__(self) -> str:
         seed = "" if self.stream is None else f", seed={self.stream.key.seed}"
