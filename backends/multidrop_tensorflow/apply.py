@@ -71,10 +71,10 @@ def through(
 
 
 def _ndim(X: tf.Tensor, member: Member) -> int:
-    """How many dimensions X has; 0 where that is not known, for a mask with a decision for each element."""
+    """How many dimensions X has; 0 where that is not known, for a member with a decision for each element."""
     if X.shape.rank is not None:
         return X.shape.rank
-    if isinstance(member, MaskMember) and type(member).axes is Member.axes:
+    if (type(member).axes, type(member).margin) == (Member.axes, Member.margin):
         return 0
     raise ValueError(
         f"X: expected a tensor whose number of dimensions is known, for {type(member).__name__}; got {X.shape}"
@@ -87,6 +87,8 @@ def applied(
     """A member's output, or its gradient: `apply` after its checks. The backward pass keeps the position alone."""
     if member.idle:
         return X
+    if X.shape.rank is None:  # for a member with a decision for each element, which the elements' order names
+        return tf.reshape(applied(member, tf.reshape(X, [-1]), position, start, gradient=gradient), tf.shape(X))
 
     def function(X: tf.Tensor) -> tf.Tensor:
         with internals.stop_recording():  # of the operators, which would keep the numbers for their gradients

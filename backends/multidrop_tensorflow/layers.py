@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from multidrop import checks, family
-from multidrop.family.alpha_dropout import lifted
+from multidrop.family import Member
 from multidrop.spec import masks
 from multidrop.spec.keys import Key
 from multidrop.spec.masks import Mask
@@ -240,14 +241,31 @@ class Dropout(_Dropout):
 @keras.saving.register_keras_serializable(package="multidrop")
 class AlphaDropout(Dropout):
     """Dropout for SELU networks: a dropped element becomes SELU's lower limit, and all are scaled and moved so that a
-    mean of 0 and a variance of 1 stay. Args and errors are those of `Dropout`. Source: G. Klambauer et al.,
-    "Self-normalizing neural networks", NeurIPS 30 (2017), section 2."""
+    mean of 0 and a variance of 1 stay: `multidrop.family.AlphaDropout`, with one decision along the axes where
+    `noise_shape` is 1. Args and errors are those of `Dropout`. Source: G. Klambauer et al., "Self-normalizing neural
+    networks", NeurIPS 30 (2017), section 2."""
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
         mask = self._next_mask(inputs)
-        if mask.p == 0.0:
-            return inputs
-        return lifted(inputs, mask.p, lambda Z: masked(Z, mask))
+        return applied(_alpha_dropout(mask.p, mask.axes), inputs, mask.key)
+
+
+class _SharedAlphaDropout(family.AlphaDropout, listed=False):
+    """`multidrop.family.AlphaDropout` with one decision along some axes."""
+
+    shared: tuple[int, ...]
+
+    def axes(self, ndim: int) -> tuple[int, ...]:
+        return self.shared
+
+
+@cache
+def _alpha_dropout(p: float, axes: tuple[int, ...]) -> Member:
+    if not axes:
+        return family.AlphaDropout(p)
+    member = _SharedAlphaDropout(p)
+    object.__setattr__(member, "shared", axes)  # past the dataclass, which is frozen
+    return member
 
 
 @keras.saving.register_keras_serializable(package="multidrop")
