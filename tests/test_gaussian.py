@@ -193,9 +193,10 @@ class TestKeras:
 
     def test_the_numbers(self, run: Any) -> None:
         import tensorflow as tf
-        from multidrop_tensorflow import ops
+        from multidrop_tensorflow.draw import normals
+        from multidrop_tensorflow.position import position_of
 
-        z = run(lambda position: ops.normals(tf.TensorShape((2**20 - 3,)), position))(ops.position_of(KEY)).numpy()
+        z = run(lambda position: normals(tf.TensorShape((2**20 - 3,)), position))(position_of(KEY)).numpy()
         assert ulps(z, masks.normals(2**20 - 3, KEY)) <= ULPS
 
     def test_values(self, layer: Any, run: Any) -> None:
@@ -343,10 +344,10 @@ class TestKeras:
 
     def test_without_what_is_not_public(self, layer: Any, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """TensorFlow may take back the functions that record a gradient: then `tf.custom_gradient` does."""
-        from multidrop_tensorflow import functional
+        from multidrop_tensorflow import internals
 
-        monkeypatch.setattr(functional, "record_operation", None)
-        monkeypatch.setattr(functional, "stop_recording", nullcontext)
+        monkeypatch.setattr(internals, "record_operation", None)
+        monkeypatch.setattr(internals, "stop_recording", nullcontext)
         self.test_gradients(layer, run)
 
     @pytest.mark.parametrize("jit", [True, False])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from members import all_members, one_of_each, values
 
@@ -78,3 +79,69 @@ class TestKeras:
         text = configuration["member"].replace("Dropout", "Elsewhere")
         with pytest.raises(ValueError, match="member: expected one whose class is imported; got 'Elsewhere'"):
             ours.MemberLayer.from_config({**configuration, "member": text})
+
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+    @pytest.mark.parametrize("xla", [None, False, True], ids=["eager", "function", "xla"])
+    def test_alpha_dropout_is_the_member(self, ours: Any, dtype: str, xla: bool | None) -> None:
+        """Keras' own class too, in every type: outputs and gradients."""
+        import tensorflow as tf
+
+        member, X = family.AlphaDropout(0.3), tf.cast(values((5, 7)), dtype)
+
+        def both(X: Any, drop: Any) -> Any:
+            with tf.GradientTape() as tape:
+                tape.watch(X)
+                Y = drop(X)
+            return Y, tape.gradient(Y, X, output_gradients=X)
+
+        layer = ours.AlphaDropout(0.3, seed=SEED, dtype=dtype)
+        drops = (lambda X: layer(X, training=True), lambda X: md.apply(member, X, Key(SEED)))
+        runs = [lambda X, drop=drop: both(X, drop) for drop in drops]
+        if xla is not None:
+            runs = [tf.function(run, autograph=False, jit_compile=xla) for run in runs]
+        for mine, expected in zip(*(run(X) for run in runs), strict=True):
+            assert mine.dtype == dtype
+            assert same_bits(mine.numpy(), expected.numpy())
+
+    @pytest.mark.parametrize("name", ["AlphaDropout", "GaussianDropout", "GaussianNoise"])
+    def test_a_number_of_dimensions_that_is_not_known(self, ours: Any, name: str) -> None:
+        import tensorflow as tf
+
+        layer, X = getattr(ours, name)(0.3, seed=SEED), tf.constant(values((4, 5)))
+        run = tf.function(lambda X: layer(X, training=True), [tf.TensorSpec(None)], autograph=False)
+        expected = tf.function(lambda X: md.apply(getattr(family, name)(0.3), X, Key(SEED)), autograph=False)
+        assert same_bits(run(X).numpy(), expected(X).numpy())
+
+    def test_alpha_dropout_along_axes(self, ours: Any) -> None:
+        import tensorflow as tf
+
+        layer, X = ours.AlphaDropout(0.5, noise_shape=(None, 1), seed=SEED), tf.zeros((64, 3))
+        with tf.GradientTape() as tape:
+            tape.watch(X)
+            Y = layer(X, training=True)
+        kept = md.keep_mask((64, 1), 0.5, Key(SEED))
+        assert np.array_equal(Y.numpy() > 0, np.broadcast_to(kept, (64, 3)))
+        assert np.array_equal(tape.gradient(Y, X).numpy() > 0, np.broadcast_to(kept, (64, 3)))
+
+    def test_the_regularizer_of_a_weight(self, ours: Any, need: Any) -> None:
+        """Is torch's, for the weight in Keras' layout; its entropy term is among the losses already."""
+        need("torch")
+        import multidrop_torch
+        import tensorflow as tf
+        import torch
+
+        weight = values((6, 4))
+        layer = ours.ConcreteDropout(0.2, regularizer=0.5, seed=SEED)
+        layer(weight, training=True)
+        other = multidrop_torch.ConcreteDropout(0.2, seed=SEED)
+        found, W = layer.regularizer(weight, length_scale=0.3), torch.from_numpy(weight.T.copy())
+        assert np.isclose(float(found), float(other.regularizer(W, length_scale=0.3).detach()))
+        assert np.isclose(2.0 * sum(map(float, layer.losses)), 4 / 6 * float(layer.regularizer(weight, length_scale=0)))
+        with tf.GradientTape() as tape:
+            value = layer.regularizer(weight)
+        other.regularizer(W).backward()
+        assert np.isclose(float(tape.gradient(value, layer.logit.value)), float(other.logit.grad))
+        with pytest.raises(ValueError, match="length_scale: expected"):
+            layer.regularizer(weight, length_scale=-1.0)
+        with pytest.raises(TypeError, match="weight: expected a tensor of type"):
+            layer.regularizer(np.ones((2, 2), int))

@@ -74,30 +74,29 @@ def test_without_state(first: int, way: str) -> None:
 
 
 def after_set_seed() -> list[np.ndarray]:
-    """The masks of layers and calls that `tf.random` keys, in functions, traces, branches and loops that are alike."""
+    """The masks of calls that `tf.random` keys, in functions, traces, branches and loops that are alike."""
     import tensorflow as tf
-    from multidrop_tensorflow import Dropout
+
+    def drop(X: Any) -> Any:
+        return md.dropout_layer(X, 0.5)
 
     def function() -> Any:
-        layer = Dropout(0.5)
-        return tf.function(lambda X: layer(X, training=True))
+        return tf.function(lambda X: drop(X))
 
     @tf.function
     def branches(X: Any, first: Any) -> Any:
-        one, other = Dropout(0.5), Dropout(0.5)
-        return tf.cond(first, lambda: one(X, training=True), lambda: other(X, training=True))
+        return tf.cond(first, lambda: drop(X), lambda: drop(X))
 
     @tf.function
     def loops(X: Any) -> Any:
-        layers = [Dropout(0.5), Dropout(0.5)]
-        return [tf.map_fn(lambda x, layer=layer: layer(x, training=True), X) for layer in layers]
+        return [tf.map_fn(drop, X) for _ in range(2)]
 
     tf.random.set_seed(3)
     X, first = tf.ones((1, 64)), function()
-    drawn = [first(X), function()(X), tf.function(lambda X: md.dropout_layer(X, 0.5))(X), first(tf.ones((2, 64)))[:1]]
-    drawn += [branches(X, tf.constant(True)), *loops(X), Dropout(0.5)(X, training=True)]
+    drawn = [first(X), function()(X), tf.function(drop)(X), first(tf.ones((2, 64)))[:1]]
+    drawn += [branches(X, tf.constant(True)), *loops(X), drop(X)]
     tf.random.set_seed(3)
-    drawn += [branches(X, tf.constant(False)), first(X), Dropout(0.5)(X, training=True)]
+    drawn += [branches(X, tf.constant(False)), first(X), drop(X)]
     return [Y.numpy() for Y in drawn]
 
 
@@ -139,11 +138,11 @@ def test_a_call_of_xlas_without_the_sizes() -> None:
     """XLA hands over what it has not looked at before, and where it knew the result's shape, not the sizes."""
     from ctypes import POINTER, c_int64, pointer, sizeof
 
-    from multidrop_tensorflow import ops, xla
+    from multidrop_tensorflow import position, xla
 
     key, X, Y = md.Key(7, 2**63), np.ones(20, np.float32), np.zeros(20, np.float32)
     settings = np.array([np.float64(0.5).view(np.int64), 3])
-    parts = [(X, 11), (ops.words_of(key), 5), (settings, 5), (Y, 11)]
+    parts = [(X, 11), (position.words_of(key), 5), (settings, 5), (Y, 11)]
     buffers = [
         xla._BUFFER(sizeof(xla._BUFFER), None, code, part.ctypes.data, 1, (c_int64 * 1)(part.size))
         for part, code in parts
@@ -567,7 +566,7 @@ def test_without_what_is_not_public(monkeypatch: pytest.MonkeyPatch) -> None:
     import multidrop_tensorflow as backend
     import tensorflow as tf
 
-    monkeypatch.setattr(backend.functional, "record_operation", None)
+    monkeypatch.setattr(backend.internals, "record_operation", None)
     X = tf.ones((8, 8))
 
     def gradient(X: Any) -> Any:

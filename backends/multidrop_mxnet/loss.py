@@ -9,7 +9,7 @@ import numpy as np
 
 from multidrop import checks, loss
 
-from . import ops
+from . import draw, internals
 from .functional import Array, check_floating, tensor
 from .operators import register
 
@@ -36,15 +36,15 @@ def r_drop(logits1: Array, logits2: Array, labels: Array, alpha: float = 1.0) ->
         return Y
     computed: list[Any] = []
 
-    def gradient(number: int) -> ops.Gradient:
+    def gradient(number: int) -> internals.Gradient:
         def assign(target: Array, request: str, dY: Array) -> None:
             if not computed:
                 computed.extend(loss.r_drop_gradients(*values))
-            ops.assign_values(target, request, (dY.asnumpy() * computed[number]).astype(computed[number].dtype))
+            draw.assign_values(target, request, (dY.asnumpy() * computed[number]).astype(computed[number].dtype))
 
         return assign
 
-    return ops.record(Y, [(first, gradient(0)), (second, gradient(1))])
+    return internals.record(Y, [(first, gradient(0)), (second, gradient(1))])
 
 
 def _checked(first: Any, second: Any, y: Any, alpha: float) -> tuple[Any, Any, Any, float]:
@@ -58,9 +58,9 @@ def _checked(first: Any, second: Any, y: Any, alpha: float) -> tuple[Any, Any, A
 
 
 def _symbol(logits1: mx.sym.Symbol, logits2: mx.sym.Symbol, labels: mx.sym.Symbol, alpha: float) -> mx.sym.Symbol:
-    plain = [X.as_nd_ndarray() if isinstance(X, mx.sym.np._Symbol) else X for X in (logits1, logits2, labels)]
+    plain = [X.as_nd_ndarray() for X in (logits1, logits2, labels)]
     Y = mx.sym.Custom(*plain, alpha=repr(alpha), op_type="multidrop_r_drop")
-    return Y if plain[0] is logits1 else Y.as_np_ndarray()
+    return Y if type(Y) is type(logits1) else Y.as_np_ndarray()
 
 
 @register("multidrop_r_drop")
@@ -92,7 +92,7 @@ class _RDrop(mx.operator.CustomOp):
 
     def forward(self, is_train: bool, req: list[str], in_data: list[Array], out_data: list[Array], aux: Any) -> None:
         Y = loss.r_drop_on_host(*self._values(in_data)).reshape(1)
-        ops.assign_values(out_data[0], req[0], Y)
+        draw.assign_values(out_data[0], req[0], Y)
 
     def backward(
         self,
@@ -105,7 +105,7 @@ class _RDrop(mx.operator.CustomOp):
     ) -> None:
         gradients = loss.r_drop_gradients(*self._values(in_data))
         for target, request, each in zip(in_grad, req, gradients, strict=False):
-            ops.assign_values(target, request, (out_grad[0].asnumpy() * each).astype(each.dtype))
+            draw.assign_values(target, request, (out_grad[0].asnumpy() * each).astype(each.dtype))
         self.assign(in_grad[2], req[2], 0)
 
     def _values(self, in_data: list[Array]) -> tuple[Any, Any, Any, float]:

@@ -11,6 +11,7 @@ from .conversion import convert, restore
 from .functional import NAME as name
 from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy
 from .layers import Dropout, Flatten, Layer, Linear, ReLU, Sequential, drawing
+from .loss import r_drop, r_drop_gradients
 from .member_layers import (
     AlphaDropout,
     ConcreteDropout,
@@ -26,7 +27,6 @@ from .member_layers import (
     SpatialDropout,
     layer,
 )
-from .loss import r_drop, r_drop_gradients
 from .net import Net, concise_net, get_state, set_state
 from .training import Trainer
 

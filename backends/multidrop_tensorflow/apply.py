@@ -16,9 +16,10 @@ from multidrop.family import MaskMember, Member
 from multidrop.spec.keys import Key, as_key
 from multidrop.spec.masks import Mask
 
-from . import functional
+from . import internals
 from .draw import Draw, first_of
-from .functional import _calls, check_floating, masked, tensor, with_gradient
+from .functional import check_floating, masked, tensor, with_gradient
+from .position import calls
 
 
 @tf.autograph.experimental.do_not_convert
@@ -41,7 +42,11 @@ def apply(member: Member, X: Any, key: int | Key | None = None, *, start: int = 
         ValueError: for what is no member, a shape that it does not take, or a bad key, start or `learned`.
         TypeError: for a tensor that is not floating.
     """
-    return through(member, tensor(X), lambda: _calls.next() if key is None else as_key(key), start, learned)
+
+    def take() -> Key | tf.Tensor:
+        return calls.next(member.idle and learned is None) if key is None else as_key(key)
+
+    return through(member, tensor(X), take, start, learned)
 
 
 def through(
@@ -66,10 +71,10 @@ def through(
 
 
 def _ndim(X: tf.Tensor, member: Member) -> int:
-    """How many dimensions X has; 0 where that is not known, for a mask with a decision for each element."""
+    """How many dimensions X has; 0 where that is not known, for a member with a decision for each element."""
     if X.shape.rank is not None:
         return X.shape.rank
-    if isinstance(member, MaskMember) and type(member).axes is Member.axes:
+    if (type(member).axes, type(member).margin) == (Member.axes, Member.margin):
         return 0
     raise ValueError(
         f"X: expected a tensor whose number of dimensions is known, for {type(member).__name__}; got {X.shape}"
@@ -82,9 +87,11 @@ def applied(
     """A member's output, or its gradient: `apply` after its checks. The backward pass keeps the position alone."""
     if member.idle:
         return X
+    if X.shape.rank is None:  # for a member with a decision for each element, which the elements' order names
+        return tf.reshape(applied(member, tf.reshape(X, [-1]), position, start, gradient=gradient), tf.shape(X))
 
     def function(X: tf.Tensor) -> tf.Tensor:
-        with functional.stop_recording():  # of the operators, which would keep the numbers for their gradients
+        with internals.stop_recording():  # of the operators, which would keep the numbers for their gradients
             Y = family.run(member, X, Draw(position, start), gradient)
         return tf.identity(Y) if Y is X else Y
 

@@ -17,8 +17,9 @@ from multidrop.spec.keys import Key
 
 from .conversion import layers_of
 from .functional import to_numpy
+from .internals import own_variables
 from .layers import _Random
-from .ops import key_at
+from .position import key_at
 
 
 class Probe:
@@ -145,7 +146,7 @@ def _weights(layer: keras.layers.Layer) -> dict[str, keras.Variable]:
     if isinstance(layer, _NORMS):
         names = dict(zip(("gamma", "beta", "moving_mean", "moving_variance"), parts.NORM_WEIGHTS, strict=True))
     stream = layer.stream if isinstance(layer, _Random) else None
-    variables = [v for v in (*layer._trainable_variables, *layer._non_trainable_variables) if v is not stream]
+    variables = [v for v in own_variables(layer) if v is not stream]
     return {names.get(variable.name, variable.name): variable for variable in variables}
 
 

@@ -1,16 +1,9 @@
-"""Functions on TensorFlow tensors.
-
-Eager tensors of the host, and programs that run there, traced or compiled by XLA, go through the fused kernel. On other
-devices the mask is drawn by TensorFlow's own integer Philox.
-"""
+"""Functions on TensorFlow tensors."""
 
 from __future__ import annotations
 
 import math
-import os
-import threading
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import keras
@@ -21,16 +14,11 @@ from multidrop import checks
 from multidrop.spec import masks
 from multidrop.spec.keys import Key, as_key
 from multidrop.spec.masks import Mask
-from multidrop.streams import Stream, on_manual_seed
 
-from . import native, ops, xla
-from .recomputation import taken
-
-try:
-    # What `tf.custom_gradient` is made of, and takes 70 µs more for, and a tensor that it keeps.
-    from tensorflow.python.eager.record import record_operation, stop_recording
-except ImportError:  # it is not TensorFlow's public interface
-    record_operation, stop_recording = None, nullcontext
+from . import internals, native, on_host
+from .draw import dropped, fuses_relu, rectified
+from .draw import keep_mask as drawn_mask
+from .position import calls, draw_position
 
 NAME = "tensorflow"
 
@@ -58,7 +46,7 @@ def to_numpy(tensor: tf.Tensor) -> npt.NDArray[Any]:
 
 def draw_key() -> Key:
     """A key from TensorFlow's global generator, the one that `tf.random.set_seed` seeds. Eager only."""
-    return ops.draw_position()
+    return draw_position()
 
 
 @tf.autograph.experimental.do_not_convert
@@ -87,7 +75,7 @@ def dropout_layer(
     Raises:
         ValueError: for a bad probability, key, start or axes.
         TypeError: for a tensor that is not floating.
-        RuntimeError: without a key in a function that `tf.recompute_grad` runs again for its gradient; see
+        RuntimeError: without a key, in a function that `tf.recompute_grad` runs again for its gradient; see
             `recompute_grad`.
     """
     return _dropout(X, dropout, key, start, axes, relu=False)
@@ -109,7 +97,7 @@ def _dropout(
     shape = X.shape
     count = math.prod(masks.drawn_shape(tuple(shape), axes)) if shape.is_fully_defined() else 0
     start = checks.span(start, count)
-    position = _calls.next() if key is None else as_key(key)
+    position = calls.next(p == 0.0) if key is None else as_key(key)
     return (masked_relu if relu else masked)(X, Mask(p, position, start, axes))
 
 
@@ -135,11 +123,11 @@ def keep_mask(shape: int | Sequence[int] | tf.Tensor, dropout: float, key: int |
     Args and errors are those of `multidrop.keep_mask`; the shape may be an integer tensor too, as `tf.shape` gives.
     """
     p, start = checks.probability("dropout", dropout), checks.word64("start", start)
-    position = ops.position_of(as_key(key))
+    key = as_key(key)
     if tf.is_tensor(shape):
-        return ops.keep_mask(tf.cast(shape, tf.int64), p, position, start)
+        return drawn_mask(tf.cast(shape, tf.int64), p, key, start)
     sizes = checks.shape(shape)
-    return ops.keep_mask(sizes, p, position, checks.span(start, math.prod(sizes)))
+    return drawn_mask(sizes, p, key, checks.span(start, math.prod(sizes)))
 
 
 def masked(X: tf.Tensor, mask: Mask) -> tf.Tensor:
@@ -153,90 +141,23 @@ def masked(X: tf.Tensor, mask: Mask) -> tf.Tensor:
     return with_gradient(X, lambda X: dropped(X, mask), lambda dY: masked(dY, mask))
 
 
-def dropped(X: tf.Tensor, mask: Mask) -> tf.Tensor:
-    """X through a mask, without a gradient: by the fused kernel, where there is one."""
-    drop: Callable[..., tf.Tensor] = ops.drop
-    if not (tf.executing_eagerly() or mask.axes):
-        if ops.under_xla():
-            drop = xla.dropout if xla.available(X) else drop
-        elif native.available():
-            drop = native.dropout
-        if isinstance(mask.key, Key):
-            mask = mask._replace(key=ops.position_of(mask.key))
-    return drop(X, mask)
-
-
 def masked_relu(X: tf.Tensor, mask: Mask) -> tf.Tensor:
     """max(X, 0) through a mask. The backward pass keeps the output, which what follows mostly keeps anyway."""
-    if mask.p == 0.0 or not (tf.executing_eagerly() and ops.on_host(X)):
-        return masked(ops.rectified(X), mask)
-    Y = ops.drop(X, mask, relu=True)
+    if mask.p == 0.0 or not fuses_relu(X):
+        return masked(rectified(X), mask)
+    Y = on_host.drop(X, mask, relu=True)
     return with_gradient(X, lambda X: Y, lambda dY: _gated(dY, Y, mask.p))
 
 
 def _gated(dY: tf.Tensor, Y: tf.Tensor, p: float) -> tf.Tensor:
     """The gradient of `masked_relu` with the output Y, which is linear in dY and so its own gradient."""
-    return with_gradient(dY, lambda dY: ops.relu_gradient(dY, Y, p), lambda ddX: _gated(ddX, Y, p))
+    return with_gradient(dY, lambda dY: on_host.gate(dY, Y, p), lambda ddX: _gated(ddX, Y, p))
 
 
 def with_gradient(X: tf.Tensor, function: Callable[..., tf.Tensor], gradient: Callable[..., tf.Tensor]) -> tf.Tensor:
     """`function(X)`, which has that gradient."""
-    if record_operation is None:
+    if internals.record_operation is None:
         return tf.custom_gradient(lambda X: (function(X), gradient))(X)
     Y = function(X)
-    record_operation(native.OP, [Y], [X], lambda dY: [gradient(dY)])
+    internals.record_operation(native.OP, [Y], [X], lambda dY: [gradient(dY)])
     return Y
-
-
-class _Calls:
-    """The positions of calls without a key: after `manual_seed` a stream of their own, else drawn from `tf.random`.
-
-    A traced program outlives the `manual_seed` that it was traced under. So it asks variables in each run: whether a
-    stream is in force, and for its position. From the first trace on, eager calls go by the variables too, so that all
-    calls are one sequence.
-    """
-
-    def __init__(self) -> None:
-        self._stream: Stream | None = None
-        self._variables: tuple[tf.Variable, tf.Variable] | None = None
-        self._lock, self._process = threading.Lock(), os.getpid()
-
-    def restart(self, root: Key | None) -> None:
-        """Go on from where `manual_seed` with that root key begins; None: from `tf.random`."""
-        if self._process != os.getpid():  # a forked child, where the lock may be held, and variables can not be used
-            self._lock, self._process, self._variables = threading.Lock(), os.getpid(), None
-        with self._lock:
-            self._stream = None if root is None else Stream(root.fold_in("calls"))
-            if self._variables is not None:
-                with tf.init_scope():
-                    for variable, value in zip(self._variables, self._values(), strict=True):
-                        variable.assign(value)
-
-    def _values(self) -> tuple[npt.NDArray[Any], bool]:
-        """What the variables start with."""
-        return ops.words_of(self._stream.key if self._stream else Key(0)), self._stream is not None
-
-    def next(self) -> Key | tf.Tensor:
-        """The position of this call."""
-        with self._lock:
-            if tf.executing_eagerly():
-                if self._stream is None:
-                    return ops.draw_position()
-                if self._variables is None:
-                    return taken(self._stream.next)
-                return ops.next_position(self._variables[0])
-            if self._variables is None:
-                # Here and not on import, which is to leave the devices alone; and so as to outlive a trace.
-                with tf.init_scope():
-                    stream, seeded = self._values()
-                    self._variables = (
-                        tf.Variable(stream, trainable=False, name="multidrop_calls"),
-                        tf.Variable(seeded, trainable=False, name="multidrop_seeded"),
-                    )
-            stream, seeded = self._variables
-            # Both, and not the one that is in force: a branch in a graph takes longer than either.
-            return tf.where(seeded, ops.next_position(stream), ops.draw_position())
-
-
-_calls = _Calls()
-on_manual_seed(_calls.restart)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from multidrop import checks, family
-from multidrop.family.alpha_dropout import lifted
+from multidrop.family import Member
 from multidrop.spec import masks
 from multidrop.spec.keys import Key
 from multidrop.spec.masks import Mask
 from multidrop.streams import layer_key
 from multidrop.view import Drawing, before, not_a_layer
 
-from . import ops
+from . import internals
 from .apply import applied
 from .functional import NAME, axes_of, check_floating, masked
+from .position import NOTHING, generator_key, key_at, next_of_generator, next_position, position_of, words_of
 
 if keras.config.backend() != "tensorflow":
     raise ImportError(
@@ -28,42 +30,73 @@ if keras.config.backend() != "tensorflow":
 
 
 class _Random(keras.layers.Layer):
-    """What all of them are: active in training mode, where they take the next key. Like every Keras layer they first
-    cast floating input to their own type.
+    """Base class of the dropout layers: active in training mode, where each call takes the next key. Like every Keras
+    layer they first cast floating input to their own type.
 
-    A keyed layer keeps its position as the weight `stream`, int64 of shape (3,) as in `ops`, so that saved
+    A keyed layer keeps its position as the weight `stream`, int64 of shape (3,) as in `position`, so that saved
     weights carry it and a compiled step advances it; weights saved without one, such as those of a
     `keras.layers.Dropout`, load too and leave it as it is.
+
+    A layer without a key has what Keras' own has, a `keras.random.SeedGenerator`: `keras.utils.set_random_seed` decides
+    on it when the layer is built, and its state, (seed, counter), names the mask `Key(seed, counter)` of each call. One
+    that drops nothing has none, and takes nothing.
     """
 
-    def __init__(self, seed: int | Key | None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, seed: int | Key | None, options: dict[str, Any], **settings: Any) -> None:
+        super().__init__(**options)
+        for name, value in settings.items():
+            setattr(self, name, value)
         self.supports_masking = True
         self._key_by(layer_key(NAME, seed))
         self.seed = None if self._key is None else self._key.seed
-        getattr(self, "_build_at_init", lambda: None)()  # as Keras' own are built, of the versions that build at once
+        internals.build_at_once(self)
 
     stream: keras.Variable | None = None
+    seed_generator: keras.random.SeedGenerator | None = None
 
-    def _key_by(self, key: Key | None) -> None:
-        """Has the layer's stream go on from `key`; None: it is to follow `tf.random`."""
+    def _key_by(self, key: Key | None, generator: keras.random.SeedGenerator | None = None) -> None:
+        """Has the layer's stream continue from `key`; None: the layer follows a generator of Keras', this one or else
+        its own."""
         if self.stream is not None and key is not None:
-            self.stream.assign(ops.words_of(key))
+            self.stream.assign(words_of(key))
             return
         self._key = key
-        self._tracker.unlock()  # a layer that is built is to have one weight more, or less
-        if self.stream is not None:
-            self._untrack_variable(self.stream)
-        self.stream = key and self.add_weight(
-            name="stream",
-            shape=(3,),
-            initializer=lambda shape, dtype: ops.position_of(key),
-            dtype="int64",
-            trainable=False,
-            autocast=False,
-        )
-        if self.built:
-            self._tracker.lock()
+        with internals.unlocked(self):
+            if self.stream is not None:
+                internals.untrack(self, self.stream)
+                del self.stream
+            if key is not None or generator is not None:
+                self._forget_generator()
+            if key is not None:
+                self.stream = self.add_weight(
+                    name="stream",
+                    shape=(3,),
+                    initializer=lambda shape, dtype: position_of(key),
+                    dtype="int64",
+                    trainable=False,
+                    autocast=False,
+                )
+            elif generator is not None:
+                self.seed_generator = generator
+        if key is None and not self._idle:
+            self._generator()
+
+    def _forget_generator(self) -> None:
+        if self.seed_generator is not None:
+            internals.untrack_generator(self, self.seed_generator)
+            del self.seed_generator
+
+    def _generator(self) -> keras.random.SeedGenerator:
+        """The generator of a layer without a key; made here where the rate was 0 before."""
+        if self.seed_generator is None:
+            with tf.init_scope(), internals.unlocked(self):
+                self.seed_generator = keras.random.SeedGenerator()
+        return self.seed_generator
+
+    @property
+    def _idle(self) -> bool:
+        """Whether the layer passes its input on in training mode too."""
+        return self._p == 0.0
 
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None) -> tf.Tensor:
@@ -96,8 +129,12 @@ class _Random(keras.layers.Layer):
         raise not_a_layer(self)
 
     def _take(self, inputs: tf.Tensor) -> Key | tf.Tensor:
-        """The position of this call, on these inputs; the layer moves on by one."""
-        position = ops.draw_position() if self.stream is None else ops.next_position(self.stream)
+        """The position of this call, on these inputs; the layer advances by one call. Without a key, a layer that drops
+        nothing takes nothing: the position is then any."""
+        if self.stream is not None:
+            position = next_position(self.stream)
+        else:
+            position = NOTHING if self._idle else next_of_generator(self._generator())
         # For `multidrop.last_mask`; past Keras, which looks at each attribute that is set.
         self.__dict__["_last"] = position if tf.executing_eagerly() else None, inputs.shape, self._p
         return position
@@ -133,9 +170,7 @@ class _Dropout(_Random):
     """Those that drop, each by the next mask."""
 
     def __init__(self, rate: float, seed: int | Key | None, **kwargs: Any) -> None:
-        rate = checks.probability("rate", rate)
-        super().__init__(seed, **kwargs)
-        self.rate = rate
+        super().__init__(seed, kwargs, rate=checks.probability("rate", rate))
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
         return masked(inputs, self._next_mask(inputs))
@@ -168,7 +203,7 @@ class Dropout(_Dropout):
         rate: p, the probability that an element is dropped, in [0, 1].
         noise_shape: the shape that the mask is drawn for, before it is broadcast: of as many dimensions as the input
             has, each 1, where one decision holds for all elements along it, or None (or the input's own size).
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by Keras' generator.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -206,14 +241,31 @@ class Dropout(_Dropout):
 @keras.saving.register_keras_serializable(package="multidrop")
 class AlphaDropout(Dropout):
     """Dropout for SELU networks: a dropped element becomes SELU's lower limit, and all are scaled and moved so that a
-    mean of 0 and a variance of 1 stay. Args and errors are those of `Dropout`. Source: G. Klambauer et al.,
-    "Self-normalizing neural networks", NeurIPS 30 (2017), section 2."""
+    mean of 0 and a variance of 1 stay: `multidrop.family.AlphaDropout`, with one decision along the axes where
+    `noise_shape` is 1. Args and errors are those of `Dropout`. Source: G. Klambauer et al., "Self-normalizing neural
+    networks", NeurIPS 30 (2017), section 2."""
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
         mask = self._next_mask(inputs)
-        if mask.p == 0.0:
-            return inputs
-        return lifted(inputs, mask.p, lambda Z: masked(Z, mask))
+        return applied(_alpha_dropout(mask.p, mask.axes), inputs, mask.key)
+
+
+class _SharedAlphaDropout(family.AlphaDropout, listed=False):
+    """`multidrop.family.AlphaDropout` with one decision along some axes."""
+
+    shared: tuple[int, ...]
+
+    def axes(self, ndim: int) -> tuple[int, ...]:
+        return self.shared
+
+
+@cache
+def _alpha_dropout(p: float, axes: tuple[int, ...]) -> Member:
+    if not axes:
+        return family.AlphaDropout(p)
+    member = _SharedAlphaDropout(p)
+    object.__setattr__(member, "shared", axes)  # past the dataclass, which is frozen
+    return member
 
 
 @keras.saving.register_keras_serializable(package="multidrop")
@@ -224,7 +276,7 @@ class GaussianDropout(_Random):
 
     Args:
         rate: p of that dropout, in [0, 1]; at 1 the noise has no finite deviation, and training is an error.
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by Keras' generator.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -232,9 +284,11 @@ class GaussianDropout(_Random):
     """
 
     def __init__(self, rate: float, seed: int | Key | None = None, **kwargs: Any) -> None:
-        rate = checks.probability("rate", rate)
-        super().__init__(seed, **kwargs)
-        self.rate = rate
+        super().__init__(seed, kwargs, rate=checks.probability("rate", rate))
+
+    @property
+    def _idle(self) -> bool:
+        return checks.probability("rate", self.rate) == 0.0
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
         rate = checks.probability_below_one("rate", self.rate)  # before a position is taken
@@ -250,7 +304,7 @@ class GaussianNoise(_Random):
 
     Args:
         stddev: the noise's standard deviation, in [0, 1].
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by Keras' generator.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -258,9 +312,11 @@ class GaussianNoise(_Random):
     """
 
     def __init__(self, stddev: float, seed: int | Key | None = None, **kwargs: Any) -> None:
-        stddev = masks.noise_stddev("stddev", stddev)
-        super().__init__(seed, **kwargs)
-        self.stddev = stddev
+        super().__init__(seed, kwargs, stddev=masks.noise_stddev("stddev", stddev))
+
+    @property
+    def _idle(self) -> bool:
+        return masks.noise_stddev("stddev", self.stddev) == 0.0
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
         stddev = masks.noise_stddev("stddev", self.stddev)  # before a position is taken
@@ -276,7 +332,7 @@ class _SpatialDropout(_Dropout):
     Args:
         rate: p, the probability that a channel is dropped, in [0, 1].
         data_format: "channels_first" or "channels_last"; without one, that of Keras' configuration.
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by Keras' generator.
         name, dtype, **kwargs: those of `keras.layers.Layer`.
 
     Raises:
@@ -341,13 +397,16 @@ def drawing(layer: keras.layers.Layer, shape: tuple[int, ...] | None = None) -> 
     if not isinstance(layer, _Random):
         raise not_a_layer(layer)
     position, known, last_rate = vars(layer).get("_last", (None, None, None))
-    last = None if position is None else ops.key_at(position)
-    following = None
+    last = None if position is None else key_at(position)
+    following, current = None, None
     if layer.stream is not None:
-        following = ops.key_at(layer.stream)
-        if last not in (None, before(following)):  # by a program that was traced earlier, of which Python saw nothing
+        following = current = key_at(layer.stream)
+    elif layer.seed_generator is not None and not layer._idle:
+        current = generator_key(layer.seed_generator)
+    if current is not None and (following is not None or current.call):
+        if last not in (None, before(current)):  # by a program that was traced earlier, of which Python saw nothing
             known, last_rate = None, None
-        last = before(following)
+        last = before(current)
     if shape is None and known is not None and known.is_fully_defined():
         shape = tuple(known)
     axes = layer._axes_for(shape)

@@ -10,42 +10,27 @@ import keras
 import tensorflow as tf
 
 from multidrop import checks, family
-from multidrop.family import MaskMember, Member
-from multidrop.layers import mask_axes
+from multidrop.family import Member
+from multidrop.layers import OfMember
 from multidrop.spec.keys import Key
 
 from .apply import through
+from .functional import check_floating, tensor
 from .layers import Dropout, _Random
 
 
-class _OfMember(_Random):
+class _OfMember(OfMember, _Random):
     """A layer that runs the member that it holds."""
 
-    member: Any
-
     def __init__(self, member: Member, seed: int | Key | None, **kwargs: Any) -> None:
-        member = family.checked(member)
-        super().__init__(seed, **kwargs)
-        self.member = member
+        super().__init__(seed, kwargs, member=family.checked(member))
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
         return through(self.member, inputs, lambda: self._take(inputs))
 
     @property
-    def p(self) -> Any:
-        """The member's p; setting it sets another member."""
-        return self.member.p
-
-    @p.setter
-    def p(self, value: float) -> None:
-        self.member = replace(self.member, p=value)
-
-    @property
-    def _p(self) -> float | None:
-        return self.member.p if isinstance(self.member, MaskMember) else None
-
-    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-        return mask_axes(self, self.member, shape)
+    def _idle(self) -> bool:
+        return self.member.idle
 
 
 @keras.saving.register_keras_serializable(package="multidrop")
@@ -55,7 +40,7 @@ class MemberLayer(_OfMember):
     Args:
         member: the member, such as `multidrop.family.DropBlock(p=0.1, block_size=7)`. The attribute `member` may be
             set; a compiled step keeps the one that it was traced with.
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by Keras' generator.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -89,7 +74,7 @@ class DropPath(_Named):
     Args:
         rate: p, the probability that the branch is dropped, in [0, 1].
         mode: "example" to decide for each example by itself, "batch" to decide once for all.
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by Keras' generator.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -109,7 +94,7 @@ class DropBlock(_Named):
         rate: p, the probability that an element is dropped, in [0, 1].
         block_size: how long a block is along each axis of positions.
         data_format: "channels_first" or "channels_last"; without one, that of Keras' configuration.
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by Keras' generator.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -136,7 +121,7 @@ class LockedDropout(_Named):
         rate: p, the probability that a feature is dropped, in [0, 1].
         batch_first: whether the input has the shape (n, steps, …), as for Keras' recurrent layers, and not
             (steps, n, …).
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by Keras' generator.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -153,17 +138,18 @@ class LockedDropout(_Named):
 class ConcreteDropout(_Named):
     """`multidrop.family.ConcreteDropout` whose p is learned, as the weight `logit` = log(p/(1 − p)).
 
-    The paper's regulariser keeps p from 0: regularizer·d·(p·log p + (1 − p)·log(1 − p)), minus the entropy of the d
-    numbers of an example, is among the layer's `losses`, as of any weight with a regulariser. The paper's other term is
-    of the weights that follow, which this layer does not know.
+    The paper's regulariser keeps p from 0. Its entropy term, regularizer·d·(p·log p + (1 − p)·log(1 − p)) for the d
+    features that are dropped, is among the layer's `losses`, like the regulariser of any weight. Its other term needs
+    the weight of the layer that follows: to have both, build this layer with `regularizer=0` and add what the method
+    `regularizer` gives to the loss.
 
     Source: Y. Gal, J. Hron and A. Kendall, "Concrete dropout", NeurIPS 30 (2017), equations 4 and 5.
 
     Args:
         rate: p at the start, in (0, 1).
         temperature: above 0; the paper's is 0.1.
-        regularizer: the factor of the regulariser, at least 0: 1/N for the mean of the losses of N examples.
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        regularizer: the factor of the entropy term, at least 0: 1/N for the mean of the losses of N examples.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by Keras' generator.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -182,12 +168,12 @@ class ConcreteDropout(_Named):
         member = family.ConcreteDropout(checks.probability_below_one("rate", rate), temperature)
         begin, regularizer = member.logit, checks.at_least_zero("regularizer", regularizer)
         super().__init__(member, seed, **kwargs)
-        self.regularizer, self.features = regularizer, 0
+        self.factor, self.features = regularizer, 0
         self.logit = self.add_weight(
             name="logit",
             shape=(),
             initializer=keras.initializers.Constant(begin),
-            regularizer=lambda logit: self.regularizer * self.features * negative_entropy(tf.convert_to_tensor(logit)),
+            regularizer=lambda logit: self.factor * self.features * negative_entropy(tf.convert_to_tensor(logit)),
             autocast=False,
         )
 
@@ -199,6 +185,33 @@ class ConcreteDropout(_Named):
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
         return through(self.member, inputs, lambda: self._take(inputs), learned=self.logit)
+
+    def regularizer(self, weight: Any, *, length_scale: float = 1.0) -> tf.Tensor:
+        """The part of the loss that keeps p up: the divergence of the weight's distribution from its prior, equation 3
+        of the paper, length_scale²·(1 − p)/2·‖M‖² − K·H(p), where M, the weight before dropout scales, is
+        weight/(1 − p). Divide it by the number of training examples, and add it to their mean loss.
+
+        Args:
+            weight: the kernel of the layer after this one, of shape (…, K, outputs), where K is the number of features
+                that are dropped.
+            length_scale: the prior's, at least 0.
+
+        Returns:
+            A tensor of shape (), differentiable with respect to `logit` and `weight`.
+
+        Raises:
+            ValueError: for a bad length scale.
+            TypeError: for a weight that is not floating.
+        """
+        scale, weight = checks.at_least_zero("length_scale", length_scale), tensor(weight, name="weight")
+        check_floating(weight, "weight")
+        logit = tf.cast(tf.convert_to_tensor(self.logit), weight.dtype)
+        squares = tf.reduce_sum(tf.square(weight)) * (1.0 + tf.exp(logit))
+        return scale**2 / 2.0 * squares + float(weight.shape[-2]) * negative_entropy(logit)
+
+    @property
+    def _idle(self) -> bool:
+        return False
 
     @property
     def p(self) -> float:
@@ -216,7 +229,7 @@ class ConcreteDropout(_Named):
             self.stream.assign(store["1"])
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "regularizer": self.regularizer}
+        return {**super().get_config(), "regularizer": self.factor}
 
 
 def negative_entropy(logit: tf.Tensor) -> tf.Tensor:

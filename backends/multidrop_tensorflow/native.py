@@ -11,7 +11,6 @@ from __future__ import annotations
 import atexit
 import os
 import time
-from contextlib import suppress
 from ctypes import byref, c_int, c_int64, c_void_p, cast
 from functools import cache
 from typing import Any
@@ -24,9 +23,10 @@ from multidrop.host.objects import library
 from multidrop.spec import masks
 from multidrop.spec.masks import Mask
 
+from . import internals
 from .c_interface import COMPUTE, CREATE, DELETE, INFER, INVALID_ARGUMENT, Interface, words
 from .compiled import layout
-from .ops import key_of
+from .position import key_of
 
 OP = "MultidropDropout"
 _ENTRIES = "multidrop_tensorflow.compiled.entries"
@@ -205,5 +205,7 @@ def _compiled_kernel() -> None:
             _compiled = True
 
 
-with suppress(AttributeError, OSError, StopIteration):  # of a TensorFlow that keeps its interface elsewhere
+try:
     _register()
+except (AttributeError, OSError, StopIteration) as error:  # from a TensorFlow that keeps its interface elsewhere
+    internals.warn(f"the C interface of operators ({error})", "traced programs draw their masks slowly")

@@ -13,9 +13,9 @@ import tensorflow as tf
 from multidrop.protocol import State
 from multidrop.section.architecture import Architecture, NetArchitecture, keys_in, state_of, takes
 
-from . import ops
 from .functional import NAME, draw_key
 from .layers import Dropout
+from .position import key_at, words_of
 
 
 @keras.saving.register_keras_serializable(package="multidrop")
@@ -124,7 +124,7 @@ def get_state(net: keras.Model) -> State:
     follows `tf.random` has no stream, and is left out."""
     return state_of(
         {name: np.array(weight.numpy()) for name, weight in _weights(net).items()},
-        {name: ops.key_at(stream) for name, stream in _streams(net).items()},
+        {name: key_at(stream) for name, stream in _streams(net).items()},
     )
 
 
@@ -137,4 +137,4 @@ def set_state(net: keras.Model, state: Mapping[str, npt.NDArray[Any]]) -> None:
     keys = keys_in(state, get_state(net))
     _set_weights(net, state)
     for name, stream in _streams(net).items():
-        stream.assign(ops.words_of(keys[name]))
+        stream.assign(words_of(keys[name]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -12,6 +11,8 @@ from typing import Any, TypeVar
 import tensorflow as tf
 
 from multidrop.checks import shown
+
+from .internals import would_be_recomputed
 
 Position = TypeVar("Position")
 
@@ -100,19 +101,12 @@ def taken(take: Callable[[], Position]) -> Position:
 
 
 def _take_once(take: Callable[[], Position]) -> Position:
-    """Where it is not for a gradient, in which it would take another mask than in the forward pass, and give a wrong
-    gradient in silence. TensorFlow tells that by nothing but the names of the functions that call it. What it
-    recomputes of a `tf.function` is seen in the forward pass alone: that is not traced again."""
-    frame: Any = sys._getframe()
-    traced = False
-    while frame := frame.f_back:
-        name = frame.f_code.co_name
-        traced = traced or name == "trace_function"
-        forward = traced and name == "inner" and frame.f_code.co_filename.endswith("custom_gradient.py")
-        if forward or name == "inner_recompute_grad":
-            raise RuntimeError(
-                "tf.recompute_grad (keras.remat): expected a function whose masks are named by a key; got a dropout "
-                "that takes the next mask, and would take another one when it is recomputed: use "
-                "multidrop_tensorflow.recompute_grad in its place, or dropout_layer with a key"
-            )
+    """`take()`, unless TensorFlow's own function repeats this draw with another mask: the gradient would be wrong, and
+    nothing would show it."""
+    if would_be_recomputed():
+        raise RuntimeError(
+            "tf.recompute_grad (keras.remat): expected a function whose masks are named by a key; got a dropout "
+            "that takes the next mask, and would take another one when it is recomputed: use "
+            "multidrop_tensorflow.recompute_grad in its place, or dropout_layer with a key"
+        )
     return take()

@@ -99,7 +99,7 @@ class DropConnect(_WeightDropout):
         layer: the Keras layer, such as `Dense`, `Conv2D` or `LSTM`.
         rate: p, the probability that a weight is dropped, in [0, 1].
         weights: the names of the weights to drop; without any, those whose name ends in "kernel".
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by Keras' generator.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -131,7 +131,7 @@ class EmbeddingDropout(_WeightDropout):
     Args:
         layer: a `keras.layers.Embedding`.
         rate: p, the probability that a word is dropped, in [0, 1].
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by Keras' generator.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:

@@ -10,9 +10,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import math
-import os
-import sys
-from contextlib import suppress
 from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_size_t, c_uint32, c_void_p
 from typing import Any
 
@@ -22,9 +19,9 @@ import tensorflow as tf
 from multidrop import host
 from multidrop.spec.masks import Mask
 
-from . import native
+from . import internals, native
 from .c_interface import words
-from .ops import key_of
+from .position import key_of
 
 OP = "XlaCallModule"
 _GRADIENT = "MultidropXla"  # by what name TensorFlow knows the gradient of such a node
@@ -36,17 +33,7 @@ _TYPE_CODES = {10: "float16", 16: "bfloat16", 11: "float32", 12: "float64"}
 
 def available(X: tf.Tensor) -> bool:
     """Whether a program for XLA may hold the call: it is registered, all devices are hosts, and X has dimensions."""
-    return _registered and native.available() and bool(X.shape.rank) and not _vectorized()
-
-
-def _vectorized() -> bool:
-    """Whether this is a trace for `tf.vectorized_map`. It makes a loop of an operator that it does not know, and XLA
-    does not differentiate the loop. It tells what it is by nothing but its function's name."""
-    frame: Any = sys._getframe()
-    while frame := frame.f_back:
-        if frame.f_code.co_name == "_pfor_impl":
-            return True
-    return False
+    return _registered and native.available() and bool(X.shape.rank) and not internals.in_vectorized_map()
 
 
 def dropout(X: tf.Tensor, mask: Mask) -> tf.Tensor:
@@ -196,12 +183,11 @@ _registered = False
 
 def _register() -> None:
     global _registered
-    library = ctypes.CDLL(os.path.join(tf.sysconfig.get_lib(), "libtensorflow_cc.so.2"))
-    api_of_xla = library["_ZN3xla3ffi12GetXlaFfiApiEv"]  # xla::ffi::GetXlaFfiApi()
-    api_of_xla.restype, api_of_xla.argtypes = POINTER(_API), ()
+    api = internals.xla_interface(_API)
+    if api is None:
+        return
     name, platform = (_TEXT(text, len(text)) for text in (_TARGET.encode(), b"Host"))
     handler = ctypes.cast(_handler, c_void_p)
-    api = api_of_xla().contents
     _registered = not api.register(_sized(_REGISTRATION, name=name, platform=platform, execute=handler))
     if not _registered:
         version = f"{api.version.major}.{api.version.minor}"
@@ -211,5 +197,4 @@ def _register() -> None:
         )
 
 
-with suppress(AttributeError, OSError):
-    _register()
+_register()
