@@ -12,6 +12,7 @@ import multidrop as md
 from multidrop import Key, family
 from multidrop.family import Member, oracle
 from multidrop.testing import same_bits
+from multidrop.testing.vectors import BOUNDS
 
 
 class TestMXNet:
@@ -90,6 +91,32 @@ class TestTorch:
         program = torch.compile(lambda X: md.apply(cls(), X, KEY), fullgraph=True, backend="aot_eager")
         x = values(member.example_shape)
         assert np.allclose(program(torch.from_numpy(x)).numpy(), oracle.apply(member, x, KEY), rtol=1e-6)
+
+    # torch's own, at its first compilation: it announces what it is about to change.
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::UserWarning:torch")
+    def test_inductor(self, need: Any) -> None:
+        """Compiles the formula of a member that learns, and what is around one that is an operator, as all others
+        are."""
+        need("torch")
+        import torch
+
+        learns, noise = family.ConcreteDropout(temperature=0.5), family.GaussianDropout()
+        x, logit = values((4, 3)), np.float32(-1.5)
+
+        def program(X: Any, logit: Any) -> Any:
+            return md.apply(learns, X, KEY, learned=logit) + 2.0 * md.apply(noise, -X, KEY)
+
+        X, L = torch.from_numpy(x).requires_grad_(), torch.tensor(logit, requires_grad=True)
+        torch._dynamo.reset()
+        Y = torch.compile(program, fullgraph=True)(X, L)
+        dX, dL = torch.autograd.grad(Y.sum(), (X, L))
+        ones = np.ones_like(x)
+        bound = {"rtol": BOUNDS["float32"], "atol": BOUNDS["float32"]}
+        slope = oracle.apply(learns, ones, KEY, learned=logit) - 2.0 * oracle.apply(noise, ones, KEY)
+        expected = oracle.apply(learns, x, KEY, learned=logit) - 2.0 * oracle.apply(noise, x, KEY)
+        assert np.allclose(Y.detach(), expected, **bound)
+        assert np.allclose(dX, slope, **bound)
+        assert np.allclose(dL, oracle.learned_gradient(learns, ones, x, np.asarray(logit), KEY), rtol=1e-5)
 
     @one_of_each
     def test_channels_last_in_memory(self, need: Any, member: Member) -> None:

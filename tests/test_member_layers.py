@@ -48,15 +48,17 @@ def way(request: pytest.FixtureRequest) -> Iterator[LayerWay]:
 def agrees(way: LayerWay, member: Member, got: np.ndarray, expected: np.ndarray) -> bool:
     """Whether a result is the oracle's: in every bit, or within a bound where that is all that is promised."""
     if member.learns:
-        return np.allclose(got, expected, LEARNED, LEARNED)
+        bound = max(LEARNED, BOUNDS[expected.dtype.name])
+        return got.dtype == expected.dtype and np.allclose(got, expected, bound, bound)
     if (draws_reals(member) and not way.host_numbers) or (way.fuses and not isinstance(member, MaskMember)):
-        return np.allclose(got, expected, BOUNDS["float32"], BOUNDS["float32"])
+        bound = BOUNDS[expected.dtype.name]
+        return got.dtype == expected.dtype and np.allclose(got, expected, bound, bound)
     return same_bits(got, expected)
 
 
-def of_call(way: LayerWay, program: Any, member: Member, key: Key, shape: tuple[int, ...] | None = None) -> bool:
+def of_call(way: LayerWay, program: Any, member: Member, key: Key, dtype: str = "float32") -> bool:
     """Whether the next forward and backward in training mode are those of a key."""
-    x, dy = (values(shape or member.example_shape, seed=seed) for seed in (0, 1))
+    x, dy = (values(member.example_shape, dtype, seed) for seed in (0, 1))
     y, dx = way.run(program, x, dy, True)
     expected = oracle.apply(member, x, key), oracle.apply(member, dy, key, gradient=True)
     return agrees(way, member, y, expected[0]) and agrees(way, member, dx, expected[1])
@@ -66,8 +68,8 @@ class TestEveryWay:
     @all_members
     def test_values_and_gradients(self, way: LayerWay, member: Member) -> None:
         program = way.program(md.layer(member, seed=3))
-        for call in range(3):
-            assert of_call(way, program, member, Key(3, call)), call
+        for call, dtype in enumerate(("float32", *way.types)):
+            assert of_call(way, program, member, Key(3, call), dtype), dtype
 
     @one_of_each
     def test_a_layer_is_apply(self, way: LayerWay, member: Member) -> None:
@@ -102,8 +104,9 @@ class TestEveryWay:
     def test_after_manual_seed(self, way: LayerWay, member: Member) -> None:
         md.manual_seed(5)
         for number in range(2):
-            program = way.program(md.layer(member))
-            assert of_call(way, program, member, Key(5).fold_in("dropout").fold_in(number))
+            layer = md.layer(member)
+            if way.seen:  # a program runs the same layer
+                assert of_call(way, way.program(layer), member, Key(5).fold_in("dropout").fold_in(number))
 
     @one_of_each
     def test_without_a_key(self, way: LayerWay, member: Member) -> None:
@@ -179,7 +182,8 @@ class TestEveryWay:
             settings = {"p": settings["p"]}
         for layer in (build(**settings, seed=3), build(*settings.values(), seed=3)):
             assert type(layer) is type(md.layer(member, seed=3))
-            assert of_call(way, way.program(layer), member, Key(3))
+            if way.seen:  # a program runs the same layer
+                assert of_call(way, way.program(layer), member, Key(3))
 
 
 class TestNumPy:
