@@ -128,8 +128,9 @@ assert native._compiled
 @pytest.mark.parametrize("level", LEVELS)
 def test_levels_give_equal_bits(level: str) -> None:
     """All tests of the kernel, with that level's machine code."""
+    files = [f"tests/test_{name}.py" for name in ("kernel", "kernel_threads", "host_memory")]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--backend", "numpy", "tests/test_kernel.py"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--backend", "numpy", *files],
         capture_output=True,
         text=True,
         check=False,

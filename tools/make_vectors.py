@@ -91,7 +91,7 @@ def case(member: Member, shape: tuple[int, ...], key: Key, start: int) -> dict[s
 
 def text() -> str:
     """The content of the file, with one case per line."""
-    head = {"specification": 1, "about": vectors.ABOUT, "bounds": vectors.BOUNDS}
+    head = {"specification": masks.VERSION, "about": vectors.ABOUT, "bounds": vectors.BOUNDS}
     lines = ",\n".join(json.dumps(case(*each)) for each in settings())
     return json.dumps(head)[:-1] + f', "cases": [\n{lines}\n]}}\n'
 

@@ -87,10 +87,9 @@ def compare(
     if not (rtol is None or (isinstance(rtol, float) and rtol == math.inf)):
         rtol = checks.at_least_zero("rtol", rtol)
     if model_a is model_b:
-        raise ValueError("model_b: expected another model; got model_a")
+        raise ValueError("model_b: expected a different model; got model_a")
     data_format = checks.choice("data_format", data_format, ("channels_first", "channels_last"))
-    if not isinstance(training, bool):
-        raise ValueError(f"training: expected True or False; got {checks.shown(training)}")
+    training = checks.flag("training", training)
     if not (loss is None or callable(loss)):
         raise TypeError(f"loss: expected a function of (output, y); got {checks.shown(loss)}")
     if not isinstance(pairs, Mapping | None):

@@ -47,8 +47,8 @@ def pair(a: Side, b: Side, pairs: Mapping[str, str]) -> list[Pair]:
     for paths in _matched("dropout layers", (a, a.dropouts), (b, b.dropouts), pairs):
         found.append(Pair(paths, DROPOUT))
     found.sort(key=lambda both: a.order(both.paths[0]))
-    a.name_layers(both.paths[0] for both in found)
-    b.name_layers(both.paths[1] for both in found)
+    a.number_layers(both.paths[0] for both in found)
+    b.number_layers(both.paths[1] for both in found)
     return found
 
 

@@ -61,7 +61,7 @@ class Side:
         self._layout = Layout(points, Y, X.ndim if self.probe.channels_last is False else 0)
         self._shapes = {name: value.shape for name, value in self._common(before).items()}
 
-    def name_layers(self, paths: Iterable[str]) -> None:
+    def number_layers(self, paths: Iterable[str]) -> None:
         """Numbers the paired layers."""
         self._numbers = {path: number for number, path in enumerate(paths)}
 

@@ -87,8 +87,8 @@ def drop_masked(
 
 
 def _run(mask: npt.NDArray[np.bool_]) -> tuple[int, bool]:
-    """The number of values in each innermost run of a mask, and whether such a run shares one decision. Runs are
-    contiguous otherwise."""
+    """The length of a mask's innermost runs, and whether the values of a run share one decision (their stride is 0) or
+    have a decision each (they are contiguous)."""
     inner, shared = 1, False
     for length, stride in zip(reversed(mask.shape), reversed(mask.strides), strict=True):
         if length == 1:

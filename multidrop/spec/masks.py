@@ -27,7 +27,7 @@ from .. import checks
 from .keys import Key, as_key
 from .philox import philox4x32, split64
 
-VERSION = 1  # the version of the specification
+VERSION = 1  # of the specification; the file of test vectors records it
 
 
 def _lanes(first_block: int, blocks: int, key: Key, plane: int) -> npt.NDArray[np.uint32]:
