@@ -619,3 +619,24 @@ def test_what_is_learned_may_be_host_data() -> None:
         assert same_bits(md.apply(member, X, 1, learned=data).asnumpy(), expected)
     with pytest.raises(TypeError, match="learned: expected a tensor of type"):
         md.apply(member, X, 1, learned="0.1")
+
+
+@pytest.mark.filterwarnings("ignore:Cannot decide type")
+@pytest.mark.parametrize("seed", [3, None])
+def test_mixed_precision(seed: int | None) -> None:
+    """MXNet's conversion casts the inputs of the operator, the bits of its key among them; a position stays whole."""
+    import multidrop_mxnet as backend
+    import mxnet as mx
+    from mxnet.contrib import amp
+
+    layer, X = backend.Dropout(0.5, seed=seed), mx.nd.ones((16, 16))
+    net = _within(layer)
+    net(X)
+    net = amp.convert_hybrid_block(net, ctx=mx.cpu())
+    assert np.array_equal(net(X).asnumpy(), X.asnumpy())
+    with mx.autograd.record():
+        first, second = (net(X).asnumpy() for _ in range(2))
+    assert not np.array_equal(first, second)
+    assert {0.0, 2.0} == {*first.flat}
+    if seed is not None:
+        assert np.array_equal(first != 0, md.keep_mask(X.shape, 0.5, seed))

@@ -94,7 +94,9 @@ class DropoutProp(mx.operator.CustomOpProp):
     def infer_type(self, in_type: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
         if in_type[0] is not None:  # as long as MXNet does not know it
             checks.floating(np.dtype(in_type[0]).name, 'X.astype("float32")')
-        given = in_type[: len(self.inputs)] + [np.float16] * (self.source == GENERATOR)
+        given = in_type[: len(self.inputs)]
+        if self.source == GENERATOR:
+            given.append(in_type[-1] or np.float16)  # mixed precision casts all inputs to float32
         return given, [in_type[0], np.int64], [np.int64] * (self.source == STREAM)
 
     def infer_storage_type(self, in_stype: list[str]) -> tuple[list[str], ...]:

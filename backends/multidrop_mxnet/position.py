@@ -51,12 +51,11 @@ def bits(F: Any, values: Any, always: bool) -> Any:
     return F.Dropout(values, p=0.5, mode="always" if always else "training", cudnn_off=True, **named)
 
 
-def key_of_bits(values: npt.NDArray[np.float16]) -> Key | None:
+def key_of_bits(values: npt.NDArray[Any]) -> Key | None:
     """The key that drawn bits name; None where they were not drawn, and are ones."""
     if values[0] == 1:
         return None
-    packed = np.packbits(values.view(np.uint8)[1::2])  # the high bytes, 0 and 64
-    return in_this_process(Key(int.from_bytes(packed.tobytes(), "little")))
+    return in_this_process(Key(int.from_bytes(np.packbits(values > 1).tobytes(), "little")))
 
 
 class StreamParameter(internals.Parameter):
