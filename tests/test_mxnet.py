@@ -640,3 +640,19 @@ def test_mixed_precision(seed: int | None) -> None:
     assert {0.0, 2.0} == {*first.flat}
     if seed is not None:
         assert np.array_equal(first != 0, md.keep_mask(X.shape, 0.5, seed))
+
+
+def test_a_process_that_ends_while_operators_are_queued() -> None:
+    """Waits for them: MXNet by itself ends the threads that run them, and aborts or waits forever."""
+    code = """
+import multidrop_mxnet as backend, mxnet as mx
+net = mx.gluon.nn.HybridSequential()
+for _ in range(20):
+    net.add(backend.Dropout(0.5, seed=3))
+net.hybridize()
+X = mx.nd.ones((1024, 1024))
+with mx.autograd.record():
+    net(X), net(X)
+print("done")
+"""
+    assert python(code) == "done"
