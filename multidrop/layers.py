@@ -104,10 +104,10 @@ def _masks() -> list[str]:
 
 
 class OfMember:
-    """What a layer of a member has in every framework: the member, and its p."""
+    """Base class of the layers of any member, for every framework: holds the member."""
 
     member: Any
-    """The member. To change a setting, as a schedule does, set another member; `p` sets the member's p."""
+    """The member. To change a setting, as a schedule does, set another one; `p` sets the member's p."""
 
     @property
     def p(self) -> Any:
@@ -120,7 +120,7 @@ class OfMember:
 
     @property
     def _p(self) -> float | None:
-        """The probability that an element is dropped, if the member is a mask."""
+        """The probability that an element is dropped; None for a member without a mask."""
         return self.member.p if isinstance(self.member, MaskMember) else None
 
     def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -128,23 +128,25 @@ class OfMember:
 
 
 class OfSettings(OfMember):
-    """A layer of one kind of member, built from its settings: `class DropPath(OfSettings, kind=family.DropPath)`.
+    """Base class of the layers of one kind of member, built from its settings, such as
+    `class DropPath(OfSettings, kind=family.DropPath)`.
 
-    A framework's own base class, derived from this one and from its layer of any member, sets the following three.
+    A framework derives its own base class from this one and from its layer of any member, and sets the first three
+    attributes there.
     """
 
     layers: ClassVar[dict[type[Member], type]]
-    """The classes by the kind of their members; each class adds itself."""
+    """The classes by the kind of member; each class adds itself."""
     name_of_p: ClassVar[str] = "p"
     """What the framework calls p."""
     more: ClassVar[str] = ""
-    """The documentation of the further arguments that layers take in the framework."""
+    """The documentation of further arguments that the framework's layers take."""
 
     kind: ClassVar[type[Member]]
 
     def __init_subclass__(cls, kind: type[Member] | None = None) -> None:
         super().__init_subclass__()
-        if kind is not None:  # and not a subclass of the user's
+        if kind is not None:  # None for a subclass of the user's
             cls.kind, cls.__doc__ = kind, cls.__doc__ or documentation(kind, cls.name_of_p, cls.more)
             cls.__signature__ = signature(kind, cls.name_of_p)  # type: ignore[attr-defined]  # what inspect looks for
             cls.layers[kind] = cls
@@ -152,12 +154,12 @@ class OfSettings(OfMember):
     def __init__(self, *settings: Any, seed: int | Key | None = None, **named: Any) -> None:
         own = _settings(self.kind, self.name_of_p)
         given = own.bind(*settings, **{name: named.pop(name) for name in own.parameters if name in named}).arguments
-        member = _member(self.kind, given, self.name_of_p)
+        member = _built(self.kind, given, self.name_of_p)
         super().__init__(member, seed=seed, **named)  # type: ignore[call-arg]  # of the framework's layer of any member
 
 
-def _member(kind: type[Member], given: Mapping[str, Any], rate: str) -> Member:
-    """The member of these settings; an error names p as the framework does."""
+def _built(kind: type[Member], given: Mapping[str, Any], rate: str) -> Member:
+    """Builds the member of these settings. Errors name p as the framework does."""
     settings = dict(given)
     if rate in settings and rate != "p":
         (check,) = (each.metadata["check"] for each in fields(kind) if each.name == "p")

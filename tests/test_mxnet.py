@@ -619,3 +619,40 @@ def test_what_is_learned_may_be_host_data() -> None:
         assert same_bits(md.apply(member, X, 1, learned=data).asnumpy(), expected)
     with pytest.raises(TypeError, match="learned: expected a tensor of type"):
         md.apply(member, X, 1, learned="0.1")
+
+
+@pytest.mark.filterwarnings("ignore:Cannot decide type")
+@pytest.mark.parametrize("seed", [3, None])
+def test_mixed_precision(seed: int | None) -> None:
+    """MXNet's conversion casts the inputs of the operator, the bits of its key among them; a position stays whole."""
+    import multidrop_mxnet as backend
+    import mxnet as mx
+    from mxnet.contrib import amp
+
+    layer, X = backend.Dropout(0.5, seed=seed), mx.nd.ones((16, 16))
+    net = _within(layer)
+    net(X)
+    net = amp.convert_hybrid_block(net, ctx=mx.cpu())
+    assert np.array_equal(net(X).asnumpy(), X.asnumpy())
+    with mx.autograd.record():
+        first, second = (net(X).asnumpy() for _ in range(2))
+    assert not np.array_equal(first, second)
+    assert {0.0, 2.0} == {*first.flat}
+    if seed is not None:
+        assert np.array_equal(first != 0, md.keep_mask(X.shape, 0.5, seed))
+
+
+def test_a_process_that_ends_while_operators_are_queued() -> None:
+    """Waits for them: MXNet by itself ends the threads that run them, and aborts or waits forever."""
+    code = """
+import multidrop_mxnet as backend, mxnet as mx
+net = mx.gluon.nn.HybridSequential()
+for _ in range(20):
+    net.add(backend.Dropout(0.5, seed=3))
+net.hybridize()
+X = mx.nd.ones((1024, 1024))
+with mx.autograd.record():
+    net(X), net(X)
+print("done")
+"""
+    assert python(code) == "done"

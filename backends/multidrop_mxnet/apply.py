@@ -1,7 +1,7 @@
 """Members of the dropout family as MXNet runs and differentiates them: imperatively, and as nodes of a hybridized net.
 
-A member that is a mask runs as `dropout_layer` does. The others run in NumPy on the array's own memory, since an
-operator of MXNet's takes longer than the arithmetic of a small array.
+A member that is a mask runs as `dropout_layer` does. Others run in NumPy, on the array's own memory: for small arrays
+MXNet's operators take longer than the arithmetic.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from .internals import record
 
 
 def apply(member: Member, X: Array, key: int | Key | None = None, *, start: int = 0, learned: Any = None) -> Array:
-    """`multidrop.apply` for arrays, differentiable once. In `hybrid_forward` it takes a symbol, and gives a symbol: a
-    node that takes the next key in each run, where it is given none.
+    """`multidrop.apply` for arrays, differentiable once. In `hybrid_forward` it takes and gives a symbol; there,
+    without a key, each run of the program takes the next one.
 
     Args:
         member: the member.
         X: dense array of either kind, any context; float16, float32 or float64. Or a symbol.
-        key: what names the numbers; without one, the next after `multidrop.manual_seed`, or one from MXNet's generator.
+        key: names the numbers; without one, the next key after `multidrop.manual_seed`, or one from MXNet's generator.
         start: the index of X's first element.
         learned: the array that the member learns, or host data; not with a symbol.
 
     Returns:
-        An array of X's kind, shape, type and context; X itself where the member is idle, or X is empty.
+        An array of X's kind, shape, type and context; X itself if the member is idle or X is empty.
 
     Raises:
         ValueError: for what is no member, a shape that it does not take, or a bad key, start or `learned`.
@@ -58,8 +58,8 @@ def apply(member: Member, X: Array, key: int | Key | None = None, *, start: int 
 def through(
     member: Member, X: Array, take: Callable[[bool], Key | None], start: int = 0, learned: Array | None = None
 ) -> Array:
-    """`apply` of an array. `take` gives the key, is called after the checks, and is told whether the member drops
-    nothing; it may then give None."""
+    """`apply` of an array, whose key `take` gives. That is called after the checks with whether the call drops nothing,
+    and may then give None."""
     start = checks.word64("start", start)
     check_floating(X)
     if learned is not None:
@@ -113,7 +113,7 @@ def symbol(
     start: int = 0,
     of_layer: bool = False,
 ) -> mx.sym.Symbol:
-    """The node of a hybridized net for a member: of `apply`, which draws in any mode, or of a layer.
+    """Adds a member to the program of a hybridized net, for `apply`, which draws in any mode, or for a layer.
 
     Args:
         member: the member.
@@ -146,7 +146,7 @@ def symbol(
 
 @operators.register("multidrop_member")
 class _MemberProp(operators.DropoutProp):
-    """The node of a hybridized net for a member, given as text."""
+    """Declares the operator of a member, which it is given as text."""
 
     def __init__(self, member: str, source: str, learned: str, key: str, start: str, of_layer: str) -> None:
         super().__init__(p="0.0", source=source, axes="")

@@ -1,4 +1,4 @@
-"""Masks on arrays, and their gradients."""
+"""Applies masks to arrays, and records the gradients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .internals import Array, record
 
 
 def masked(X: Array, mask: Mask, relu: bool = False) -> Array:
-    """X, or max(X, 0), through a mask: `dropout_layer` after its checks. A mask that drops nothing has no key."""
+    """Applies a mask to X, or to max(X, 0): `dropout_layer` after its checks. Without drops it needs no key."""
     if mask.p == 0.0 or mask.key is None:
         return rectified(X) if relu else X
     return (_recorded if mx.autograd.is_recording() else draw.drop)(X, mask, relu)
@@ -25,10 +25,10 @@ def rectified(X: Array) -> Array:
 
 
 def _recorded(X: Array, mask: Mask, relu: bool) -> Array:
-    """`draw.drop`, recorded for autograd. The gradient of a dropout is the same dropout of the gradient: the backward
-    pass keeps the mask's key, or after a ReLU the output."""
+    """`draw.drop`, recorded for autograd. The backward pass applies the same mask to the gradient, so it keeps the key
+    alone; with ReLU it keeps the output."""
     with mx.autograd.pause(train_mode=mx.autograd.is_training()):
         Y = draw.drop(X, mask, relu)
-    if relu:  # detached, since the output holds what is recorded here
+    if relu:  # detached: the output refers to what is recorded here
         return record(Y, [(X, partial(draw.assign_relu_gradient, Y=Y.detach().as_nd_ndarray(), p=mask.p))])
     return record(Y, [(X, partial(draw.assign, mask=mask))])

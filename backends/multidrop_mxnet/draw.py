@@ -1,5 +1,5 @@
-"""The one place that chooses by device: an array on the CPU context is computed on its own memory, any other by way of
-the host."""
+"""Applies masks and noise to arrays on any device. Only this file chooses by device: arrays on the CPU context are
+computed in place, in their own memory; others are copied to the host and back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ Function = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
 
 def drop(X: Array, mask: Mask, relu: bool = False) -> Array:
-    """X, or max(X, 0), through a mask, without a gradient: a new array of X's kind; X itself where it is empty."""
+    """Applies a mask to X, or to max(X, 0), without a gradient.
+
+    Returns:
+        A new array of X's kind, shape, type and context; X itself if it is empty.
+    """
     kind = _kind(X)
     with mx.util.np_shape(True):  # without it, () means an unknown shape
         shape, place = X.shape, place_of(X)
@@ -35,8 +39,7 @@ def drop(X: Array, mask: Mask, relu: bool = False) -> Array:
 
 
 def computed(X: Array, function: Function) -> Array:
-    """What a function of NumPy arrays gives for X, of its shape and type: a new array of X's kind and context; X itself
-    where it is empty."""
+    """Applies a NumPy function that keeps shape and type to X. Returns as `drop`."""
     kind = _kind(X)
     with mx.util.np_shape(True):
         shape, place = X.shape, place_of(X)
@@ -48,7 +51,7 @@ def computed(X: Array, function: Function) -> Array:
 
 
 def assign(target: Array, request: str, X: Array, mask: Mask) -> None:
-    """X through a mask, written or added to `target`, as `request` says."""
+    """Applies a mask to X, and writes or adds the result to `target`, as `request` says."""
     if request == "null" or X.size == 0:
         return
     if request == "add":
@@ -60,7 +63,7 @@ def assign(target: Array, request: str, X: Array, mask: Mask) -> None:
 
 
 def assign_relu_gradient(target: Array, request: str, dY: Array, Y: Array, p: float) -> None:
-    """The gradient of a `drop` with ReLU whose output is Y, likewise."""
+    """Writes or adds the gradient of a `drop` with ReLU, whose output is Y."""
     if request == "null" or Y.size == 0:
         return
     if request != "add" and _in_host_memory(Y):
@@ -70,14 +73,14 @@ def assign_relu_gradient(target: Array, request: str, dY: Array, Y: Array, p: fl
 
 
 def assign_values(target: Array, request: str, values: npt.NDArray[Any]) -> None:
-    """A NumPy array, likewise."""
+    """Writes or adds a NumPy array."""
     if request != "null" and values.size:
         source = _brought(values, target)
         target[:] = target + source if request == "add" else source
 
 
 def take(stream: Array) -> Key:
-    """The key at the position that an array holds, which moves on by one call."""
+    """Reads the key at the position that an array holds, and moves the array on by one call."""
     if _in_host_memory(stream):
         return on_host.take(stream)
     words = stream.asnumpy().view(np.uint64)
@@ -100,6 +103,6 @@ def _dropped(X: Array, mask: Mask, relu: bool = False) -> npt.NDArray[Any]:
 
 
 def _brought(values: npt.NDArray[Any], X: Array, kind: type[Array] = mx.nd.NDArray) -> Array:
-    """A NumPy array as an array of a kind, on X's context."""
+    """Copies a NumPy array to X's context, as an array of a kind."""
     Y = mx.nd.from_numpy(values, zero_copy=False).as_in_context(X.ctx)
     return Y if kind is mx.nd.NDArray else Y.as_np_ndarray()

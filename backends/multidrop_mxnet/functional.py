@@ -26,8 +26,8 @@ NAME = "mxnet"
 
 
 def tensor(data: Any, dtype: str | None = None, name: str = "X") -> Array:
-    """An array of host data, the argument of that name: of `dtype`, or else of the type that `mx.np.array` gives it (a
-    NumPy array's own; float32 for lists and numbers). An array of MXNet that has that type is given back."""
+    """Makes an array of host data, the argument `name`. Its type is `dtype`, or else what `mx.np.array` gives (a NumPy
+    array's own; float32 for lists and numbers). Returns MXNet's arrays that have that type as they are."""
     if isinstance(data, mx.nd.NDArray):
         return data if dtype is None else data.astype(dtype, copy=False)
     return checks.host_tensor(mx.np.array, data, dtype, name)
@@ -39,7 +39,7 @@ def to_numpy(tensor: Array) -> npt.NDArray[Any]:
 
 
 def draw_key() -> Key:
-    """A key from MXNet's generator, the one that `mx.random.seed` seeds."""
+    """Draws a key from MXNet's generator, which `mx.random.seed` seeds."""
     key = key_of_bits(bits(mx.nd, _ones(mx.current_context()), always=True).asnumpy())
     assert key is not None  # drawn in any mode
     return key
@@ -51,8 +51,8 @@ def _ones(ctx: mx.Context) -> mx.nd.NDArray:
 
 
 def next_key(idle: bool) -> Key | None:
-    """The key of a call that was given none: the next after `multidrop.manual_seed`, or one from MXNet's generator.
-    None for an `idle` call, which drops nothing and does not move the generator."""
+    """The key of a call that was given none: the next after `multidrop.manual_seed`, else one that MXNet's generator
+    draws. For an `idle` call, which drops nothing, nothing is drawn: None."""
     return call_key(NAME) or (None if idle else draw_key())
 
 
@@ -64,16 +64,16 @@ def dropout_layer(
     Args:
         X: array of either kind, any shape and context; float16, float32 or float64.
         dropout: p, in [0, 1].
-        key: what names the mask; without one, the next after `multidrop.manual_seed`, or one from MXNet's generator.
+        key: names the mask; without one, the next key after `multidrop.manual_seed`, or one from MXNet's generator.
         start: the index of X's first element.
-        axes: along which one decision holds for all elements.
+        axes: the axes along which all elements share one decision.
 
     Returns:
-        An array of X's kind, shape, type and context; X itself at p = 0, or where it is empty.
+        An array of X's kind, shape, type and context; X itself at p = 0 or if it is empty.
 
     Raises:
         ValueError: for a bad probability, key, start or axes.
-        TypeError: for an array that is not floating.
+        TypeError: for an array that is not floating, or not dense.
     """
     return _dropout(X, dropout, key, start, axes, relu=False)
 
@@ -96,7 +96,7 @@ def _dropout(
 
 
 def check_floating(X: Array, name: str = "X") -> None:
-    """TypeError where X, the argument of that name, is no dense array of a floating type, with MXNet's remedy."""
+    """Raises TypeError with MXNet's remedy, unless X, the argument `name`, is a dense array of a floating type."""
     if type(X) is not mx.np.ndarray and type(X) is not mx.nd.NDArray:
         if not isinstance(X, mx.nd.NDArray):
             raise checks.not_floating(checks.shown(X), f"mx.np.array({name})", name)
@@ -106,7 +106,7 @@ def check_floating(X: Array, name: str = "X") -> None:
 
 
 def check_dense(stype: str, name: str = "X") -> None:
-    """TypeError for the storage type of an array whose memory holds some of the elements alone."""
+    """Raises TypeError for a sparse storage type: the memory of such an array lacks some elements."""
     if stype != "default":
         raise TypeError(
             f'{name}: expected an array of dense storage; got {stype}: convert it with {name}.tostype("default")'

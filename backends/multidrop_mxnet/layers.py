@@ -1,4 +1,4 @@
-"""The dropout layer as a Gluon block, and what all layers share that draw."""
+"""The dropout layer as a Gluon block, and the base class of all layers that draw."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ from .position import StreamParameter
 
 
 class Random(gluon.HybridBlock):
-    """Base class of the layers that draw: active in training mode (`autograd.record()`), where they take the next key.
-    Hybridized with the net that it is part of, a layer is an operator of the net's program; a hybridized layer by
-    itself is what it was.
+    """Base class of the layers that draw. In training mode (`autograd.record()`) each call takes the next key. Within a
+    hybridized net a layer is an operator of the net's program; a layer that is hybridized alone runs imperatively.
 
-    A keyed layer keeps its position as the parameter `stream`, int64 (seed, call) as two's complement, so that
-    `save_parameters` carries it. What a net without this library's layers saved has none: `load_parameters` takes it
-    with `allow_missing=True`, and leaves the layer's position as it is.
+    A keyed layer keeps its position as the parameter `stream`, int64 (seed, call) in two's complement, which
+    `save_parameters` saves. To load parameters of a net without this library's layers, call `load_parameters` with
+    `allow_missing=True`; the layer then keeps its position.
     """
 
     stream: StreamParameter | None = None
@@ -37,8 +36,8 @@ class Random(gluon.HybridBlock):
         self._key_by(layer_key(NAME, seed))
 
     def _key_by(self, key: Key | None, taken: Container[str] = ()) -> None:
-        """Has the layer's stream go on from `key`; None: it is to follow MXNet's generator. A new stream gets a name
-        that is not `taken`."""
+        """Has the layer's stream go on from `key`; None has the layer follow MXNet's generator. A new stream gets a
+        name that is not `taken`."""
         self.last: tuple[Key | None, tuple[int, ...] | None, float | None] = (None, None, None)
         if self.stream is not None and key is not None:
             self.stream.key = key
@@ -59,7 +58,7 @@ class Random(gluon.HybridBlock):
         return self._train(X) if mx.autograd.is_training() else X
 
     def _symbol(self, X: mx.sym.Symbol, stream: mx.sym.Symbol | None) -> mx.sym.Symbol:
-        """The node that stands for the layer in a program."""
+        """Adds the layer to a program."""
         raise NotImplementedError(f"{type(self).__name__}._symbol")  # each layer's own
 
     def _train(self, X: Array) -> Array:
@@ -68,20 +67,20 @@ class Random(gluon.HybridBlock):
 
     @property
     def _p(self) -> Any:
-        """The probability that an element is dropped, of a layer that drops by a mask; None of any other."""
+        """The probability that an element is dropped; None for a layer without a mask."""
         return None
 
     def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-        """Along which one decision holds for all elements of an array, of such a layer.
+        """The axes along which all elements of an array of that shape share one decision; () if no shape is known.
 
         Raises:
-            TypeError: of any other.
+            TypeError: for a layer without a mask.
         """
         raise not_a_layer(self)
 
     def _take(self, X: Array, idle: bool) -> Key | None:
-        """The key of this call, on this array. A keyed layer moves on by one call; one that is not keyed takes none for
-        an `idle` call or an empty array, of which nothing is dropped."""
+        """The key of this call. A keyed layer moves on by one call. An unkeyed layer draws none for an `idle` call or
+        an empty array, since nothing is dropped."""
         shape = X.shape
         if self.stream is None and (idle or 0 in shape):
             return None
@@ -90,18 +89,18 @@ class Random(gluon.HybridBlock):
         return key
 
     def _shown(self, name: str, *settings: str) -> str:
-        """The repr: a name and settings, with the seed of a keyed layer."""
+        """A repr of a name and settings, with the seed of a keyed layer."""
         seed = () if self.stream is None else (f"seed={self.stream.key.seed}",)
         return f"{name}({', '.join(filter(None, (*settings, *seed)))})"
 
 
 class Dropout(Random):
     """Zeroes each element with probability `rate` in training mode (`autograd.record()`) and scales the others by
-    1/(1 − rate); passes the input on in any other.
+    1/(1 − rate); passes the input on in evaluation mode.
 
     Args:
         rate: the probability that an element is dropped, in [0, 1].
-        axes: along which one decision holds for all elements, as (2, 3) for the channels of images (n, c, h, w).
+        axes: the axes along which all elements share one decision, as (2, 3) to drop channels of images (n, c, h, w).
         seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by MXNet's generator.
         **kwargs: `prefix` and `params` of `gluon.Block`.
 
@@ -122,7 +121,7 @@ class Dropout(Random):
         return masked(X, self._next_mask(X))
 
     def after_relu(self, X: Array) -> Array:
-        """The layer's output for max(X, 0), in one pass; in two where the layer has hooks, which see both."""
+        """The layer's output for max(X, 0), in one pass; in two if the layer has hooks, which then see both arrays."""
         check_floating(X)
         if internals.hooked(self):
             return self(rectified(X))
@@ -130,7 +129,7 @@ class Dropout(Random):
 
     @property
     def _p(self) -> float:
-        return checks.probability("rate", self.rate)  # which may have been changed
+        return checks.probability("rate", self.rate)  # may have been changed
 
     def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
         return () if shape is None else checks.axes(self.axes, len(shape))
@@ -151,7 +150,7 @@ def drawing(layer: gluon.Block, shape: tuple[int, ...] | None = None) -> Drawing
     following = None
     if layer.stream is not None:
         following = layer.stream.key
-        if before(following) != last:  # by a program, of which Python saw nothing
+        if before(following) != last:  # a program ran it, without Python
             last, known, last_rate = before(following), None, None
     shape = known if shape is None else shape
     axes = layer._axes_for(shape)

@@ -22,11 +22,12 @@ from .layers import Dropout, Random, parameters_of
 
 
 class MemberLayer(OfMember, Random):
-    """Applies a member of the dropout family in training mode (`autograd.record()`); passes the input on in any other.
+    """Applies a member of the dropout family in training mode (`autograd.record()`); passes the input on
+    in evaluation mode.
 
     Attributes:
-        member: the member. To change a setting, as a schedule does, set another; `p` sets the member's p. A hybridized
-            net keeps the member that it was traced with.
+        member: the member. To change a setting, as a schedule does, set another member; `p` sets the member's p. A
+            hybridized net keeps the member that it was traced with.
 
     Args:
         member: such as `multidrop.family.DropBlock(p=0.1)`.
@@ -62,7 +63,7 @@ class MemberLayer(OfMember, Random):
 
 
 class _OfSettings(OfSettings, MemberLayer):
-    """Base class of the layers of one kind of member, which are built from its settings, p by Gluon's name."""
+    """Base class of the layers of one kind of member, built from its settings; p has Gluon's name, `rate`."""
 
     layers: ClassVar[dict[type[Member], type]] = {}
     name_of_p: ClassVar[str] = "rate"
@@ -97,13 +98,13 @@ class FeatureAlphaDropout(_OfSettings, kind=family.FeatureAlphaDropout): ...
 
 
 class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
-    """Learns the p of a `multidrop.family.ConcreteDropout`, by its logit, log(p/(1 − p)): the parameter `logit` of
-    shape (1,). Add `regularizer` to the loss; without it p only falls.
+    """Applies `multidrop.family.ConcreteDropout` and learns its p, as the parameter `logit` = log(p/(1 − p)) of shape
+    (1,). Add `regularizer` to the loss; without it p only falls.
 
     Source: Y. Gal, J. Hron and A. Kendall, "Concrete dropout", NeurIPS 30 (2017).
 
     Args:
-        rate: p, the probability that learning begins with, in (0, 1).
+        rate: p at the start, in (0, 1).
         temperature: above 0; the paper's is 0.1.
         seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by MXNet's generator.
         **kwargs: `prefix` and `params` of `gluon.Block`.
@@ -135,16 +136,17 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
         return through(self.member, X, lambda idle: self._take(X, idle), learned=self.logit.data(X.ctx))
 
     def regularizer(self, weight: Any, *, length_scale: float = 1.0) -> Any:
-        """The part of the loss that keeps p up: `multidrop.family.ConcreteDropout.regularizer`. Divide it by the number
-        of training examples, and add it to their mean loss.
+        """The term of the loss that keeps p up: `multidrop.family.ConcreteDropout.regularizer`. Divide it by the number
+        of training examples and add it to their mean loss.
 
         Args:
-            weight: that of the layer after this one, of shape (outputs, K, …), where K is the number of features that
-                are dropped; in `hybrid_forward`, its symbol.
+            weight: the weight of the layer after this one, of shape (outputs, K, …), where K is the number of features
+                that are dropped; in `hybrid_forward`, its symbol.
             length_scale: the prior's, at least 0.
 
         Returns:
-            An array of shape (1,), or a symbol, differentiable with respect to `logit` and `weight`; of weight's kind.
+            An array of shape (1,) of the weight's kind, or a symbol; differentiable with respect to `logit` and
+            `weight`.
 
         Raises:
             ValueError: for a bad length scale.
@@ -153,7 +155,7 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
         symbolic = isinstance(weight, mx.sym.Symbol)
         F, logit = (mx.sym, self.logit.var()) if symbolic else (mx.nd, self.logit.data(weight.ctx))
         squares = F.reshape(F.sum(F.square(plain)), shape=(1,))
-        features = F.reshape(F.max(F.sum(F.ones_like(plain), axis=1)), shape=(1,))  # for a symbol has no shape
+        features = F.reshape(F.max(F.sum(F.ones_like(plain), axis=1)), shape=(1,))  # a symbol has no shape to ask
         found = self.member.regularizer(F, logit.as_nd_ndarray(), squares, features, length_scale)
         return found if plain is weight else found.as_np_ndarray()
 
@@ -162,7 +164,7 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
 
 
 def layer(member: Member, *, seed: int | Key | None = None) -> Random:
-    """`multidrop.layer`: the class of the member's name where there is one, else `MemberLayer`."""
+    """`multidrop.layer`: an instance of the class of the member's name, or else of `MemberLayer`."""
     if type(member) is family.Dropout:
         return Dropout(member.p, seed=seed)
     kind = _OfSettings.layers.get(type(member))
@@ -172,10 +174,10 @@ def layer(member: Member, *, seed: int | Key | None = None) -> Random:
 
 
 class _WeightDropout(gluon.HybridBlock):
-    """Runs a block with some of its parameters through a member of the family in training mode, each by the next key.
+    """Applies a member to some parameters of a block in training mode, each by the next key, and runs the block.
 
-    A net that is hybridized before its first call must know the shapes of these parameters: give the block
-    `in_units` or `in_channels`.
+    A net that is hybridized before its first call must know the shapes of these parameters: give the block `in_units`
+    or `in_channels`.
     """
 
     def __init__(
@@ -215,7 +217,7 @@ class _WeightDropout(gluon.HybridBlock):
         else:
             if not all(_known(param.shape) for param in params.values()):
                 with mx.autograd.pause():
-                    self.layer(X, *args)  # which tells the shapes
+                    self.layer(X, *args)  # infers the shapes
             values, F = {name: param.data(X.ctx) for name, param in params.items()}, mx.nd
         for name in self.dropped:
             values[name] = self.dropout(values[name])

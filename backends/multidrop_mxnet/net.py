@@ -25,10 +25,10 @@ class Net:
     """Two hidden layers with ReLU and dropout; maps X of shape (n, …), num_inputs elements an example, to logits of
     shape (n, num_outputs).
 
-    `net.params` are its weights W1, b1, W2, b2, W3, b3, with gradients attached. `net.dropout1` and `net.dropout2` are
-    Gluon blocks: a forward hook on them (`register_forward_hook`) sees the hidden activations before and after dropout.
+    `net.params` are the weights W1, b1, W2, b2, W3, b3, with gradients attached. `net.dropout1` and `net.dropout2` are
+    Gluon blocks: their forward hooks (`register_forward_hook`) see the hidden activations before and after dropout.
 
-    Args and errors are those of `multidrop.Net`; inside `autograd.record()` the net drops, unless its `is_training` is
+    Args and errors are those of `multidrop.Net`. The net drops inside `autograd.record()`, unless `is_training` is
     False.
     """
 
@@ -58,14 +58,14 @@ class Net:
 
 
 def _linear(X: Array, W: Array, b: Array) -> Array:
-    """X·W + b, in half the time that `mx.np.dot` and a sum take with their gradients."""
+    """X·W + b, in half the time of `mx.np.dot` and a sum, gradients included."""
     return mx.npx.fully_connected(X, W.T, b, num_hidden=len(b), flatten=False)
 
 
 @mx.util.use_np
 class Sequential(nn.Sequential):
-    """Gluon's, with NumPy arrays for its parameters and its output whether or not `npx.set_np()` was called, and with
-    either kind for its input."""
+    """Gluon's `Sequential` with NumPy arrays for parameters and output, whether or not `npx.set_np()` was called; the
+    input may be of either kind."""
 
     def forward(self, X: Array) -> mx.np.ndarray:
         return super().forward(X.as_np_ndarray())
@@ -84,7 +84,7 @@ def concise_net(architecture: Architecture) -> Sequential:
         Dropout(architecture.dropout2, seed=key2),
         nn.Dense(out3, in_units=in3, dtype=architecture.dtype),
     )
-    net.initialize(mx.init.Zero())  # which leaves MXNet's generator alone
+    net.initialize(mx.init.Zero())  # draws nothing from MXNet's generator
     _set_weights(net, weights)
     return net
 
@@ -108,7 +108,7 @@ def _weights(net: Net | gluon.Block) -> dict[str, Array]:
 
 
 def _oriented(net: Net | gluon.Block, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A weight from the net's layout to the common one, or back."""
+    """Turns a weight from the net's layout to the common one, or back."""
     return weight if isinstance(net, Net) else weight.T
 
 
@@ -123,8 +123,8 @@ def _streams(net: Net | gluon.Block) -> dict[str, StreamParameter]:
 
 
 def get_state(net: Net | gluon.Block) -> State:
-    """A net's weights and mask streams, copied to the host; see `multidrop.protocol.State`. A dropout layer that
-    follows MXNet's generator has no stream, and is left out."""
+    """Copies a net's weights and mask streams to the host; see `multidrop.protocol.State`. An unkeyed dropout layer has
+    no stream, and is left out."""
     return state_of(
         {name: np.array(_oriented(net, w.asnumpy()), order="C") for name, w in _weights(net).items()},
         {name: stream.key for name, stream in _streams(net).items()},
@@ -135,7 +135,7 @@ def set_state(net: Net | gluon.Block, state: Mapping[str, npt.NDArray[Any]]) -> 
     """Gives a net the weights and mask streams of `state`.
 
     Raises:
-        ValueError: where names or shapes are not the net's.
+        ValueError: if names or shapes are not those of the net.
     """
     keys = keys_in(state, get_state(net))
     _set_weights(net, state)

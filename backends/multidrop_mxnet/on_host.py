@@ -1,4 +1,4 @@
-"""Dropout on an array's own memory, by address: for arrays on the CPU context."""
+"""Runs dropout on the memory of an array, by address: for arrays on the CPU context."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .internals import Array, address_of, empty, name_of, wait_to_write
 def dropped(
     kind: type[Array], X: Array, shape: tuple[int, ...], place: tuple[int, int], mask: Mask, relu: bool
 ) -> Array:
-    """X, or max(X, 0), through a mask: a new array of a kind."""
+    """Applies a mask to X, or to max(X, 0), in a new array of a kind."""
     name = name_of(X)
     Y = _new(kind, shape, name, place)
     drop(X, Y, math.prod(shape), name, mask, relu)
@@ -30,7 +30,7 @@ def dropped(
 
 
 def drop(X: Array, Y: Array, size: int, name: str, mask: Mask, relu: bool = False) -> None:
-    """`dropped`, written to Y."""
+    """Applies a mask to X, or to max(X, 0), and writes the result to Y."""
     X.wait_to_read()
     p, key, start, axes = mask
     if axes:
@@ -46,7 +46,7 @@ def computed(
     place: tuple[int, int],
     function: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
 ) -> Array:
-    """What a function of NumPy arrays gives for X, of its shape and type: a new array of a kind."""
+    """Applies a NumPy function that keeps shape and type to X, in a new array of a kind."""
     X.wait_to_read()
     Y = _new(kind, shape, name_of(X), place)
     np.copyto(_view(Y), function(_view(X)))
@@ -54,13 +54,13 @@ def computed(
 
 
 def relu_gradient(dY: Array, Y: Array, p: float, target: Array) -> None:
-    """Writes the gradient of a `dropped` with ReLU, whose output is Y."""
+    """Writes the gradient of a `drop` with ReLU, whose output is Y, to `target`."""
     dY.wait_to_read()
     host.gate(address_of(dY), address_of(target), Y.size, name_of(Y), p, address_of(Y))
 
 
 def take(stream: Array) -> Key:
-    """The key at a stream's position, which moves on by one call."""
+    """Reads the key at a stream's position, and moves the stream on by one call."""
     wait_to_write(stream)
     return host.take(address_of(stream))
 
@@ -74,7 +74,7 @@ def _new(kind: type[Array], shape: tuple[int, ...], name: str, place: tuple[int,
 
 
 def _view(X: Array) -> npt.NDArray[Any]:
-    """An array's memory as a NumPy array."""
+    """A NumPy array on an array's memory."""
     dtype = np.dtype(X.dtype)
     memory = (ctypes.c_byte * (X.size * dtype.itemsize)).from_address(address_of(X))
     return np.frombuffer(memory, dtype).reshape(X.shape)

@@ -1,7 +1,8 @@
-"""The custom operators that stand for layers and calls in the program of a hybridized net."""
+"""Custom operators for layers and calls in the program of a hybridized net."""
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -17,6 +18,9 @@ from .functional import check_dense
 from .internals import Array, dense_operators
 from .position import BITS, bits, key_at, key_of_bits, move
 
+# At exit MXNet ends the threads that run custom operators, and then waits forever for those still queued.
+atexit.register(mx.nd.waitall)
+
 Prop = TypeVar("Prop", bound=type)
 
 
@@ -31,18 +35,21 @@ def register(name: str) -> Callable[[Prop], Prop]:
 
 
 STREAM, GENERATOR, GIVEN = "stream", "generator", "given"
-"""Where the keys of an operator come from: a stream, MXNet's generator, or neither of both."""
+"""Where an operator gets its keys: from a stream, from MXNet's generator, or from its settings."""
 
 
 def node(op: str, source: str, inputs: Sequence[mx.sym.Symbol], always: bool = False, **settings: Any) -> Any:
-    """The node of an operator in the program of a hybridized net.
+    """Adds an operator to the program of a hybridized net.
 
     Args:
-        op: the operator.
-        source: where its keys come from.
-        inputs: its inputs, of which the last one is the stream, if the keys come from one.
+        op: the operator's name.
+        source: where it gets its keys.
+        inputs: its inputs; with `STREAM` the last one is the stream.
         always: whether it draws in evaluation mode as well.
-        **settings: the operator's.
+        **settings: its settings.
+
+    Returns:
+        The symbol of its result, of the kind of the first input.
     """
     plain = [x.as_nd_ndarray() for x in inputs]
     if source == GENERATOR:
@@ -52,15 +59,15 @@ def node(op: str, source: str, inputs: Sequence[mx.sym.Symbol], always: bool = F
 
 
 def identity(X: mx.sym.Symbol) -> mx.sym.Symbol:
-    """The node of a layer that drops nothing and takes nothing."""
+    """Adds a copy of X, for a layer that drops nothing and draws nothing."""
     plain = X.as_nd_ndarray()
     Y = mx.sym.identity(plain)
     return Y if plain is X else Y.as_np_ndarray()
 
 
 def symbol(X: mx.sym.Symbol, p: float, stream: mx.sym.Symbol | None, axes: tuple[int, ...] = ()) -> mx.sym.Symbol:
-    """The node of a `Dropout`: X through the next mask of a stream, or without one, through a mask that MXNet's
-    generator names; X itself in evaluation mode."""
+    """Adds a `Dropout`: X through the next mask of a stream, or without a stream, through a mask whose key MXNet's
+    generator draws. Passes X on in evaluation mode."""
     if stream is None and p == 0.0:
         return identity(X)
     source, inputs = (GENERATOR, [X]) if stream is None else (STREAM, [X, stream])
@@ -69,8 +76,9 @@ def symbol(X: mx.sym.Symbol, p: float, stream: mx.sym.Symbol | None, axes: tuple
 
 @register("multidrop_dropout")
 class DropoutProp(mx.operator.CustomOpProp):
-    """Has two outputs: the result, and for the gradient the position that it was drawn at, and whether it was drawn. A
-    stream is an auxiliary state, which the engine lets one run change after the other, in the order of the program."""
+    """Declares the operator of a `Dropout`. Its second output is for the gradient: int64 (seed, call, whether a mask
+    was drawn). A stream is an auxiliary state, which the engine lets one run after the other change, in the order of
+    the program."""
 
     inputs: tuple[str, ...] = ("data",)
 
@@ -92,13 +100,15 @@ class DropoutProp(mx.operator.CustomOpProp):
         return given, [in_shape[0], (3,)], [(2,)] * (self.source == STREAM)
 
     def infer_type(self, in_type: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
-        if in_type[0] is not None:  # as long as MXNet does not know it
+        if in_type[0] is not None:  # MXNet asks before it knows, too
             checks.floating(np.dtype(in_type[0]).name, 'X.astype("float32")')
-        given = in_type[: len(self.inputs)] + [np.float16] * (self.source == GENERATOR)
+        given = in_type[: len(self.inputs)]
+        if self.source == GENERATOR:
+            given.append(in_type[-1] or np.float16)  # mixed precision casts all inputs to float32
         return given, [in_type[0], np.int64], [np.int64] * (self.source == STREAM)
 
     def infer_storage_type(self, in_stype: list[str]) -> tuple[list[str], ...]:
-        """That all inputs are dense; else MXNet prints the error, and raises one of its own."""
+        """Refuses sparse inputs: MXNet prints the error and raises one of its own."""
         for name, stype in zip(self.list_arguments(), in_stype, strict=True):
             check_dense(stype, {"data": "X"}.get(name, name))
         return super().infer_storage_type(in_stype)
@@ -118,9 +128,9 @@ class DropoutProp(mx.operator.CustomOpProp):
 
 
 class Operator(mx.operator.CustomOp):
-    """Draws by the next key in training mode; passes its first input on in any other."""
+    """Applies a mask or noise of the next key in training mode; passes its first input on in evaluation mode."""
 
-    always = False  # whether it draws in any mode
+    always = False  # whether it does so in evaluation mode as well
 
     def forward(
         self, is_train: bool, req: list[str], in_data: list[Array], out_data: list[Array], aux: list[Array]
@@ -153,10 +163,10 @@ class Operator(mx.operator.CustomOp):
             self.assign(in_grad[0], req[0], out_grad[0])
 
     def _key(self, drawn: Array, aux: list[Array]) -> Key | None:
-        """The stream's next key; without a stream, the one that MXNet's generator drew as bits.
+        """The stream's next key; without a stream, the key that MXNet's generator drew as bits.
 
-        None where it drew none: in an executor without gradients MXNet's own dropout does not drop either. A key is not
-        drawn here, since each thread that runs operators has a generator of its own, with the same seed.
+        None where nothing was drawn: MXNet removes dropout from executors without gradients. Never draw a key here:
+        each thread that runs operators has a generator of its own, all with the same seed.
         """
         return draw.take(aux[0]) if aux else key_of_bits(drawn.asnumpy())
 
@@ -167,7 +177,7 @@ class Operator(mx.operator.CustomOp):
     def _differentiate(
         self, targets: list[Array], requests: list[str], dY: Array, inputs: list[Array], key: Key
     ) -> None:
-        """Writes the gradients of the inputs that have any; the others' are 0."""
+        """Writes the gradients of the inputs; those that it leaves alone are 0."""
         raise NotImplementedError(f"{type(self).__name__}._differentiate")  # each operator's own
 
 

@@ -1,5 +1,5 @@
-"""Positions of streams in MXNet: int64 (seed, call) in two's complement, since MXNet has no uint64. And the seeds that
-MXNet's generator draws."""
+"""Positions of streams as MXNet arrays: int64 (seed, call) in two's complement, since MXNet has no uint64. And seeds
+that MXNet's generator draws."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from . import draw, internals
 from .internals import Array
 
 BITS = 64
-"""Of a seed."""
+"""How many bits a seed has."""
 BITS_OF = "__multidrop__"
-"""The attribute by which a graph tells the operator that draws them from a dropout of the user's."""
+"""Marks the operator that draws the bits of a seed in a graph, which else looks like a dropout of the user's."""
 
 
 def position_of(key: Key) -> Array:
-    """A key as a position; an array of the kind that Gluon's parameters have now."""
+    """The position of a key, as an array of the kind that Gluon's parameters have at present."""
     packed = mx.np.array(np.array([key.seed, key.call], np.uint64).view(np.int64))
     return packed if mx.util.is_np_array() else packed.as_nd_ndarray()
 
@@ -39,34 +39,35 @@ def move(stream: Array, key: Key) -> None:
 
 
 def bits(F: Any, values: Any, always: bool) -> Any:
-    """Random bits of MXNet's generator, as 0 and 2, by its own dropout at p = 1/2: the one operator that moves the
-    generator in training mode alone, imperatively and in a program.
+    """Draws random bits, as 0 and 2, from MXNet's generator, by MXNet's own dropout at p = 1/2. In evaluation mode that
+    operator draws nothing and gives the values back. (So does RReLU, but in training mode it crashes MXNet 1.9.1.)
 
     Args:
         F: `mx.nd` or `mx.sym`.
-        values: ones of shape (BITS,). They are float16, since for wider types a build with MKL draws from 4,096 seeds.
-        always: whether to draw in evaluation mode as well, where the values come back otherwise.
+        values: ones of shape (BITS,), float16: for wider types, builds of MXNet with MKL draw from 4,096 seeds only.
+        always: whether to draw in evaluation mode as well.
     """
     named = {} if F is mx.nd else {"attr": {BITS_OF: "1"}}
     return F.Dropout(values, p=0.5, mode="always" if always else "training", cudnn_off=True, **named)
 
 
-def key_of_bits(values: npt.NDArray[np.float16]) -> Key | None:
-    """The key that drawn bits name; None where they were not drawn, and are ones."""
+def key_of_bits(values: npt.NDArray[Any]) -> Key | None:
+    """The key whose seed has these bits; None for ones, which were not drawn."""
     if values[0] == 1:
         return None
-    packed = np.packbits(values.view(np.uint8)[1::2])  # the high bytes, 0 and 64
-    return in_this_process(Key(int.from_bytes(packed.tobytes(), "little")))
+    return in_this_process(Key(int.from_bytes(np.packbits(values > 1).tobytes(), "little")))
 
 
 class StreamParameter(internals.Parameter):
-    """A stream that Gluon saves, loads and copies as a parameter, and hands to a hybridized net's program. It needs no
-    `initialize`: it has arrays once somebody asks for them. On each context it is a stream of its own; the first one's
-    position is saved."""
+    """A stream that Gluon saves, loads and copies as a parameter, and passes to the program of a hybridized net.
+
+    It needs no `initialize`: it allocates arrays when they are asked for. Each context has a stream of its own; the
+    position of the first is saved.
+    """
 
     def __init__(self, name: str, key: Key) -> None:
         super().__init__(name, grad_req="null", shape=(2,), dtype="int64", init="zeros", differentiable=False)
-        self._before = Stream(key)  # the position, as long as there are no arrays
+        self._before = Stream(key)  # until there are arrays
 
     @property
     def key(self) -> Key:
@@ -80,7 +81,7 @@ class StreamParameter(internals.Parameter):
             move(array, key.fold_in(number) if number else key)
 
     def next(self, ctx: mx.Context | None = None) -> Key:
-        """The stream's present key; the stream moves on by one call."""
+        """Gives the stream's present key, and moves the stream on by one call."""
         return self._before.next() if self.arrays is None else draw.take(self.data(ctx))
 
     def value(self) -> Array:
@@ -90,21 +91,21 @@ class StreamParameter(internals.Parameter):
         self.key = key_at(value)
 
     def cast(self, dtype: Any) -> None:
-        """Does nothing: a net is cast to a type of weights."""
+        """Does nothing: a net's type is that of its weights."""
 
     def set_data(self, data: Array) -> None:
         """Moves the stream to the position `data`."""
         self.key = key_at(data)
 
     def list_ctx(self) -> list[mx.Context]:
-        """The contexts of the arrays. New arrays are made on those of the other parameters of the stream's
-        `gluon.Trainer`, which expects the same for all, or on the current one."""
+        """The contexts of the arrays. If there are none, allocates them where the other parameters of the stream's
+        `gluon.Trainer` are, as a trainer expects, or else on the current context."""
         if self.arrays is None:
             self.begin(internals.contexts_of(self.neighbours) or None)
         return super().list_ctx()
 
     def reset_ctx(self, ctx: mx.Context | list[mx.Context] | None) -> None:
-        """Makes arrays on each of `ctx`; the first goes on where the stream is."""
+        """Allocates arrays on each of `ctx`; the first keeps the stream's position."""
         self.begin(ctx)
         super().reset_ctx(ctx)
 

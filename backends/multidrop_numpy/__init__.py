@@ -1,6 +1,6 @@
 """multidrop for NumPy: the embedded default, and the reference to read beside the other backends.
 
-NumPy has no autograd, so that each layer's `backward` is written out by hand.
+NumPy has no autograd: each layer's `backward` is written by hand.
 """
 
 from numpy import __version__ as version

@@ -19,8 +19,8 @@ Array = npt.NDArray
 
 
 class Layer:
-    """A function with a gradient. `forward` remembers what `backward` needs, of the last call alone; `parameters` and
-    `gradients` are dictionaries with the same names, updated in place."""
+    """A function with a gradient. `forward` keeps what `backward` needs, for the last call only. `parameters` and
+    `gradients` are dictionaries with the same names; a training step updates parameters in place."""
 
     def __init__(self) -> None:
         self.training = True
@@ -32,16 +32,16 @@ class Layer:
         raise NotImplementedError(f"{type(self).__name__}.forward")  # each layer's own
 
     def backward(self, dY: Array) -> Array:
-        """The gradient with respect to the last input, from dY, the one with respect to the last output; fills
-        `gradients`."""
+        """Computes the gradient with respect to the last input from dY, the gradient with respect to the last output.
+        Fills `gradients`."""
         raise NotImplementedError(f"{type(self).__name__}.backward")  # each layer's own
 
     def children(self) -> Iterator[Layer]:
-        """The layers that this one is made of."""
+        """The layers within this one."""
         return iter(())
 
     def train(self, mode: bool = True) -> Layer:
-        """Switches the layer and its children to training mode, or to evaluation mode; gives the layer back."""
+        """Switches the layer and its children to training or evaluation mode. Returns the layer."""
         self.training = mode
         for child in self.children():
             child.train(mode)
@@ -108,8 +108,8 @@ class Flatten(Layer):
 
 
 class Random(Layer):
-    """Base class of the layers that act in training mode alone, by their next key. No mask and no noise is stored:
-    `backward` draws it again from the key that `forward` used."""
+    """Base class of the layers that draw. In training mode each call takes the next key. No mask is stored: `backward`
+    draws it again from the key of `forward`."""
 
     def __init__(self, seed: int | Key | None) -> None:
         super().__init__()
@@ -119,12 +119,12 @@ class Random(Layer):
         self._shape: tuple[int, ...] | None = None  # of its input
 
     def _key_by(self, key: Key | None) -> None:
-        """Has the layer's stream go on from `key`; None: the layer follows NumPy's generator."""
+        """Has the layer's stream go on from `key`; None has the layer follow NumPy's generator."""
         self.stream = None if key is None else Stream(key)
 
     def _next_key(self, X: Array, idle: bool) -> Key | None:
-        """The key of this call, on this array; None in evaluation mode. In training mode a keyed layer moves on by one
-        call; one that is not keyed takes no key for an `idle` call or an empty array, of which nothing is dropped."""
+        """The key of this call; None in evaluation mode. In training mode a keyed layer moves on by one call. An
+        unkeyed layer draws none for an `idle` call or an empty array, since nothing is dropped."""
         self._key, self._shape = None, X.shape
         if self.training and self.stream is not None:
             self._key = self.stream.next()
@@ -140,12 +140,15 @@ class Random(Layer):
 
     @property
     def _p(self) -> Any:
-        """The probability that an element is dropped, of a layer that drops by a mask; None of any other."""
+        """The probability that an element is dropped; None for a layer without a mask."""
         return None
 
     def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-        """Along which one decision holds for all elements of an input of that shape, () where none is known; TypeError
-        where the layer has no mask."""
+        """The axes along which all elements of an array of that shape share one decision; () if no shape is known.
+
+        Raises:
+            TypeError: for a layer without a mask.
+        """
         raise not_a_layer(self)
 
 
@@ -155,7 +158,7 @@ class Dropout(Random):
 
     Args:
         p: the probability that an element is dropped, in [0, 1].
-        axes: along which one decision holds for all elements, as (2, 3) for the channels of images (n, c, h, w).
+        axes: the axes along which all elements share one decision, as (2, 3) to drop channels of images (n, c, h, w).
         seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by NumPy's global generator.
 
     Raises:
@@ -187,14 +190,14 @@ class Dropout(Random):
 
     def backward(self, dY: Array) -> Array:
         dY = self._checked_gradient(dY)
-        *_, p = self._last if self._key and self._last else (None, 0.0)  # that of the forward, for p may have changed
+        *_, p = self._last if self._key and self._last else (None, 0.0)  # of the forward: p may have changed
         if self._Y is not None:
             return host.relu_gradient(dY, self._Y, p)
         return dY if self._key is None else host.dropout(dY, p, self._key, axes=self._axes_for(dY.shape))
 
     @property
     def _p(self) -> float:
-        return checks.probability("p", self.p)  # which may have been changed
+        return checks.probability("p", self.p)  # may have been changed
 
     def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
         return () if shape is None else checks.axes(self.axes, len(shape))
@@ -209,7 +212,7 @@ def drawing(layer: Layer, shape: tuple[int, ...] | None = None) -> Drawing:
         raise not_a_layer(layer)
     last, known, last_p = layer._last or (None, None, None)
     shape = known if shape is None else shape
-    axes = layer._axes_for(shape)  # an error where the layer has no mask
+    axes = layer._axes_for(shape)  # raises if the layer has no mask
     return Drawing(layer._p, last, None if layer.stream is None else layer.stream.key, shape, axes, last_p)
 
 
@@ -217,7 +220,7 @@ class Sequential(Layer):
     """Layers one after the other.
 
     Raises:
-        ValueError: where one comes twice, for it would remember its last call alone.
+        ValueError: for a layer that comes twice, since it keeps its last call only.
     """
 
     def __init__(self, *layers: Layer) -> None:

@@ -19,7 +19,7 @@ from .layers import Array, Dropout, Random
 
 
 def layer(member: Member, *, seed: int | Key | None = None) -> Random:
-    """`multidrop.layer`: the class of the member's name where there is one, else `MemberLayer`."""
+    """`multidrop.layer`: an instance of the class of the member's name, or else of `MemberLayer`."""
     if type(member) is family.Dropout:
         return Dropout(member.p, seed=seed)
     kind = _OfSettings.layers.get(type(member))
@@ -32,7 +32,7 @@ class MemberLayer(OfMember, Random):
     """Applies a member of the dropout family in training mode; passes the input on in evaluation mode.
 
     Attributes:
-        member: the member. To change a setting, as a schedule does, set another; `p` sets the member's p.
+        member: the member. To change a setting, as a schedule does, set another member; `p` sets the member's p.
 
     Args:
         member: such as `multidrop.family.DropBlock(p=0.1)`.
@@ -53,7 +53,7 @@ class MemberLayer(OfMember, Random):
         key = self._next_key(X, self._idle)
         if key is None:
             return X
-        self._used = self.member  # which may be changed before the backward
+        self._used = self.member  # `member` may be changed before the backward
         if self._p is not None:
             self._last = key, X.shape, self._p
         return self._forward(X, key)
@@ -70,7 +70,7 @@ class MemberLayer(OfMember, Random):
 
     @property
     def _idle(self) -> bool:
-        """Whether the next call changes nothing."""
+        """Whether the next call leaves its input as it is."""
         return self.member.idle
 
     def __repr__(self) -> str:
@@ -78,7 +78,7 @@ class MemberLayer(OfMember, Random):
 
 
 class _OfSettings(OfSettings, MemberLayer):
-    """Base class of the layers of one kind of member, which are built from its settings."""
+    """Base class of the layers of one kind of member, built from its settings."""
 
     layers: ClassVar[dict[type[Member], type]] = {}
 
@@ -119,9 +119,9 @@ class _AlphaAlong(family.AlphaDropout, listed=False):
 
 
 class AlphaDropout(MemberLayer):
-    """Dropout for SELU networks: a dropped element becomes SELU's lower limit, and all are scaled and moved so that a
-    mean of 0 and a variance of 1 stay. Args and errors are those of `Dropout`. Source: G. Klambauer et al.,
-    "Self-normalizing neural networks", NeurIPS 30 (2017), section 2."""
+    """Dropout for SELU networks: sets dropped elements to SELU's lower limit, then scales and shifts all elements to
+    keep mean 0 and variance 1. Args and errors are those of `Dropout`. Source: G. Klambauer et al., "Self-normalizing
+    neural networks", NeurIPS 30 (2017), section 2."""
 
     member: _AlphaAlong
 
@@ -130,7 +130,7 @@ class AlphaDropout(MemberLayer):
 
     @property
     def axes(self) -> tuple[int, ...]:
-        """Along which one decision holds for all elements."""
+        """The axes along which all elements share one decision."""
         return self.member.along
 
     @property
@@ -145,13 +145,13 @@ class AlphaDropout(MemberLayer):
 
 
 class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
-    """Learns the p of a `multidrop.family.ConcreteDropout`, by its logit, log(p/(1 − p)): `parameters["logit"]`,
-    float64 of shape (). Add `regularizer` to the loss, and its gradients to the others; without it p only falls.
+    """Applies `multidrop.family.ConcreteDropout` and learns its p, as `parameters["logit"]` = log(p/(1 − p)), float64
+    of shape (). Add `regularizer` to the loss, and `regularizer_gradients` to the gradients; without them p only falls.
 
     Source: Y. Gal, J. Hron and A. Kendall, "Concrete dropout", NeurIPS 30 (2017).
 
     Args:
-        p: the probability that learning begins with, in (0, 1).
+        p: p at the start, in (0, 1).
         temperature: above 0; the paper's is 0.1.
         seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by NumPy's global generator.
 
@@ -175,12 +175,12 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
         return oracle.apply(self._used, dY, key, learned=self._logit)
 
     def regularizer(self, weight: Array, *, length_scale: float = 1.0) -> float:
-        """The part of the loss that keeps p up: `multidrop.family.ConcreteDropout.regularizer`. Divide it by the number
-        of training examples, and add it to their mean loss.
+        """The term of the loss that keeps p up: `multidrop.family.ConcreteDropout.regularizer`. Divide it by the number
+        of training examples and add it to their mean loss.
 
         Args:
-            weight: that of the layer after this one, of shape (K, outputs), where K is the number of features that are
-                dropped.
+            weight: the weight of the layer after this one, of shape (K, outputs), where K is the number of features
+                that are dropped.
             length_scale: the prior's, at least 0.
 
         Raises:

@@ -97,8 +97,8 @@ def _streams(net: Layer) -> dict[str, Stream]:
 
 
 def get_state(net: Layer) -> State:
-    """A net's weights and mask streams, copied; see `multidrop.protocol.State`. A dropout layer that follows NumPy's
-    generator has no stream, and is left out."""
+    """Copies a net's weights and mask streams; see `multidrop.protocol.State`. An unkeyed dropout layer has no stream,
+    and is left out."""
     return state_of(
         {name: w.copy() for name, w in _weights(net).items()},
         {name: stream.key for name, stream in _streams(net).items()},
@@ -109,7 +109,7 @@ def set_state(net: Layer, state: Mapping[str, Array]) -> None:
     """Gives a net the weights and mask streams of `state`.
 
     Raises:
-        ValueError: where names or shapes are not the net's.
+        ValueError: if names or shapes are not those of the net.
     """
     keys = keys_in(state, get_state(net))
     for name, w in _weights(net).items():
