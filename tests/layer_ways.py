@@ -32,7 +32,6 @@ class LayerWay:
     resume: Callable[[Any, Any, Path], None]
     host_numbers: bool = False  # whether reals, and what is computed with them, are NumPy's own
     fuses: bool = False  # whether its compiler may round a product and a sum once
-    seeded: bool = True  # whether the framework's seed governs what is drawn without a key
     seen: bool = True  # whether Python sees each call
 
 
@@ -70,6 +69,7 @@ def _torch() -> list[LayerWay]:
 
 
 def _tensorflow() -> list[LayerWay]:
+    import keras
     import multidrop_tensorflow  # noqa: F401  # first of what TensorFlow is told
     import tensorflow as tf
 
@@ -90,7 +90,7 @@ def _tensorflow() -> list[LayerWay]:
         def resume(layer: Any, other: Any, folder: Path) -> None:
             other.set_weights(layer.get_weights())
 
-        return LayerWay("tensorflow", name, program, run, tf.random.set_seed, resume, **properties)
+        return LayerWay("tensorflow", name, program, run, keras.utils.set_random_seed, resume, **properties)
 
     def function(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         return lambda f: tf.function(f, autograph=False, **options)
@@ -98,7 +98,7 @@ def _tensorflow() -> list[LayerWay]:
     return [
         way("tensorflow-eager", lambda f: f),
         way("tensorflow-function", function(), seen=False),
-        way("tensorflow-xla", function(jit_compile=True), fuses=True, seeded=False, seen=False),
+        way("tensorflow-xla", function(jit_compile=True), fuses=True, seen=False),
     ]
 
 

@@ -546,6 +546,33 @@ print(np.array_equal(Y.numpy(), 2.0 * md.keep_mask((4, 8), 0.5, 1)))
     assert done.stdout.strip() == "True", done.stderr
 
 
+def test_tensorflow_lite_says_what_it_cannot_convert() -> None:
+    """And returns: its converter holds Python's lock, so that a function of Python's that it waited for, to infer a
+    shape or to compute a constant, would never come. A model that drops in training alone is converted."""
+    code = """
+import keras, tensorflow as tf, multidrop as md, multidrop_tensorflow
+dense, ones = keras.layers.Dense(8), tf.ones(8)
+class Drops(keras.layers.Layer):
+    def call(self, x):
+        return self.drop(x)
+def converted(drop):
+    layer = Drops()
+    layer.drop = drop
+    model = keras.Sequential([keras.Input((8,)), dense, layer, multidrop_tensorflow.Dropout(0.5, seed=1)])
+    try:
+        return len(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    except Exception as error:
+        return "MultidropDropout" in str(error)
+drops = [lambda x: md.dropout_layer(x, 0.5, 1), lambda x: x + md.dropout_layer(ones, 0.5, 1), lambda x: x]
+print(*map(converted, drops))
+"""
+    command, quiet = [sys.executable, "-c", code], {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=quiet)
+    sequence, constant, plain = done.stdout.splitlines()[-1].split()
+    assert (sequence, constant) == ("True", "True"), done.stderr
+    assert int(plain) > 0
+
+
 def test_autograph_leaves_the_library_alone(caplog: pytest.LogCaptureFixture) -> None:
     """It would try to convert what it calls, and warn of what it cannot."""
     import multidrop_tensorflow as backend

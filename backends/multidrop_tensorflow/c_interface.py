@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
-from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_void_p, cast
+from ctypes import CFUNCTYPE, POINTER, c_bool, c_char_p, c_int, c_int64, c_void_p, cast
 from typing import Any
 
 import numpy as np
@@ -49,11 +49,8 @@ class Interface:
         self.add_input = function("OpDefinitionBuilderAddInput", None, pointer, c_char_p)
         self.add_output = function("OpDefinitionBuilderAddOutput", None, pointer, c_char_p)
         self.set_shape_function = function("OpDefinitionBuilderSetShapeInferenceFunction", None, pointer, INFER)
+        self.set_stateful = function("OpDefinitionBuilderSetIsStateful", None, pointer, c_bool)
         self.register_op = function("RegisterOpDefinition", None, pointer, pointer)
-        self.new_shape = function("NewShapeHandle", pointer)
-        self.delete_shape = function("DeleteShapeHandle", None, pointer)
-        self.input_shape = function("ShapeInferenceContextGetInput", None, pointer, c_int, pointer, pointer)
-        self.set_output_shape = function("ShapeInferenceContextSetOutput", None, pointer, c_int, pointer, pointer)
         self.new_kernel = function("NewKernelBuilder", pointer, c_char_p, c_char_p, CREATE, COMPUTE, DELETE)
         self.register_kernel = function("RegisterKernelBuilder", None, c_char_p, pointer, pointer)
         self.attr_int = function(

@@ -28,6 +28,8 @@ if keras.config.backend() != "tensorflow":
         "KERAS_BACKEND=tensorflow before Keras is first imported"
     )
 
+internals.keep_out_of_legacy_files(lambda weight: getattr(weight, "is_position", False))
+
 
 class _Random(keras.layers.Layer):
     """Base class of the dropout layers: active in training mode, where each call takes the next key. Like every Keras
@@ -76,6 +78,7 @@ class _Random(keras.layers.Layer):
                     trainable=False,
                     autocast=False,
                 )
+                self.stream.is_position = True
             elif generator is not None:
                 self.seed_generator = generator
         if key is None and not self._idle:

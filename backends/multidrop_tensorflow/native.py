@@ -55,7 +55,9 @@ def dropout(X: tf.Tensor, mask: Mask) -> tf.Tensor:
         [X.dtype],
         attrs={"T": value(type=X.dtype.as_datatype_enum), "p": value(i=p), "start": value(i=start)},
     )
-    return node.outputs[0]
+    Y = node.outputs[0]
+    Y.set_shape(X.shape)
+    return Y
 
 
 def numbers_of(mask: Mask) -> tuple[int, int]:
@@ -120,13 +122,6 @@ def _register() -> None:
     tfc = Interface()
     settings: dict[int, _Settings] = {}  # of each kernel, by its number for TensorFlow
 
-    @INFER
-    def infer_shape(context: int, status: int) -> None:
-        shape = tfc.new_shape()
-        tfc.input_shape(context, 0, shape, status)
-        tfc.set_output_shape(context, 0, shape, status)
-        tfc.delete_shape(shape)
-
     @CREATE
     def create(construction: int) -> int:
         status = tfc.new_status()
@@ -181,12 +176,16 @@ def _register() -> None:
     tfc.add_input(op, b"x: T")
     tfc.add_input(op, b"position: int64")
     tfc.add_output(op, b"y: T")
-    tfc.set_shape_function(op, infer_shape)
+    # A function of TensorFlow's own, and none of Python's: TensorFlow Lite's converter infers shapes in a thread while
+    # it holds Python's lock, and would wait for ever. `dropout` sets the shape.
+    tfc.set_shape_function(op, INFER(tfc.address("ShapeInferenceContextSetUnknownShape")))
+    # Or that converter would compute it at once, as a constant, and wait for the kernel in Python.
+    tfc.set_stateful(op, True)
     tfc.register_op(op, status)
     tfc.check(status)
     tfc.delete_status(status)
     tfc.register(OP, create, compute, delete)
-    _registered.extend((infer_shape, compute, tfc, create, delete))
+    _registered.extend((compute, tfc, create, delete))
 
 
 _compiled = False
