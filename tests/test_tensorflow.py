@@ -573,6 +573,32 @@ print(*map(converted, drops))
     assert int(plain) > 0
 
 
+@pytest.mark.parametrize("xla", [None, False], ids=["eager", "function"])
+@pytest.mark.parametrize("name", ["ragged", "sparse", "slices"])
+def test_tensors_that_are_more_than_memory(name: str, xla: bool | None) -> None:
+    """An error with the remedy, which takes no mask, at p = 0 too."""
+    import multidrop_tensorflow as backend
+    import tensorflow as tf
+
+    X = {
+        "ragged": lambda: tf.ragged.constant([[1.0, 2.0], [3.0]]),
+        "sparse": lambda: tf.sparse.from_dense(tf.eye(3)),
+        "slices": lambda: tf.IndexedSlices(tf.ones((1, 2)), tf.constant([0]), tf.constant([4, 2])),
+    }[name]()
+    md.manual_seed(3)
+    for call in (
+        lambda X: md.dropout_layer(X, 0.5),
+        lambda X: md.dropout_layer(X, 0.0),
+        lambda X: backend.relu_dropout(X, 0.5),
+        lambda X: md.apply(md.family.DropPath(0.5), X),
+        lambda X: md.apply(md.family.ConcreteDropout(), tf.ones((4, 2)), learned=X),
+    ):
+        with pytest.raises(TypeError, match=r"(X|learned): expected a tensor of type .*to_tensor\(\) or tf\.sparse"):
+            (call if xla is None else traced(call))(X)
+    root = md.Key(3).fold_in("calls")
+    assert np.array_equal(md.dropout_layer(tf.ones(64), 0.5), 2.0 * md.keep_mask(64, 0.5, md.Key(root.seed)))
+
+
 def test_autograph_leaves_the_library_alone(caplog: pytest.LogCaptureFixture) -> None:
     """It would try to convert what it calls, and warn of what it cannot."""
     import multidrop_tensorflow as backend

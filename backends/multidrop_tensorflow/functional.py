@@ -25,7 +25,13 @@ NAME = "tensorflow"
 
 def tensor(data: Any, dtype: str | None = None, name: str = "X") -> tf.Tensor:
     """A tensor of host data, or of a variable's value, the argument of that name: of `dtype`, or else of the type that
-    `tf.convert_to_tensor` gives it."""
+    `tf.convert_to_tensor` gives it.
+
+    Raises:
+        TypeError: for a ragged or sparse tensor, which TensorFlow would not convert or would pack.
+    """
+    if isinstance(data, COMPOSITE):
+        raise not_dense(data, name)
     if tf.is_tensor(data) or isinstance(data, keras.Variable | keras.KerasTensor) or _holds_tensors(data):
         return tf.convert_to_tensor(data, dtype)
     return checks.host_tensor(tf.convert_to_tensor, data, dtype, name)
@@ -36,6 +42,14 @@ def _holds_tensors(data: Any) -> bool:
     while isinstance(data, list | tuple) and data:
         data = data[0]
     return tf.is_tensor(data)
+
+
+COMPOSITE = (tf.RaggedTensor, tf.SparseTensor, tf.IndexedSlices)
+
+
+def not_dense(came: Any, name: str = "X") -> TypeError:
+    """The error for what is no dense tensor, with TensorFlow's remedies."""
+    return checks.not_floating(checks.shown(came), "tf.convert_to_tensor, its to_tensor() or tf.sparse.to_dense", name)
 
 
 def to_numpy(tensor: tf.Tensor) -> npt.NDArray[Any]:

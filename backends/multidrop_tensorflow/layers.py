@@ -19,7 +19,7 @@ from multidrop.view import Drawing, before, not_a_layer
 
 from . import internals
 from .apply import applied
-from .functional import NAME, axes_of, check_floating, masked
+from .functional import NAME, axes_of, check_floating, masked, not_dense
 from .position import NOTHING, generator_key, key_at, next_of_generator, next_position, position_of, words_of
 
 if keras.config.backend() != "tensorflow":
@@ -107,8 +107,7 @@ class _Random(keras.layers.Layer):
         if isinstance(inputs, tf.Variable | keras.Variable):
             inputs = tf.convert_to_tensor(inputs)
         if not isinstance(inputs, tf.Tensor):  # ragged and sparse ones are none
-            remedy = "tf.convert_to_tensor, its to_tensor() or tf.sparse.to_dense"
-            raise checks.not_floating(checks.shown(inputs), remedy)
+            raise not_dense(inputs)
         check_floating(inputs)
         if tf.is_tensor(training):  # in a trace, where Python cannot ask what it holds
             return tf.cond(tf.cast(training, tf.bool), lambda: self._train(inputs), lambda: tf.identity(inputs))
