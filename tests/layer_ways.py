@@ -32,7 +32,6 @@ class LayerWay:
     resume: Callable[[Any, Any, Path], None]
     host_numbers: bool = False  # whether reals, and what is computed with them, are NumPy's own
     fuses: bool = False  # whether its compiler may round a product and a sum once
-    seeded: bool = True  # whether the framework's seed governs what is drawn without a key
     seen: bool = True  # whether Python sees each call
     types: tuple[str, ...] = ("float16", "float32", "float64")  # that a layer computes in as they come
 
@@ -71,6 +70,7 @@ def _torch() -> list[LayerWay]:
 
 
 def _tensorflow() -> list[LayerWay]:
+    import keras
     import multidrop_tensorflow  # noqa: F401  # first of what TensorFlow is told
     import tensorflow as tf
 
@@ -92,7 +92,9 @@ def _tensorflow() -> list[LayerWay]:
             other.set_weights(layer.get_weights())
 
         # Keras casts to a layer's own type.
-        return LayerWay("tensorflow", name, program, run, tf.random.set_seed, resume, types=("float32",), **properties)
+        return LayerWay(
+            "tensorflow", name, program, run, keras.utils.set_random_seed, resume, types=("float32",), **properties
+        )
 
     def function(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         return lambda f: tf.function(f, autograph=False, **options)
@@ -111,7 +113,7 @@ def _tensorflow() -> list[LayerWay]:
         way("tensorflow-eager", lambda f: f),
         way("tensorflow-function", function(), seen=False),
         way("tensorflow-sizes", unknown_sizes, seen=False),
-        way("tensorflow-xla", function(jit_compile=True), fuses=True, seeded=False, seen=False),
+        way("tensorflow-xla", function(jit_compile=True), fuses=True, seen=False),
     ]
 
 

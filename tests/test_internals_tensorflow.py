@@ -188,6 +188,27 @@ def test_keras_moved_to_snake_case(ours: Any, monkeypatch: pytest.MonkeyPatch) -
         md.convert(model)
 
 
+def test_keras_moved_the_weights_of_legacy_files(
+    internals: Any, ours: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A file then holds streams, and Keras counts them."""
+    import keras
+    from keras.src.legacy.saving import legacy_h5_format as legacy
+
+    own, keyed = (
+        keras.Sequential([keras.Input((4,)), drop, keras.layers.Dense(1)])
+        for drop in (keras.layers.Dropout(0.5), ours.Dropout(0.5, seed=1))
+    )
+    own.save(tmp_path / "own.h5")
+    with monkeypatch.context() as without:
+        without.delattr(legacy, "_legacy_weights")
+        internals.keep_out_of_legacy_files(lambda weight: True)
+        assert not hasattr(legacy, "_legacy_weights")
+    monkeypatch.setattr(legacy, "_legacy_weights", lambda layer: layer.weights)
+    with pytest.raises(ValueError, match="Layer count mismatch"):
+        keyed.load_weights(tmp_path / "own.h5")
+
+
 def test_tensorflow_moved_the_interface_of_xla(
     internals: Any, ours: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

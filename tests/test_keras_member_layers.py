@@ -145,3 +145,31 @@ class TestKeras:
             layer.regularizer(weight, length_scale=-1.0)
         with pytest.raises(TypeError, match="weight: expected a tensor of type"):
             layer.regularizer(np.ones((2, 2), int))
+
+    @pytest.mark.parametrize("nested", [False, True])
+    @pytest.mark.parametrize(("saved", "loaded"), [("keras", "keyed"), ("keyed", "keras"), ("keyed", "keyed")])
+    def test_legacy_files(self, ours: Any, tmp_path: Path, saved: str, loaded: str, nested: bool) -> None:
+        """Files of whole models in Keras' old format have no positions, so that their weights load either way."""
+        import keras
+
+        def build(home: str) -> Any:
+            drop = keras.layers.Dropout(0.5) if home == "keras" else ours.Dropout(0.5, seed=SEED)
+            layers = [keras.Input((4,)), keras.layers.Dense(4), drop, keras.layers.Dense(2)]
+            return keras.Sequential([keras.Input((4,)), keras.Sequential(layers)] if nested else layers)
+
+        x, first, second = values((3, 4)), build(saved), build(loaded)
+        first(x, training=True)
+        first.save(tmp_path / "model.h5")
+        second.load_weights(tmp_path / "model.h5")
+        assert same_bits(first(x).numpy(), second(x).numpy())
+        if loaded == "keyed":
+            assert same_bits(second(x, training=True).numpy(), build_again(first, build("keyed"), x))
+        whole = keras.saving.load_model(tmp_path / "model.h5")
+        assert same_bits(first(x).numpy(), whole(x).numpy())
+
+
+def build_again(first: Any, keyed: Any, x: Any) -> Any:
+    """What a new keyed model with the first one's weights gives in its first call."""
+    for mine, other in zip(keyed.trainable_weights, first.trainable_weights, strict=True):
+        mine.assign(other)
+    return keyed(x, training=True).numpy()

@@ -546,6 +546,59 @@ print(np.array_equal(Y.numpy(), 2.0 * md.keep_mask((4, 8), 0.5, 1)))
     assert done.stdout.strip() == "True", done.stderr
 
 
+def test_tensorflow_lite_says_what_it_cannot_convert() -> None:
+    """And returns: its converter holds Python's lock, so that a function of Python's that it waited for, to infer a
+    shape or to compute a constant, would never come. A model that drops in training alone is converted."""
+    code = """
+import keras, tensorflow as tf, multidrop as md, multidrop_tensorflow
+dense, ones = keras.layers.Dense(8), tf.ones(8)
+class Drops(keras.layers.Layer):
+    def call(self, x):
+        return self.drop(x)
+def converted(drop):
+    layer = Drops()
+    layer.drop = drop
+    model = keras.Sequential([keras.Input((8,)), dense, layer, multidrop_tensorflow.Dropout(0.5, seed=1)])
+    try:
+        return len(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    except Exception as error:
+        return "MultidropDropout" in str(error)
+drops = [lambda x: md.dropout_layer(x, 0.5, 1), lambda x: x + md.dropout_layer(ones, 0.5, 1), lambda x: x]
+print(*map(converted, drops))
+"""
+    command, quiet = [sys.executable, "-c", code], {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=quiet)
+    sequence, constant, plain = done.stdout.splitlines()[-1].split()
+    assert (sequence, constant) == ("True", "True"), done.stderr
+    assert int(plain) > 0
+
+
+@pytest.mark.parametrize("xla", [None, False], ids=["eager", "function"])
+@pytest.mark.parametrize("name", ["ragged", "sparse", "slices"])
+def test_tensors_that_are_more_than_memory(name: str, xla: bool | None) -> None:
+    """An error with the remedy, which takes no mask, at p = 0 too."""
+    import multidrop_tensorflow as backend
+    import tensorflow as tf
+
+    X = {
+        "ragged": lambda: tf.ragged.constant([[1.0, 2.0], [3.0]]),
+        "sparse": lambda: tf.sparse.from_dense(tf.eye(3)),
+        "slices": lambda: tf.IndexedSlices(tf.ones((1, 2)), tf.constant([0]), tf.constant([4, 2])),
+    }[name]()
+    md.manual_seed(3)
+    for call in (
+        lambda X: md.dropout_layer(X, 0.5),
+        lambda X: md.dropout_layer(X, 0.0),
+        lambda X: backend.relu_dropout(X, 0.5),
+        lambda X: md.apply(md.family.DropPath(0.5), X),
+        lambda X: md.apply(md.family.ConcreteDropout(), tf.ones((4, 2)), learned=X),
+    ):
+        with pytest.raises(TypeError, match=r"(X|learned): expected a tensor of type .*to_tensor\(\) or tf\.sparse"):
+            (call if xla is None else traced(call))(X)
+    root = md.Key(3).fold_in("calls")
+    assert np.array_equal(md.dropout_layer(tf.ones(64), 0.5), 2.0 * md.keep_mask(64, 0.5, md.Key(root.seed)))
+
+
 def test_autograph_leaves_the_library_alone(caplog: pytest.LogCaptureFixture) -> None:
     """It would try to convert what it calls, and warn of what it cannot."""
     import multidrop_tensorflow as backend

@@ -99,17 +99,6 @@ DIFFERENCES = {
             ),
         ),
         Difference(
-            "A keyed layer's state is the weight `stream`, and another layer has none; Keras' layers have a "
-            "`SeedGenerator` each, which the tests count.",
-            "0 != 1 : Unexpected number of seed_generators",
-            (
-                "dropout_test.py::DropoutTest::test_dropout_basics",
-                "alpha_dropout_test.py::AlphaDropoutTest::test_alpha_dropout_basics",
-                "gaussian_dropout_test.py::GaussianDropoutTest::test_gaussian_dropout_basics",
-                "gaussian_noise_test.py::GaussianNoiseTest::test_gaussian_noise_basics",
-            ),
-        ),
-        Difference(
             "The test requires a standard deviation below 1.1 for one sample; 1.088 is expected. The mask of its seed, "
             "1337, drops 31.2 % of 10,000 elements instead of 30 %, which is 2.6 standard deviations more, and gives "
             "1.1002.",

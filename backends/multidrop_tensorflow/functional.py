@@ -24,22 +24,36 @@ NAME = "tensorflow"
 
 
 def tensor(data: Any, dtype: str | None = None, name: str = "X") -> tf.Tensor:
-    """A tensor of host data, or of a variable's value, the argument of that name: of `dtype`, or else of the type that
-    `tf.convert_to_tensor` gives it."""
+    """A tensor of host data or of a variable's value, of type `dtype` or else of the one that `tf.convert_to_tensor`
+    chooses. Errors call the argument by `name`.
+
+    Raises:
+        TypeError: for a ragged or sparse tensor, which TensorFlow would not convert or would pack.
+    """
+    if isinstance(data, COMPOSITE):
+        raise not_dense(data, name)
     if tf.is_tensor(data) or isinstance(data, keras.Variable | keras.KerasTensor) or _holds_tensors(data):
         return tf.convert_to_tensor(data, dtype)
     return checks.host_tensor(tf.convert_to_tensor, data, dtype, name)
 
 
 def _holds_tensors(data: Any) -> bool:
-    """Whether a list, or the lists in it, begins with a tensor: TensorFlow packs such, with their gradients."""
+    """Whether a list, or a list in it, begins with a tensor: TensorFlow packs such lists and keeps their gradients."""
     while isinstance(data, list | tuple) and data:
         data = data[0]
     return tf.is_tensor(data)
 
 
+COMPOSITE = (tf.RaggedTensor, tf.SparseTensor, tf.IndexedSlices)
+
+
+def not_dense(came: Any, name: str = "X") -> TypeError:
+    """The error for what is no dense tensor, with TensorFlow's remedies."""
+    return checks.not_floating(checks.shown(came), "tf.convert_to_tensor, its to_tensor() or tf.sparse.to_dense", name)
+
+
 def to_numpy(tensor: tf.Tensor) -> npt.NDArray[Any]:
-    """A tensor's values on the host; bfloat16 comes as float32. Eager only, as values are."""
+    """A tensor's values as a NumPy array; bfloat16 becomes float32. Eager only."""
     tensor = tf.convert_to_tensor(tensor)
     return (tf.cast(tensor, tf.float32) if tensor.dtype == tf.bfloat16 else tensor).numpy()
 
@@ -56,25 +70,25 @@ def dropout_layer(
     """`multidrop.dropout_layer` for tensors, differentiable any number of times; eager, in a `tf.function` or under
     XLA.
 
-    A `tf.function` keeps the key that it was traced with as a constant. Traced without one, it takes a new mask in each
-    run: the next after `multidrop.manual_seed`, in one sequence with the eager calls, or, where that is not in force
-    at the run, one whose seed `tf.random` draws. Under XLA that is XLA's own generator, which `tf.random.set_seed` does
-    not make repeatable.
+    A `tf.function` keeps the key that it was traced with as a constant. Traced without a key, it draws a new mask in
+    each run: with the next key after `multidrop.manual_seed`, in one sequence with the eager calls, or, if no seed is
+    in force at the run, with a key that `tf.random` draws. Under XLA that is XLA's own generator, which
+    `tf.random.set_seed` does not make repeatable. At dropout = 0 `tf.random` draws nothing.
 
     Args:
         X: tensor of any shape (in a trace, dimensions may be unknown), or what `tensor` takes; float16, bfloat16,
             float32 or float64.
         dropout: p, in [0, 1].
-        key: what names the mask; without one, the next after `multidrop.manual_seed`, or one from `tf.random`.
+        key: names the mask; without one, the next key after `multidrop.manual_seed`, or one that `tf.random` draws.
         start: the index of X's first element.
-        axes: along which one decision holds for all elements.
+        axes: the axes along which all elements share one decision.
 
     Returns:
         A tensor of X's shape and type; X itself at p = 0.
 
     Raises:
         ValueError: for a bad probability, key, start or axes.
-        TypeError: for a tensor that is not floating.
+        TypeError: for a tensor that is not floating, or is ragged or sparse.
         RuntimeError: without a key, in a function that `tf.recompute_grad` runs again for its gradient; see
             `recompute_grad`.
     """
@@ -84,7 +98,7 @@ def dropout_layer(
 @tf.autograph.experimental.do_not_convert
 def relu_dropout(X: Any, dropout: float, key: int | Key | None = None, *, start: int = 0) -> tf.Tensor:
     """`multidrop.relu_dropout` for tensors; args, result and errors are those of `dropout_layer`. In a traced program
-    it is a ReLU and a dropout, which writes over what the ReLU gave it."""
+    it is a ReLU, and a dropout that overwrites the ReLU's output."""
     return _dropout(X, dropout, key, start, (), relu=True)
 
 
@@ -112,7 +126,7 @@ def axes_of(X: tf.Tensor, axes: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def check_floating(X: tf.Tensor, name: str = "X") -> None:
-    """TypeError where X, the argument of that name, is not of a floating type, with TensorFlow's remedy."""
+    """Raises a TypeError, with TensorFlow's remedy, if X is not of a floating type. `name` is the argument's."""
     checks.floating(X.dtype.name, f"tf.cast({name}, tf.float32)", name)
 
 
@@ -133,8 +147,8 @@ def keep_mask(shape: int | Sequence[int] | tf.Tensor, dropout: float, key: int |
 def masked(X: tf.Tensor, mask: Mask) -> tf.Tensor:
     """X through a mask: `dropout_layer` after its checks.
 
-    The gradient of a dropout is the same dropout of the gradient, so that the backward pass keeps the position and
-    nothing else, and can be differentiated again.
+    The gradient of a dropout is the same dropout of the gradient, so the backward pass keeps only the position, and can
+    be differentiated again.
     """
     if mask.p == 0.0:
         return X
@@ -142,7 +156,7 @@ def masked(X: tf.Tensor, mask: Mask) -> tf.Tensor:
 
 
 def masked_relu(X: tf.Tensor, mask: Mask) -> tf.Tensor:
-    """max(X, 0) through a mask. The backward pass keeps the output, which what follows mostly keeps anyway."""
+    """max(X, 0) through a mask. The backward pass keeps the output, which the next operation mostly keeps anyway."""
     if mask.p == 0.0 or not fuses_relu(X):
         return masked(rectified(X), mask)
     Y = on_host.drop(X, mask, relu=True)
@@ -150,12 +164,12 @@ def masked_relu(X: tf.Tensor, mask: Mask) -> tf.Tensor:
 
 
 def _gated(dY: tf.Tensor, Y: tf.Tensor, p: float) -> tf.Tensor:
-    """The gradient of `masked_relu` with the output Y, which is linear in dY and so its own gradient."""
+    """The gradient of `masked_relu` for its output Y. It is linear in dY, and so its own gradient."""
     return with_gradient(dY, lambda dY: on_host.gate(dY, Y, p), lambda ddX: _gated(ddX, Y, p))
 
 
 def with_gradient(X: tf.Tensor, function: Callable[..., tf.Tensor], gradient: Callable[..., tf.Tensor]) -> tf.Tensor:
-    """`function(X)`, which has that gradient."""
+    """`function(X)`, with `gradient` as its gradient."""
     if internals.record_operation is None:
         return tf.custom_gradient(lambda X: (function(X), gradient))(X)
     Y = function(X)

@@ -212,6 +212,20 @@ def children(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return layer._layers
 
 
+def keep_out_of_legacy_files(left_out: Callable[[keras.Variable], bool]) -> None:
+    """Keeps weights out of Keras' legacy `.h5` files, which hold the weights of each layer by their number: those of a
+    model with Keras' own layers then load into one that has a stream in addition, and the reverse.
+
+    Without the function: such files load only between models with the same streams; between others Keras raises a
+    ValueError that counts layers or weights.
+    """
+    with suppress(ImportError, AttributeError):
+        from keras.src.legacy.saving import legacy_h5_format as legacy
+
+        plain = legacy._legacy_weights
+        legacy._legacy_weights = lambda layer: [weight for weight in plain(layer) if not left_out(weight)]
+
+
 def automatic_name(kind: type[keras.layers.Layer]) -> str:
     """The name that Keras gives a layer of that class, without its number. Without the function: an ImportError from
     `convert` and `compare`."""

@@ -1,4 +1,4 @@
-"""The members of the dropout family as Keras layers: `MemberLayer` for any of them, and named layers for those that
+"""Keras layers of the members of the dropout family: `MemberLayer` for any member, and named layers for those that
 Keras lacks."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .layers import Dropout, _Random
 
 
 class _OfMember(OfMember, _Random):
-    """A layer that runs the member that it holds."""
+    """Base class of the layers that hold a member and run it."""
 
     def __init__(self, member: Member, seed: int | Key | None, **kwargs: Any) -> None:
         super().__init__(seed, kwargs, member=family.checked(member))
@@ -35,16 +35,17 @@ class _OfMember(OfMember, _Random):
 
 @keras.saving.register_keras_serializable(package="multidrop")
 class MemberLayer(_OfMember):
-    """Runs any member of the dropout family in training mode; passes the input on in evaluation mode.
+    """Runs any member of the dropout family in training mode; returns the input in evaluation mode.
 
     Args:
         member: the member, such as `multidrop.family.DropBlock(p=0.1, block_size=7)`. The attribute `member` may be
-            set; a compiled step keeps the one that it was traced with.
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by Keras' generator.
+            changed; a compiled step keeps the one that it was traced with.
+        seed: an integer or a `Key`. By default `multidrop.manual_seed` keys the layer, or else it follows a Keras
+            `SeedGenerator` of its own.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
-        ValueError: for what is no member or a bad seed; when called, for a shape that the member does not take.
+        ValueError: for what is no member or a bad seed; when called, for a shape that the member does not accept.
     """
 
     def __init__(self, member: Member, seed: int | Key | None = None, **kwargs: Any) -> None:
@@ -55,12 +56,12 @@ class MemberLayer(_OfMember):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> _Random:
-        """The layer that a `get_config` describes; a member of another package must be imported."""
+        """A layer with the configuration that `get_config` gave; the member's package must be imported."""
         return super().from_config({**config, "member": family.of_text(config["member"])})
 
 
 class _Named(_OfMember):
-    """A layer of one class of members; its configuration has the member's settings, p as `rate`."""
+    """Base class of the layers of one class of members, whose settings are the configuration, with p as `rate`."""
 
     def get_config(self) -> dict[str, Any]:
         settings = {each.name: getattr(self.member, each.name) for each in fields(self.member)}
@@ -69,12 +70,13 @@ class _Named(_OfMember):
 
 @keras.saving.register_keras_serializable(package="multidrop")
 class DropPath(_Named):
-    """`multidrop.family.DropPath`: drops a residual branch whole in training mode (stochastic depth).
+    """`multidrop.family.DropPath`: drops whole residual branches in training mode (stochastic depth).
 
     Args:
         rate: p, the probability that the branch is dropped, in [0, 1].
-        mode: "example" to decide for each example by itself, "batch" to decide once for all.
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by Keras' generator.
+        mode: "example" decides for each example separately, "batch" once for all.
+        seed: an integer or a `Key`. By default `multidrop.manual_seed` keys the layer, or else it follows a Keras
+            `SeedGenerator` of its own.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -92,9 +94,10 @@ class DropBlock(_Named):
 
     Args:
         rate: p, the probability that an element is dropped, in [0, 1].
-        block_size: how long a block is along each axis of positions.
-        data_format: "channels_first" or "channels_last"; without one, that of Keras' configuration.
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by Keras' generator.
+        block_size: the size of a block along each axis of positions.
+        data_format: "channels_first" or "channels_last"; by default that of Keras' configuration.
+        seed: an integer or a `Key`. By default `multidrop.manual_seed` keys the layer, or else it follows a Keras
+            `SeedGenerator` of its own.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -119,9 +122,10 @@ class LockedDropout(_Named):
 
     Args:
         rate: p, the probability that a feature is dropped, in [0, 1].
-        batch_first: whether the input has the shape (n, steps, …), as for Keras' recurrent layers, and not
+        batch_first: whether the input's shape is (n, steps, …), as for Keras' recurrent layers, rather than
             (steps, n, …).
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by Keras' generator.
+        seed: an integer or a `Key`. By default `multidrop.manual_seed` keys the layer, or else it follows a Keras
+            `SeedGenerator` of its own.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -146,10 +150,11 @@ class ConcreteDropout(_Named):
     Source: Y. Gal, J. Hron and A. Kendall, "Concrete dropout", NeurIPS 30 (2017), equations 4 and 5.
 
     Args:
-        rate: p at the start, in (0, 1).
+        rate: the initial p, in (0, 1).
         temperature: above 0; the paper's is 0.1.
         regularizer: the factor of the entropy term, at least 0: 1/N for the mean of the losses of N examples.
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by Keras' generator.
+        seed: an integer or a `Key`. By default `multidrop.manual_seed` keys the layer, or else it follows a Keras
+            `SeedGenerator` of its own.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -178,7 +183,7 @@ class ConcreteDropout(_Named):
         )
 
     def build(self, input_shape: Any) -> None:
-        """Notes d, the size of the last axis."""
+        """Stores d, the size of the last axis."""
         self.features = input_shape[-1]
         if self.features is None:
             raise ValueError(f"inputs: expected a last axis of known size; got the shape {tuple(input_shape)}")
@@ -187,8 +192,8 @@ class ConcreteDropout(_Named):
         return through(self.member, inputs, lambda: self._take(inputs), learned=self.logit)
 
     def regularizer(self, weight: Any, *, length_scale: float = 1.0) -> tf.Tensor:
-        """The part of the loss that keeps p up: the divergence of the weight's distribution from its prior, equation 3
-        of the paper, length_scale²·(1 − p)/2·‖M‖² − K·H(p), where M, the weight before dropout scales, is
+        """The part of the loss that keeps p away from 0: the divergence of the weight's distribution from its prior,
+        length_scale²·(1 − p)/2·‖M‖² − K·H(p), equation 3 of the paper, where M, the weight before dropout scales, is
         weight/(1 − p). Divide it by the number of training examples, and add it to their mean loss.
 
         Args:
@@ -215,7 +220,7 @@ class ConcreteDropout(_Named):
 
     @property
     def p(self) -> float:
-        """p as it is now; setting it moves the logit."""
+        """The current p; setting it changes the logit."""
         return float(tf.sigmoid(tf.convert_to_tensor(self.logit)))
 
     @p.setter
@@ -223,7 +228,7 @@ class ConcreteDropout(_Named):
         self.logit.assign(replace(self.member, p=value).logit)
 
     def load_own_variables(self, store: Any) -> None:
-        """Takes the logit, and the position from saved weights that have one."""
+        """Loads the logit, and the position if the layer is keyed and the saved weights contain one."""
         self.logit.assign(store["0"])
         if self.stream is not None and "1" in store:
             self.stream.assign(store["1"])
@@ -247,7 +252,7 @@ _NAMED: dict[type[Member], Any] = {
 
 
 def layer(member: Member, *, seed: int | Key | None = None) -> _Random:
-    """`multidrop.layer`: a Keras layer of any member, the named one where there is one of the same settings."""
+    """`multidrop.layer`: a Keras layer of any member; a named one where there is one."""
     named = _NAMED.get(type(member))
     if named is None:
         return MemberLayer(member, seed)

@@ -1,4 +1,4 @@
-"""The section's net, from scratch and concisely."""
+"""The section's net: from scratch, and from Keras' own layers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .position import key_at, words_of
 
 @keras.saving.register_keras_serializable(package="multidrop")
 class Net(keras.Model):
-    """Two hidden layers with ReLU and dropout; maps X of shape (n, …), num_inputs elements an example, to logits of
-    shape (n, num_outputs).
+    """Two hidden layers with ReLU and dropout. Maps X of shape (n, …), with num_inputs elements per example, to logits
+    of shape (n, num_outputs).
 
-    Args and errors are those of `multidrop.Net`. In Keras the call decides the mode, `net(X, training=True)`; a net
+    Args and errors are those of `multidrop.Net`. In Keras the call sets the mode, `net(X, training=True)`; a net
     whose `is_training` is False never drops.
     """
 
@@ -41,8 +41,8 @@ class Net(keras.Model):
         self.built = True
 
     def get_config(self) -> dict[str, Any]:
-        """What `from_config` builds a net of the same sizes of; weights and streams are weights."""
-        seed = None if self.dropout1.stream is None else 0  # the net is to have streams, which are then loaded
+        """The sizes and settings for `from_config`; parameters and streams are weights."""
+        seed = None if self.dropout1.stream is None else 0  # so that the net has streams to load into
         return {**vars(self.architecture), "is_training": self.is_training, "seed": seed}
 
     def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None) -> tf.Tensor:
@@ -75,20 +75,22 @@ def concise_net(architecture: Architecture) -> keras.Sequential:
 class FlatteningSequential(keras.Sequential):
     """A `Sequential` that flattens (n, 1, 28, 28) and (n, 784) alike to its `Input`.
 
-    With a `Flatten` layer instead, Keras' own is bound to the rank of its first input, and until then has nothing that
-    a `tf.train.Checkpoint` would save.
+    A Keras `Sequential` with a `Flatten` layer would be bound to the rank of its first input, and before that have
+    nothing for `tf.train.Checkpoint` to save.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.autocast = False  # to float32, whatever its layers are; the `Input` casts to its type
+        self.autocast = (
+            False  # which would cast to float32 whatever type the layers have; the `Input` casts to its own type
+        )
 
     def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None, mask: Any = None) -> tf.Tensor:
         return super().call(tf.reshape(inputs, (-1, *self.input_shape[1:])), training=training, mask=mask)
 
 
 def _linear_layers(architecture: Architecture) -> list[keras.layers.Dense]:
-    """The linear layers, the hidden ones with their ReLU; built, so that they have weights before the first call."""
+    """The linear layers, the hidden ones with a ReLU; built, so that they have weights before the first call."""
     last = len(architecture.layers) - 1
     layers = []
     for number, (inputs, outputs) in enumerate(architecture.layers):
@@ -100,7 +102,7 @@ def _linear_layers(architecture: Architecture) -> list[keras.layers.Dense]:
 
 
 def _weights(net: keras.Model) -> dict[str, keras.Variable]:
-    """The weights by their common names. Keras' dense layers hold W as (inputs, outputs) already."""
+    """The weights by their common names. Keras' dense layers store W as (inputs, outputs), as the section does."""
     linear = [layer for layer in net.layers if isinstance(layer, keras.layers.Dense)]
     weights = {}
     for number, layer in enumerate(linear, start=1):
@@ -120,8 +122,8 @@ def _streams(net: keras.Model) -> dict[str, keras.Variable]:
 
 
 def get_state(net: keras.Model) -> State:
-    """A net's weights and mask streams, copied to the host; see `multidrop.protocol.State`. A dropout layer that
-    follows `tf.random` has no stream, and is left out."""
+    """A net's weights and mask streams, copied to the host; see `multidrop.protocol.State`. A dropout layer
+    without a key has no stream, and is left out."""
     return state_of(
         {name: np.array(weight.numpy()) for name, weight in _weights(net).items()},
         {name: key_at(stream) for name, stream in _streams(net).items()},
@@ -132,7 +134,7 @@ def set_state(net: keras.Model, state: Mapping[str, npt.NDArray[Any]]) -> None:
     """Gives a net the weights and mask streams of `state`.
 
     Raises:
-        ValueError: where names or shapes are not the net's.
+        ValueError: if names or shapes are not the net's.
     """
     keys = keys_in(state, get_state(net))
     _set_weights(net, state)
