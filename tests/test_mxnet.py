@@ -370,6 +370,29 @@ def test_what_drops_nothing_leaves_the_generator_alone(arrays: Any, hybridized: 
         assert layer.stream.key.call > before.call, layer
 
 
+@pytest.mark.parametrize("hybridized", [False, True], ids=["imperative", "hybridized"])
+def test_weights_that_are_not_dropped_leave_the_generator_alone(hybridized: bool) -> None:
+    import multidrop_mxnet as backend
+    import mxnet as mx
+
+    dense, words = mx.nd.ones((2, 4)), mx.nd.arange(3)
+    for rate, training in ((0.0, True), (0.5, False), (0.5, True)):
+        embedding = mx.gluon.nn.Embedding(11, 4)
+        for layer, X in (
+            (backend.DropConnect(_dense(), rate), dense),
+            (backend.EmbeddingDropout(embedding, rate), words),
+        ):
+            layer.initialize()
+            net = _within(layer) if hybridized else layer
+            net(X)
+
+            def run(net: Any = net, X: Any = X, training: bool = training) -> None:
+                with mx.autograd.record(train_mode=training):
+                    net(X)
+
+            assert _moved(run) == (rate > 0 and training)
+
+
 def test_calls_that_drop_nothing_leave_the_generator_alone() -> None:
     """Without a key, or with one; in a program too."""
     import mxnet as mx

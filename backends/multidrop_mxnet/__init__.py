@@ -2,7 +2,7 @@
 
 from .numpy_names import import_mxnet
 
-# Before the first `import mxnet` below: and so the imports from there on follow a statement, which E402 is about.
+# Must come before the first `import mxnet` below; hence the exceptions from E402.
 mx = import_mxnet()
 
 from .apply import apply  # noqa: E402  # after MXNet
@@ -16,9 +16,7 @@ from .member_layers import (  # noqa: E402  # after MXNet
     AlphaDropout,
     ConcreteDropout,
     DropBlock,
-    DropConnect,
     DropPath,
-    EmbeddingDropout,
     FeatureAlphaDropout,
     GaussianDropout,
     GaussianNoise,
@@ -29,6 +27,7 @@ from .member_layers import (  # noqa: E402  # after MXNet
 )
 from .net import Net, concise_net, get_state, set_state  # noqa: E402  # after MXNet
 from .training import Trainer  # noqa: E402  # after MXNet
+from .weight_layers import DropConnect, EmbeddingDropout  # noqa: E402  # after MXNet
 
 types = (mx.np.ndarray, mx.nd.NDArray, mx.sym.Symbol, mx.gluon.Block, Net)
 version = mx.__version__
