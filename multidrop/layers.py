@@ -1,5 +1,5 @@
-"""Layers of any member of the dropout family. `layer` builds one; each member that is listed has a short constructor of
-its name here and in `multidrop`, so that `md.DropPath(0.1)` is `md.layer(md.family.DropPath(0.1))`."""
+"""Layers of any member of the dropout family. `layer` builds one. Each listed member has a short constructor of its
+name, here and in `multidrop`: `md.DropPath(0.1)` is `md.layer(md.family.DropPath(0.1))`."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def __getattr__(name: str) -> Callable[..., Any]:
     return constructor(MEMBERS[name])  # type: ignore[arg-type]  # mypy takes a class' hash for that of its instances
 
 
-@cache  # so that a name means one function, as pickle asks
+@cache  # pickle finds a function by its name, which must give the same object each time
 def constructor(kind: type[Member]) -> Callable[..., Any]:
-    """The function that takes the settings of a kind of member and a seed, and gives a layer."""
+    """The function that builds a layer from a member's settings and a seed."""
 
     def build(*settings: Any, seed: int | Key | None = None, **named: Any) -> Any:
         return layer(kind(*settings, **named), seed=seed)
@@ -80,16 +80,16 @@ def settings(member: Member, rate: str = "p") -> str:
 
 
 def mask_axes(layer: Any, member: Member, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-    """Along which one decision of a layer's member holds for all elements of an input, for a `multidrop.view.Drawing`.
+    """The axes along which elements of a layer's input share one decision, for a `multidrop.view.Drawing`.
 
     Args:
-        layer: the layer, which the errors show.
+        layer: the layer, which errors show.
         member: its member.
-        shape: the input's; None where it is not known.
+        shape: the input's shape, or None if it is not known.
 
     Raises:
-        TypeError: for a member that is no mask.
-        ValueError: for a shape that it does not take.
+        TypeError: if the member does not drop by one mask.
+        ValueError: if the member does not take the shape.
     """
     if not isinstance(member, MaskMember):
         raise TypeError(f"layer: expected one of {', '.join(_masks())}, which drop by a mask; got {shown(layer)}")

@@ -1,4 +1,4 @@
-"""What a backend must provide, which is `Backend`, and what it may bring besides: the optional parts `Fused`,
+"""The contract of a backend: `Backend`, which it must provide, and the optional parts `Fused`,
 `Learning`, `Loss`, `Section`, `Conversion` and `Comparison`.
 
 A backend is a module (or any object) with the attributes of `Backend`, declared as an entry point of the group
@@ -54,8 +54,8 @@ Weights = dict[tuple[str, str], npt.NDArray[Any]]
 
 
 class Probe(Protocol):
-    """Runs a model for `multidrop.compare`, layer by layer. A context, in which its layers tell what goes through them,
-    and after which it is as it was, but for its weights."""
+    """Runs a model for `multidrop.compare` and records the inputs and outputs of its layers. It is a context manager;
+    on exit the model is as before, except for its weights."""
 
     channels_last: bool | None
     """How the model takes images; None where it has no layer that tells."""
@@ -77,7 +77,7 @@ class Probe(Protocol):
         ...
 
     def key(self, path: str, key: Key | None) -> Key | None:
-        """Has a dropout layer begin at a key, or for None, follow the framework's generator; gives where it stood."""
+        """Sets a dropout layer's next key; None makes it follow the framework's generator. Returns its former key."""
         ...
 
     def forward(self, X: npt.NDArray[Any], training: bool) -> tuple[npt.NDArray[Any], list[Any]]:
@@ -140,7 +140,7 @@ class Backend(Protocol):
 
 
 class Fused(Protocol):
-    """Optional: dropout in one pass over memory, and its layer, which the library else makes of `apply` and `layer`."""
+    """Optional: dropout in one pass over memory, and its layer. Without it the library uses `apply` and `layer`."""
 
     def dropout_layer(self, X: Tensor, dropout: float, key: int | Key | None = None, *, start: int = 0,
                       axes: int | Sequence[int] = ()) -> Tensor:  # fmt: skip
