@@ -17,9 +17,10 @@ from multidrop.comparison import parts
 from multidrop.comparison.parts import Part, Point, first_tensor
 from multidrop.spec.keys import Key
 
-from .functional import to_numpy
+from . import internals
 from .keyed import Keyed
-from .ops import key_at
+from .position import key_at
+from .tensors import to_numpy
 
 
 class Probe:
@@ -27,7 +28,7 @@ class Probe:
     for its weights."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = getattr(model, "_orig_mod", model)  # of a compiled one, whose hooks are not called
+        self.model = internals.uncompiled(model)
         self._layers = dict(self.model.named_modules())
         self._tensors = {
             (path, name): tensor for path, layer in self._layers.items() for name, tensor in _weights(layer).items()
@@ -55,7 +56,7 @@ class Probe:
     def key(self, path: str, key: Key | None) -> Key | None:
         """Has a dropout layer begin at a key, or follow torch's generator; gives where it stood."""
         layer = self.dropouts()[path]
-        before = key_at(layer.stream) if layer.keyed else None
+        before = None if layer.stream is None else key_at(layer.stream)
         layer._key_by(key)
         return before
 
@@ -65,6 +66,7 @@ class Probe:
         # Those of a lazy norm have no values yet; what the first run gives them, `read` and `write` keep.
         buffers = {name: buffer for name, buffer in self.model.named_buffers() if not is_lazy(buffer)}
         self._buffers = copy.deepcopy(buffers)
+        self._keys = {layer: key_at(layer.stream) for layer in self.dropouts().values() if layer.stream is not None}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,6 +77,8 @@ class Probe:
         buffers = dict(self.model.named_buffers())
         for name, values in self._buffers.items():
             buffers[name].copy_(values)
+        for layer, key in self._keys.items():
+            layer._key_by(key)
 
     def _watch(self, path: str, layer: nn.Module) -> RemovableHandle:
         kind = parts.DROPOUT if isinstance(layer, Keyed) else _kind(layer)
@@ -117,14 +121,14 @@ class Probe:
             self._tensors[name].copy_(torch.from_numpy(np.ascontiguousarray(value)))
 
 
-_BATCH_NORMS = nn.modules.batchnorm._NormBase
+_BATCH_NORMS = internals.BatchNorm
 _NORMS = (_BATCH_NORMS, nn.LayerNorm, nn.GroupNorm)
-_CHANNELS_FIRST = (nn.modules.conv._ConvNd, _BATCH_NORMS, nn.GroupNorm)
+_CHANNELS_FIRST = (internals.Convolution, _BATCH_NORMS, nn.GroupNorm)
 
 
 _KINDS: tuple[tuple[Any, str], ...] = (
     (nn.Linear, parts.DENSE),
-    (nn.modules.conv._ConvNd, parts.CONVOLUTION),
+    (internals.Convolution, parts.CONVOLUTION),
     (_NORMS, parts.NORM),
     (nn.Embedding, parts.EMBEDDING),
 )

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,37 +15,19 @@ from multidrop.family.alpha_dropout import lifted
 from multidrop.spec import masks
 from multidrop.spec.keys import Key, as_key
 from multidrop.spec.masks import Mask
-from multidrop.streams import on_manual_seed
 
-from . import ops
+from . import draw
 from .autograd import masked, masked_next
-from .ops import draw_key as draw_key
+from .position import calls
+from .position import draw_key as draw_key
+from .tensors import check_floating as check_floating
+from .tensors import tensor as tensor
+from .tensors import to_numpy as to_numpy
 
 NAME = "torch"
-LAYOUTS = {torch.strided, torch.jagged}
 
 Drop: TypeAlias = Callable[[Tensor, tuple[int, ...], bool], Tensor]
-"""What draws a mask and drops by it: (X, axes that share a decision, in place)."""
-
-
-def tensor(data: Any, dtype: str | None = None) -> Tensor:
-    """A tensor of host data: of `dtype`, or else of the type that `torch.as_tensor` gives it (which shares the memory
-    of a NumPy array, unless it cannot: see `multidrop.checks.host_array`)."""
-    if isinstance(data, Tensor):
-        return data if dtype is None else data.to(getattr(torch, dtype))
-    return checks.host_tensor(_from_host, data, dtype)
-
-
-def _from_host(data: Any, dtype: str | None) -> Tensor:
-    if isinstance(data, np.ndarray) and data.dtype.name == "bfloat16":  # of the ml_dtypes package, unknown to torch
-        data = torch.from_numpy(data.view(np.int16)).view(torch.bfloat16)
-    return torch.as_tensor(data, dtype=None if dtype is None else getattr(torch, dtype))
-
-
-def to_numpy(tensor: Tensor) -> npt.NDArray[Any]:
-    """A tensor's values on the host; bfloat16 comes as float32."""
-    tensor = tensor.detach().cpu()
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+"""Draws a mask and drops by it: (X, axes that share a decision, in place)."""
 
 
 def dropout_layer(
@@ -90,7 +70,7 @@ def _dropout(
         count = math.prod(masks.drawn_shape(X.shape, axes))
     start = checks.span(start, count)
     if key is None:
-        return masked_next(X, p, _calls.stream, _calls.keyed, start, axes, relu=relu)
+        return masked_next(X, p, calls.stream, start, axes, relu=relu)
     return masked(X, Mask(p, as_key(key), start, axes), relu=relu)
 
 
@@ -207,14 +187,15 @@ def _feature_dropout(
 def _alpha_dropout(
     X: Tensor, p: float, training: bool, inplace: bool, drop: Drop | None, axes: tuple[int, ...]
 ) -> Tensor:
-    """a·x + a·α·p where kept and a·α·(p − 1) where dropped: a dropout of x + α, scaled and moved."""
+    """The formula of `multidrop.family.AlphaDropout`, computed in the type that the member computes in."""
     p = checks.probability("p", p)
     if not training:
         return X
     drop = drop or _drop_by(p)
     if p == 0.0:
         return drop(X, axes, inplace)  # which takes a call, and is X
-    Y = lifted(X, p, lambda Z: drop(Z, axes, False))
+    wide = X if X.dtype == torch.float64 else X.float()
+    Y = lifted(wide, p, lambda Z: drop(Z, axes, False)).to(X.dtype)
     return X.copy_(Y) if inplace else Y
 
 
@@ -222,7 +203,7 @@ def _drop_by(p: float) -> Drop:
     """What draws the masks of calls without a key."""
 
     def drop(X: Tensor, axes: tuple[int, ...], inplace: bool) -> Tensor:
-        return masked_next(X, p, _calls.stream, _calls.keyed, 0, axes, inplace=inplace)
+        return masked_next(X, p, calls.stream, 0, axes, inplace=inplace)
 
     return drop
 
@@ -236,41 +217,8 @@ def _warn(text: str, stacklevel: int = 3) -> None:
         warnings.warn(text, stacklevel=stacklevel)
 
 
-def check_floating(X: Tensor, name: str = "X") -> None:
-    """TypeError where X, the argument of that name, is no tensor of a floating type, with torch's remedy."""
-    try:
-        known = X.dtype in ops.NAMES and X.layout in LAYOUTS
-    except AttributeError:  # as of a list; to ask first what it is would cost every call
-        known = False
-    if not known:
-        if not isinstance(X, Tensor):
-            raise checks.not_floating(checks.shown(X), f"torch.as_tensor({name})", name)
-        checks.floating(str(X.dtype).removeprefix("torch."), f"{name}.float()", name)
-        raise TypeError(
-            f"{name}: expected a tensor of strided or jagged layout; got {X.layout}: convert it with {name}.to_dense()"
-        )
-
-
 def keep_mask(
     shape: int | Sequence[int], dropout: float, key: int | Key, start: int = 0, device: torch.device | str = "cpu"
 ) -> Tensor:
     """`multidrop.keep_mask` as a bool tensor on `device`."""
-    return ops.keep_mask(shape, dropout, key, start, device)
-
-
-class _Calls:
-    """The stream of calls without a key, keyed while `manual_seed` is in force. A tensor, so that a traced program goes
-    on with it."""
-
-    def __init__(self) -> None:
-        self.stream, self.keyed = torch.zeros(2, dtype=torch.int64, device="cpu"), False
-        on_manual_seed(self.restart)
-
-    def restart(self, root: Key | None) -> None:
-        """Go on from where `manual_seed` with that root key begins; None: from torch's generator."""
-        self.keyed = root is not None
-        if root is not None:
-            self.stream.copy_(ops.position_of(root.fold_in("calls")))
-
-
-_calls = _Calls()
+    return draw.keep_mask(shape, dropout, key, start, device)

@@ -10,14 +10,15 @@ from multidrop import checks
 from multidrop.spec.keys import Key
 from multidrop.streams import layer_key
 
-from . import functional
+from . import functional, internals
 from .autograd import masked_next
-from .functional import NAME, check_floating
+from .draw import rectified
+from .functional import NAME
 from .keyed import Keyed
-from .ops import rectified
+from .tensors import check_floating
 
 
-class _DropoutNd(Keyed, nn.modules.dropout._DropoutNd):
+class _DropoutNd(Keyed, internals.DropoutBase):
     """Base class of these layers. Each is a subclass of torch's of its name, so that what looks for those in a model,
     to change their rates or modes, finds these.
 
@@ -38,7 +39,7 @@ class _DropoutNd(Keyed, nn.modules.dropout._DropoutNd):
         """X through the next mask."""
         p = checks.probability("p", self.p)
         # Noted past `nn.Module`, whose attributes take a microsecond.
-        return masked_next(X, p, self.stream, self.keyed, 0, axes, inplace=inplace, note=self.__dict__)
+        return masked_next(X, p, self.stream, 0, axes, inplace=inplace, note=self.__dict__)
 
     @staticmethod
     def _axes(ndim: int) -> tuple[int, ...]:
@@ -61,12 +62,14 @@ class Dropout(_DropoutNd, nn.Dropout):
         return self._drop(input, inplace=self.inplace) if self.training else input
 
     def after_relu(self, X: Tensor) -> Tensor:
-        """The layer's output for max(X, 0), in one pass."""
+        """The layer's output for max(X, 0), in one pass. Where hooks watch the layer, it is called with max(X, 0), so
+        that they see the hidden activations and what is left of them."""
         check_floating(X)
+        if internals.is_hooked(self):
+            return self(rectified(X))
         if not self.training:
             return rectified(X)
-        p = checks.probability("p", self.p)
-        return masked_next(X, p, self.stream, self.keyed, relu=True, note=self.__dict__)
+        return masked_next(X, checks.probability("p", self.p), self.stream, relu=True, note=self.__dict__)
 
 
 class _FeatureDropout(_DropoutNd):

@@ -11,14 +11,15 @@ from torch.nn.functional import softplus
 
 from multidrop import checks, family
 from multidrop.family import Member
-from multidrop.layers import documentation, mask_axes, settings, signature
+from multidrop.layers import OfMember, documentation, mask_axes, settings, signature
 from multidrop.spec.keys import Key
 from multidrop.streams import layer_key
 
 from .apply import apply_next
-from .functional import NAME, check_floating
+from .functional import NAME
 from .keyed import Keyed
 from .layers import Dropout
+from .tensors import check_floating
 
 
 def layer(member: Member, *, seed: int | Key | None = None) -> Keyed:
@@ -31,7 +32,7 @@ def layer(member: Member, *, seed: int | Key | None = None) -> Keyed:
     return kind(*(getattr(member, each.name) for each in fields(member)), seed=seed)
 
 
-class MemberLayer(Keyed):
+class MemberLayer(OfMember, Keyed):
     """Applies a member of the dropout family in training mode; passes the input on in evaluation mode. As a
     parametrization (`torch.nn.utils.parametrize`) it applies it to a weight.
 
@@ -56,20 +57,11 @@ class MemberLayer(Keyed):
         return self._next(input) if self.training else input
 
     def _next(self, X: Tensor) -> Tensor:
-        return apply_next(self.member, X, self.stream, self.keyed, note=self.__dict__)
+        return apply_next(self.member, X, self.stream, note=self.__dict__)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """What a parametrized weight is set to."""
         return weight
-
-    @property
-    def p(self) -> Any:
-        member: Any = self.member
-        return member.p
-
-    @p.setter
-    def p(self, value: float) -> None:
-        self.member = replace(self.member, p=value)  # type: ignore[call-arg]  # members without p have no such attribute
 
     def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
         return mask_axes(self, self.member, shape)
@@ -148,7 +140,7 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
         self.logit = nn.Parameter(torch.tensor(self.member.logit))
 
     def _next(self, X: Tensor) -> Tensor:
-        return apply_next(self.member, X, self.stream, self.keyed, learned=self.logit)
+        return apply_next(self.member, X, self.stream, learned=self.logit)
 
     def regularizer(self, weight: Tensor, *, length_scale: float = 1.0) -> Tensor:
         """The part of the loss that keeps p up: the divergence of the weight's distribution from its prior, equation 3

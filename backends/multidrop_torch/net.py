@@ -17,7 +17,7 @@ from multidrop.streams import seeds_for
 
 from .functional import NAME, draw_key
 from .layers import Dropout
-from .ops import key_at
+from .position import key_at
 
 
 class Net(nn.Module):
@@ -111,7 +111,7 @@ def _set_weights(net: nn.Module, state: Mapping[str, npt.NDArray[Any]]) -> None:
 
 def _streams(net: nn.Module) -> dict[str, Tensor]:
     layers = [module for module in net.modules() if isinstance(module, Dropout)]
-    return {f"dropout{i}": layer.stream for i, layer in enumerate(layers, start=1) if layer.keyed}
+    return {f"dropout{i}": layer.stream for i, layer in enumerate(layers, start=1) if layer.stream is not None}
 
 
 def get_state(net: nn.Module) -> State:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TypeVar
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrize
 
 from multidrop import checks
 from multidrop.family import Member, checked
 from multidrop.spec.keys import Key, as_key
 
+from . import internals
 from .member_layers import layer
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -59,7 +60,7 @@ def drop_weights(module: Module, member: Member, *names: str, seed: int | Key | 
             module.add_module(name + _DROPS, drops)
         else:
             parametrize.register_parametrization(module, name, drops, unsafe=True)  # the check would take a call
-    if isinstance(module, nn.RNNBase) and _dropped not in module._forward_hooks.values():
+    if isinstance(module, nn.RNNBase) and not internals.has_forward_hook(module, _dropped):
         module.register_forward_pre_hook(_drop)
         module.register_forward_hook(_dropped, always_call=True)
     return module
@@ -75,16 +76,13 @@ _DROPS = "_dropout"
 
 def _drop(module: nn.RNNBase, inputs: object) -> None:
     """Replaces the tensors that torch's recurrent modules compute with."""
-    drops = {name: getattr(module, name + _DROPS, None) for name in module._flat_weights_names}
-    module._flat_weights = [
-        drop(weight) if (drop := drops[name]) is not None else weight for name, weight in _weights(module)
-    ]
+    weights = []
+    for name in internals.recurrent_names(module):
+        drop, weight = getattr(module, name + _DROPS, None), getattr(module, name)
+        weights.append(weight if drop is None else drop(weight))
+    internals.set_recurrent_weights(module, weights)
 
 
 def _dropped(module: nn.RNNBase, inputs: object, output: object) -> None:
     """Gives the module its parameters back: dropped weights hold the graph, and cannot be copied."""
-    module._flat_weights = [weight for _, weight in _weights(module)]
-
-
-def _weights(module: nn.RNNBase) -> list[tuple[str, Tensor]]:
-    return [(name, getattr(module, name)) for name in module._flat_weights_names]
+    internals.set_recurrent_weights(module, [getattr(module, name) for name in internals.recurrent_names(module)])
