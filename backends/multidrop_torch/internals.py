@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from operator import attrgetter
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -183,6 +183,30 @@ def uncompiled(model: nn.Module) -> nn.Module:
     itself: a comparison then sees no layers run, and says so."""
     inner: nn.Module = getattr(model, "_orig_mod", model)
     return inner
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def overrides(method: Method) -> Method:
+    """Marks a method that takes the place of a private one of `nn.Module`, which reads and writes a module's part of a
+    state dict, or names it when it is printed. Without the private one torch would call neither, and positions would
+    be lost in silence: importing the backend is an error then."""
+    if not hasattr(nn.Module, method.__name__):
+        raise missing(f"torch.nn.Module.{method.__name__}")
+    return method
+
+
+def former_buffer(module: nn.Module, name: str) -> Any:
+    """Removes a buffer that is in a module by its pickled state, and gives it back: former versions of the backend kept
+    positions so. Without torch's name for buffers it is a KeyError, and the module does not load."""
+    return vars(module)["_buffers"].pop(name)
+
+
+def is_read(value: Any) -> bool:
+    """Whether Hugging Face's `from_pretrained` has read a tensor from a file, and not only made memory for it. Without
+    its mark False: layers of a loaded model begin where they were built."""
+    return bool(getattr(value, "_is_hf_initialized", False))
 
 
 DropoutBase: Any = getattr(nn.modules.dropout, "_DropoutNd", nn.Module)

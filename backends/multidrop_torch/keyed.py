@@ -12,6 +12,7 @@ from multidrop import checks
 from multidrop.spec.keys import Key
 from multidrop.view import Drawing, before, not_a_layer
 
+from . import internals
 from .position import calls, key_at, position_of
 
 
@@ -24,7 +25,7 @@ class Keyed(nn.Module):
     without one, such as that of an `nn.Dropout`, leaves the layer where it is. So does one whose `stream` is floating:
     an average over several states, which names no mask.
 
-    An unkeyed layer has no state.
+    An unkeyed layer has no state, and passes over a `stream` in one that it loads.
 
     Attributes:
         stream: the position; None for a layer that follows torch's generator. Write to it in place.
@@ -54,7 +55,7 @@ class Keyed(nn.Module):
         """Copies a position that Hugging Face's `from_pretrained` has read. Other memory that a tool sets in the place
         of the stream's holds anything."""
         if name == "stream":
-            if self.stream is not None and getattr(value, "_is_hf_initialized", False):
+            if self.stream is not None and internals.is_read(value):
                 self.stream.copy_(value)
         else:
             super().__setattr__(name, value)
@@ -81,18 +82,20 @@ class Keyed(nn.Module):
         super().__setstate__(state)
         held = vars(self)
         if "stream" not in held:  # pickled by a former version, whose stream was a buffer
-            buffer = vars(self)["_buffers"].pop("stream")
+            buffer = internals.former_buffer(self, "stream")
             if self.keyed:
                 self.register_buffer("stream", None)
             held["stream"] = buffer if self.keyed else None
         if isinstance(held["stream"], np.ndarray):
             held["stream"] = torch.from_numpy(held["stream"])
 
+    @internals.overrides
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.stream is not None:
             destination[prefix + "stream"] = self.stream.clone()  # what averages states in place leaves the layer alone
 
+    @internals.overrides
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
     ) -> None:

@@ -17,6 +17,7 @@ from multidrop.streams import layer_key
 
 from .apply import apply_next
 from .functional import NAME
+from .internals import overrides
 from .keyed import Keyed
 from .layers import Dropout
 from .tensors import check_floating
@@ -66,6 +67,7 @@ class MemberLayer(OfMember, Keyed):
     def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
         return mask_axes(self, self.member, shape)
 
+    @overrides
     def _get_name(self) -> str:
         return type(self.member).__name__
 
