@@ -19,9 +19,9 @@ from multidrop.spec.masks import Mask
 
 from . import autograd, programs
 from .draw import Draw
+from .functional import check_floating, tensor
 from .internals import is_legacy_batched
 from .position import calls, position_of
-from .tensors import check_floating, tensor
 
 
 def apply(member: Member, X: Tensor, key: int | Key | None = None, *, start: int = 0, learned: Any = None) -> Tensor:
