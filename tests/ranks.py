@@ -47,10 +47,20 @@ def total(model: Any) -> float:
     return sum(float(p.double().sum()) for p in model.parameters())
 
 
+def alone(model: Any, rank: int) -> None:
+    """The first rank evaluates, which would wait for the others if there were buffers to broadcast."""
+    if rank == 0:
+        model.eval()(torch.ones(4, 8))
+        model.train()(torch.ones(4, 8))
+    else:
+        model.module(torch.ones(4, 8))  # takes as many calls
+
+
 def replicated(rank: int) -> dict[str, Any]:
     """DistributedDataParallel, which broadcasts buffers: a stream is none. Saved, and continued by another model."""
     model = DistributedDataParallel(net(md.Key(5).fold_in(rank)))
     streams = train(model)
+    alone(model, rank)
     state = {name: value.clone() for name, value in model.state_dict().items()}
     further = train(model), total(model)
     other = DistributedDataParallel(net(md.Key(9)))
@@ -62,6 +72,8 @@ def unseeded(rank: int) -> dict[str, Any]:
     """Masks by torch's generator, which each rank seeds for itself."""
     model = DistributedDataParallel(net(None))
     torch.manual_seed(5 + rank)
+    train(model)
+    alone(model, rank)
     train(model)
     return {"mask": md.last_mask(model.module[1]).key.seed, "total": total(model)}
 
@@ -91,8 +103,10 @@ def distributed(rank: int) -> dict[str, Any]:
         Y.sum().backward()
         expected = md.dropout_layer(whole, 0.5, 3)
         found[name] = torch.equal(Y.full_tensor(), expected) and torch.equal(X.grad.full_tensor() * whole, expected)
-    model = parallelize_module(nn.Sequential(nn.Linear(8, 8), Dropout(0.5, seed=3)), mesh, {"1": SequenceParallel()})
-    model(torch.ones(2, 4, 8))
+    for seed in (None, 3):
+        net = nn.Sequential(nn.Linear(8, 8), Dropout(0.5, seed=seed))
+        model = parallelize_module(net, mesh, {"1": SequenceParallel()})
+        model(torch.ones(2, 4, 8))
     return {"whole": found, "stream": model[1].stream.tolist()}
 
 
