@@ -46,13 +46,22 @@ def take(stream: Tensor | None) -> Tensor:
 def drop_next(X: Tensor, stream: Tensor | None, p: float, start: int, axes: tuple[int, ...]) -> Tensor:
     """X through the next mask of a stream, without a gradient."""
     keyed = stream is not None
-    return _drop_next_once(X, stream if keyed else calls.position, keyed, p, signed(start), axes)
+    arguments = stream if keyed else calls.position, keyed, p, signed(start), axes
+    return _of_values(X, lambda X: _drop_next_once(X, *arguments))
 
 
 def drop(X: Tensor, position: Tensor, mask: Mask) -> Tensor:
     """X through the mask at a position, differentiable."""
     drops = drop_values if without_gradient(X) else dropout
-    return drops(X, position, mask.p, signed(mask.start), mask.axes)
+    return _of_values(X, lambda X: drops(X, position, mask.p, signed(mask.start), mask.axes))
+
+
+def _of_values(X: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """A function of X; of a nested tensor, which operators do not take, that of its values, in order."""
+    if X.layout is not torch.jagged:
+        return function(X)
+    jagged: Any = X
+    return torch.nested.nested_tensor_from_jagged(function(X.values()), jagged.offsets())
 
 
 def apply(member: Member, X: Tensor, position: Tensor, start: int) -> Tensor:
