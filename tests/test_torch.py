@@ -655,6 +655,20 @@ def test_traced_by_torch_jit() -> None:
         assert np.array_equal(program(X).numpy(), masks.dropout(X.numpy(), 0.5, md.Key(3, call)))
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own
+@pytest.mark.parametrize("seed", [3, None])
+def test_what_cannot_hold_a_layer_names_the_cure(seed: int | None) -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.5))
+    report = md.convert(net, seed=seed)
+    with pytest.raises(TypeError, match=r"call multidrop\.restore\(model\) before torch\.jit\.script"):
+        torch.jit.script(net)
+    with pytest.raises(TypeError, match=r"got a torch\.fx\.Proxy: .* call multidrop\.restore\(model\)"):
+        torch.fx.symbolic_trace(net)
+    md.restore(net, report)
+    torch.jit.script(net)
+    torch.fx.symbolic_trace(net)
+
+
 @pytest.mark.parametrize("seed", [3, None])
 def test_tensors_without_memory(seed: int | None) -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode

@@ -245,6 +245,11 @@ def check_floating(X: Tensor, name: str = "X") -> None:
     except AttributeError:  # as of a list; a check of the type first would cost every call
         known = False
     if not known:
+        if isinstance(X, torch.fx.Proxy):
+            raise TypeError(
+                f"{name}: expected a tensor; got a torch.fx.Proxy: torch.fx cannot hold a mask's position: call "
+                "multidrop.restore(model) before it traces the model, or use torch.export"
+            )
         if not isinstance(X, Tensor):
             raise checks.not_floating(checks.shown(X), f"torch.as_tensor({name})", name)
         checks.floating(str(X.dtype).removeprefix("torch."), f"{name}.float()", name)

@@ -70,6 +70,17 @@ class Keyed(nn.Module):
         TypeError where the layer has no mask."""
         raise NotImplementedError(f"{type(self).__name__}._axes_for")  # each layer's own
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Is called by `torch.jit.script`.
+
+        Raises:
+            TypeError: always, because TorchScript compiles Python and does not know this library's.
+        """
+        raise TypeError(
+            f"obj: expected layers that TorchScript compiles; got {checks.shown(self)}: call multidrop.restore(model) "
+            "before torch.jit.script, or use torch.jit.trace or torch.export"
+        )
+
     def __getstate__(self) -> dict[str, Any]:
         """With the position as an array: torch's pickling would share a tensor's memory with the process that it sends
         it to, and processes that move one counter repeat masks."""
