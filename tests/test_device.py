@@ -31,7 +31,7 @@ if not CUDA:
     os.environ["TRITON_INTERPRET"] = "1"  # which Triton reads when it is imported
 
 import torch  # noqa: E402  # after Triton's variable is set
-from multidrop_torch import device, functional, ops, triton_kernels  # noqa: E402  # likewise
+from multidrop_torch import device, draw, functional, triton_kernels  # noqa: E402  # likewise
 
 # NumPy, by which the interpreter computes, warns of infinities.
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning")
@@ -63,15 +63,15 @@ def kernels_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def drop(X: Any, mask: Mask, relu: bool = False) -> Any:
-    return (ops if CUDA else device).drop(X, mask, relu)
+    return (draw if CUDA else device).drop(X, mask, relu)
 
 
 def drop_(X: Any, mask: Mask) -> Any:
-    return (ops if CUDA else device).drop_(X, mask)
+    return (draw if CUDA else device).drop_(X, mask)
 
 
 def relu_gradient(dY: Any, Y: Any, p: float) -> Any:
-    return (ops if CUDA else device).relu_gradient(dY, Y, p)
+    return (draw if CUDA else device).relu_gradient(dY, Y, p)
 
 
 def keep_mask(shape: tuple[int, ...], p: float, key: Key, start: int = 0) -> np.ndarray:
@@ -419,8 +419,8 @@ class TestChoice:
         X = values(20, 30).as_subclass(Elsewhere)
         assert same_bits(functional.dropout_layer(X, P, KEY), expected(X, Mask(P, KEY)))
         assert same_bits(functional.relu_dropout(X, P, KEY), expected(X, Mask(P, KEY), True))
-        ops.drop_(X.clone().as_subclass(Elsewhere), Mask(P, KEY))
-        ops.relu_gradient(X, X, P)
+        draw.drop_(X.clone().as_subclass(Elsewhere), Mask(P, KEY))
+        draw.relu_gradient(X, X, P)
         assert calls == ["drop", "drop", "drop_", "relu_gradient"]
 
     def test_masks(self, calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,15 +431,15 @@ class TestChoice:
         keep = torch.from_numpy(masks.keep_mask((4, 5), P, KEY, 3))
         assert torch.equal(functional.keep_mask((4, 5), P, KEY, 3), keep)
         assert torch.equal(Draw(KEY, 3).keep(X, P), keep)
-        assert same_bits(ops.drop_by_operators(X, Mask(P, KEY, 3)), expected(X, Mask(P, KEY, 3)))
+        assert same_bits(draw.drop_by_operators(X, Mask(P, KEY, 3)), expected(X, Mask(P, KEY, 3)))
         assert calls == ["keep_mask"] * 3
 
     def test_the_host_keeps_its_own(self, calls: list[str]) -> None:
         X = values(20, 30)
         functional.dropout_layer(X, P, KEY)
         functional.keep_mask((3,), P, KEY)
-        ops.drop_(X, Mask(P, KEY))
-        ops.relu_gradient(X, X, P)
+        draw.drop_(X, Mask(P, KEY))
+        draw.relu_gradient(X, X, P)
         assert calls == []
 
     def test_without_memory(self) -> None:
