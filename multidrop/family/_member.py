@@ -166,8 +166,8 @@ class Member:
     """Whether E[output] = X."""
     learns: ClassVar[bool] = False
     """Whether `__call__` takes a third argument, `learned`: a tensor that is trained. torch and TensorFlow
-    differentiate with respect to it; NumPy and MXNet call `learned_gradient`. Such a member draws by `uniform` alone, because torch's
-    compiler has to differentiate the formula."""
+    differentiate with respect to it; NumPy and MXNet call `learned_gradient`. Such a member draws by `uniform` alone,
+    because torch's compiler has to differentiate the formula."""
 
     text = ""
     """The member as JSON: its class and settings. Compiled programs hold it; see `of_text`. It is made at construction,
