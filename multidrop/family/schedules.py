@@ -61,7 +61,8 @@ class linear(_Schedule):
 @dataclass(frozen=True)
 class cosine(_Schedule):
     """Changes p from `begin` to `end` along half a cosine, slowly at both ends. Source: I. Loshchilov and F. Hutter,
-    "SGDR: stochastic gradient descent with warm restarts", ICLR 2017, equation 5. Args and errors are those of `linear`."""
+    "SGDR: stochastic gradient descent with warm restarts", ICLR 2017, equation 5. Args and errors are those
+    of `linear`."""
 
     def _part(self, done: float) -> float:
         return 0.5 - 0.5 * math.cos(math.pi * done)
