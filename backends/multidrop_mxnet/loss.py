@@ -58,7 +58,7 @@ def _checked(first: Any, second: Any, y: Any, alpha: float) -> tuple[Any, Any, A
 
 
 def _symbol(logits1: mx.sym.Symbol, logits2: mx.sym.Symbol, labels: mx.sym.Symbol, alpha: float) -> mx.sym.Symbol:
-    plain = [X.as_nd_ndarray() if isinstance(X, mx.sym.np._Symbol) else X for X in (logits1, logits2, labels)]
+    plain = [X if type(X) is mx.sym.Symbol else X.as_nd_ndarray() for X in (logits1, logits2, labels)]
     Y = mx.sym.Custom(*plain, alpha=repr(alpha), op_type="multidrop_r_drop")
     return Y if plain[0] is logits1 else Y.as_np_ndarray()
 
