@@ -19,12 +19,11 @@ def _temperature(name: str, value: object) -> float:
 
 @dataclass(frozen=True)
 class ConcreteDropout(Member):
-    """Multiplies each element by a number between 0 and 1/(1 − p) that is near one of both, and that can be
-    differentiated with respect to p: (1 − z)/(1 − p) with
+    """Multiplies each element by (1 − z)/(1 − p), a relaxed keep mask that is differentiable with respect to p:
 
         z = sigmoid((log(p/(1 − p)) + log(u/(1 − u)))/temperature)
 
-    for a uniform u. The lower the temperature, the nearer it is to dropout. E[z] is p at p = 1/2 alone.
+    for a uniform u. The lower the temperature, the nearer z is to 0 or 1. E[z] = p holds at p = 1/2 alone.
 
     To learn p, pass its logit, log(p/(1 − p)), as `learned`: a floating tensor of a shape that can be broadcast to
     X's.
@@ -32,7 +31,7 @@ class ConcreteDropout(Member):
     Source: Y. Gal, J. Hron and A. Kendall, "Concrete dropout", NeurIPS 30 (2017), equation 5.
 
     Args:
-        p: the probability that an element is dropped, in [0, 1), where none is learned.
+        p: the probability that an element is dropped, in [0, 1), if it is not learned.
         temperature: above 0; the paper's is 0.1.
 
     Raises:
@@ -56,7 +55,7 @@ class ConcreteDropout(Member):
 
     @property
     def logit(self) -> float:
-        """log(p/(1 − p)), where learning begins.
+        """log(p/(1 − p)), the initial value of the logit.
 
         Raises:
             ValueError: at p = 0, where it is infinite.
@@ -101,5 +100,5 @@ class ConcreteDropout(Member):
 
 
 def _sigmoid(draw: Draw, x: Tensor) -> Tensor:
-    """1/(1 + e^-x), which overflows nowhere."""
+    """1/(1 + e^-x), without overflow."""
     return 0.5 + 0.5 * draw.xp.tanh(0.5 * x)

@@ -9,7 +9,7 @@ from ._member import CHANNELS_FIRST, CHANNELS_LAST, MaskMember, one_of, rate, wh
 
 @dataclass(frozen=True)
 class SpatialDropout(MaskMember):
-    """Drops whole channels of sequences, images or volumes, whose neighbouring positions tell the same.
+    """Drops whole channels of sequences, images or volumes, whose neighbouring positions are correlated.
 
     Source: J. Tompson et al., "Efficient object localization using convolutional networks", CVPR 2015, section 3.2.
 
