@@ -98,7 +98,7 @@ def generator_key(generator: keras.random.SeedGenerator) -> Key:
 
 
 def next_of_generator(generator: keras.random.SeedGenerator) -> Key | tf.Tensor:
-    """The position `Key(seed, counter)` for the state (seed, counter) of a Keras generator; advances the counter, as each
+    """The position `Key(seed, counter)` for the state (seed, counter) of a Keras generator; advances the counter, as a
     call of Keras' own layer does. Threads that call eagerly get different positions. Simultaneous runs of one traced
     program may read the same counter, as with Keras' own layer. See `taken`."""
     return taken(lambda: _next_of_generator(generator))
