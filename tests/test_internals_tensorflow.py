@@ -128,7 +128,28 @@ def built_otherwise(f: Any) -> Any:
     return only
 
 
-@pytest.mark.parametrize("other", [len, built_otherwise], ids=["no Python", "one function within"])
+def built_side_by_side(f: Any) -> Any:
+    """Runs the function again in a function beside the first."""
+
+    def first(*arguments: Any) -> Any:
+        return [f(each) for each in arguments]
+
+    def again(*arguments: Any) -> Any:
+        return first(*map(lambda each: f(each), arguments))  # noqa: C417  # a function within
+
+    return first, again
+
+
+def built_without_it(f: Any) -> Any:
+    """Leaves running the function again to others."""
+
+    def first(*arguments: Any) -> Any:
+        return f(*map(lambda each: each, arguments))  # noqa: C417  # a function within
+
+    return first
+
+
+@pytest.mark.parametrize("other", [len, built_otherwise, built_side_by_side, built_without_it])
 def test_tensorflow_built_recompute_grad_otherwise(
     internals: Any, ours: Any, monkeypatch: pytest.MonkeyPatch, other: Any
 ) -> None:
@@ -138,8 +159,8 @@ def test_tensorflow_built_recompute_grad_otherwise(
     first, again = internals.recomputing_code(tf.recompute_grad)
     assert first
     assert again
-    for name, code in zip(("_FIRST", "_AGAIN"), internals.recomputing_code(other), strict=True):
-        monkeypatch.setattr(internals, name, code)
+    none, nor_again = internals.recomputing_code(other)
+    monkeypatch.setattr(internals, "_EITHER", none | nor_again)
     layer = ours.Dropout(0.5, seed=1)
     for call in (lambda X: layer(X, training=True), lambda X: md.dropout_layer(X, 0.5)):
         with pytest.raises(RuntimeError, match=r"tf\.recompute_grad: expected .*; got another.*with a key, or"):

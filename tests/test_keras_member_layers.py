@@ -167,6 +167,23 @@ class TestKeras:
         whole = keras.saving.load_model(tmp_path / "model.h5")
         assert same_bits(first(x).numpy(), whole(x).numpy())
 
+    def test_the_layers_of_the_net_are_called(self, ours: Any) -> None:
+        """So that what watches layers sees the hidden activations."""
+        net, x, seen = ours.Net(8, 3, 6, 5, seed=SEED), values((4, 8)), {}
+        for layer in net.layers:
+            call = layer.call
+            watched = lambda *inputs, call=call, name=layer.name, **options: seen.setdefault(  # noqa: E731  # a hook
+                name, call(*inputs, **options)
+            )
+            object.__setattr__(layer, "call", watched)
+        Y = net(x, training=True)
+        names = [layer.name for layer in net.layers]
+        assert sorted(seen) == sorted(names)
+        assert [seen[layer.name].shape[1] for layer in (net.lin1, net.dropout1, net.lin2, net.dropout2)] == [6, 6, 5, 5]
+        hidden = np.maximum(x @ net.lin1.kernel.numpy() + net.lin1.bias.numpy(), 0.0)
+        assert np.allclose(seen[net.lin1.name], hidden, atol=1e-6)
+        assert same_bits(seen[net.lin3.name].numpy(), Y.numpy())
+
 
 def build_again(first: Any, keyed: Any, x: Any) -> Any:
     """What a new keyed model with the first one's weights gives in its first call."""

@@ -245,3 +245,28 @@ def test_a_converted_model_goes_on_with_the_generators_of_keras() -> None:
         assert "seed_generator" not in vars(model.layers[1])
         assert [v.shape for v in model.variables] == [(2,)]
     assert generator.state.numpy()[1] == 2  # once by Keras' layer, once by this library's
+
+
+def test_replicas() -> None:
+    """Have equal states, which advance as those of Keras' own layers do, in and out of a replica's run."""
+    code = """
+import keras, numpy as np, tensorflow as tf
+import multidrop_tensorflow
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+strategy, ones, states = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), tf.ones((4, 8)), []
+for home in (keras.layers, multidrop_tensorflow):
+    keras.utils.set_random_seed(3)
+    with strategy.scope():
+        layer = home.Dropout(0.5)
+    call = lambda: layer(ones, training=True)
+    call()
+    for run in (strategy.run, tf.function(strategy.run, autograph=False)):
+        first, second = run(call).values
+        assert np.array_equal(first, second)
+    states.append([value.numpy().tolist() for value in layer.seed_generator.state.value.values])
+assert states[0] == states[1]
+assert states[0][0][1] >= 3
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

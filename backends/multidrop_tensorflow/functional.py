@@ -22,6 +22,12 @@ from .position import calls, draw_position
 
 NAME = "tensorflow"
 
+if keras.config.backend() != "tensorflow":
+    raise ImportError(
+        f"multidrop_tensorflow: expected Keras to run on 'tensorflow'; got {keras.config.backend()!r}: set "
+        "KERAS_BACKEND=tensorflow before Keras is first imported"
+    )
+
 
 def tensor(data: Any, dtype: str | None = None, name: str = "X") -> tf.Tensor:
     """A tensor of host data or of a variable's value, of type `dtype` or else of the one that `tf.convert_to_tensor`

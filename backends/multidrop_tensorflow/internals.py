@@ -128,19 +128,22 @@ def _nested(code: CodeType) -> Iterator[CodeType]:
 
 
 def recomputing_code(recompute_grad: Callable[..., Any]) -> tuple[frozenset[int], frozenset[int]]:
-    """The code, by `id`, that runs a function for `tf.recompute_grad`: at first, and again for the gradient. The first
-    is defined directly in `recompute_grad`, the second within the first. Both are empty where it is not built so."""
+    """The code, by `id`, that runs a function f for `tf.recompute_grad`: first, and again for the gradient. The first
+    is the only function that `recompute_grad` defines directly, the second is defined within it, and both refer to f.
+    Both are empty if it is not built so."""
     code = _code_of(recompute_grad)
     first = list(_nested(code)) if code else []
     again = [inner for outer in first for inner in _nested(outer)]
     for each in again:  # which grows
         again += _nested(each)
-    if not (first and again):
+    f = code.co_varnames[0] if code and code.co_argcount else None
+    if len(first) != 1 or not all(any(f in each.co_freevars for each in codes) for codes in (first, again)):
         return frozenset(), frozenset()
     return frozenset(map(id, first)), frozenset(map(id, again))
 
 
 _FIRST, _AGAIN = recomputing_code(tf.recompute_grad)
+_EITHER = _FIRST | _AGAIN
 
 
 def would_be_recomputed() -> bool:
@@ -152,8 +155,8 @@ def would_be_recomputed() -> bool:
         RuntimeError: where TensorFlow's function is not built as expected, so that this cannot be known: a gradient
             could otherwise be wrong without an error.
     """
-    first, again = _FIRST, _AGAIN
-    if not again:
+    either = _EITHER
+    if not either:
         raise RuntimeError(
             "tf.recompute_grad: expected a Python function that defines the one which it runs; got another, of "
             f"TensorFlow {tf.__version__}, under which a dropout cannot tell whether it is recomputed: call "
@@ -161,8 +164,7 @@ def would_be_recomputed() -> bool:
         )
     frame: Any = sys._getframe()
     while frame := frame.f_back:
-        code = id(frame.f_code)
-        if code in again or (code in first and _traced_within(frame)):
+        if id(frame.f_code) in either and (id(frame.f_code) in _AGAIN or _traced_within(frame)):
             return True
     return False
 

@@ -22,12 +22,6 @@ from .apply import applied
 from .functional import NAME, axes_of, check_floating, masked, not_dense
 from .position import NOTHING, generator_key, key_at, next_of_generator, next_position, position_of, words_of
 
-if keras.config.backend() != "tensorflow":
-    raise ImportError(
-        f"multidrop_tensorflow: expected Keras to run on 'tensorflow'; got {keras.config.backend()!r}: set "
-        "KERAS_BACKEND=tensorflow before Keras is first imported"
-    )
-
 internals.keep_out_of_legacy_files(lambda weight: getattr(weight, "is_position", False))
 
 
@@ -35,13 +29,12 @@ class _Random(keras.layers.Layer):
     """Base class of the dropout layers: active in training mode, where each call takes the next key. Like every Keras
     layer they first cast floating input to their own type.
 
-    A keyed layer keeps its position as the weight `stream`, int64 of shape (3,) as in `position`, so that saved weights
-    contain it and a compiled step advances it. Weights saved without one, such as those of a `keras.layers.Dropout`,
-    load too and leave the position as it is.
+    The position of a keyed layer is the weight `stream`, int64 of shape (3,) as in `position`: it is saved with the
+    weights, and compiled steps advance it. Weights that were saved without one load too.
 
-    A layer without a key has a `keras.random.SeedGenerator`, as Keras' own layers do. `keras.utils.set_random_seed`
-    determines its seed when the layer is constructed, and its state (seed, counter) names the mask of each call:
-    `Key(seed, counter)`. A layer that drops nothing has no generator, and its calls change no state.
+    A layer without a key has a `keras.random.SeedGenerator`, as Keras' own layers do. Its state (seed, counter) names
+    the mask of the next call, `Key(seed, counter)`; `keras.utils.set_random_seed` determines the seeds of the layers
+    built after it. A layer that drops nothing has none.
     """
 
     def __init__(self, seed: int | Key | None, options: dict[str, Any], **settings: Any) -> None:
@@ -65,9 +58,10 @@ class _Random(keras.layers.Layer):
         with internals.unlocked(self):
             if self.stream is not None:
                 internals.untrack(self, self.stream)
-                del self.stream
-            if key is not None or generator is not None:
-                self._forget_generator()
+                self.__dict__.pop("stream")  # `del` would collect garbage
+            if self.seed_generator is not None and (key is not None or generator is not None):
+                internals.untrack_generator(self, self.seed_generator)
+                del self.seed_generator
             if key is not None:
                 self.stream = self.add_weight(
                     name="stream",
@@ -83,11 +77,6 @@ class _Random(keras.layers.Layer):
         if key is None and not self._idle:
             self._generator()
 
-    def _forget_generator(self) -> None:
-        if self.seed_generator is not None:
-            internals.untrack_generator(self, self.seed_generator)
-            del self.seed_generator
-
     def _generator(self) -> keras.random.SeedGenerator:
         """The generator of a layer without a key; created here if the rate was 0 before."""
         if self.seed_generator is None:
@@ -98,14 +87,14 @@ class _Random(keras.layers.Layer):
     @property
     def _idle(self) -> bool:
         """Whether the layer returns its input in training mode too."""
-        return self._p == 0.0
+        raise NotImplementedError(f"{type(self).__name__}._idle")  # each layer defines it
 
     @tf.autograph.experimental.do_not_convert
     def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None) -> tf.Tensor:
         """The output for inputs of any shape; `training` may be a bool tensor, and None means evaluation mode."""
         if isinstance(inputs, tf.Variable | keras.Variable):
             inputs = tf.convert_to_tensor(inputs)
-        if not isinstance(inputs, tf.Tensor):  # ragged and sparse tensors are not instances
+        if not isinstance(inputs, tf.Tensor):  # but ragged, sparse, or a list
             raise not_dense(inputs)
         check_floating(inputs)
         if tf.is_tensor(training):  # in a trace its value is not known
@@ -122,11 +111,7 @@ class _Random(keras.layers.Layer):
         return None
 
     def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-        """The axes along which all elements of an input share one decision.
-
-        Raises:
-            TypeError: for a layer without a mask.
-        """
+        """The axes along which all elements of an input share one decision; TypeError for a layer without a mask."""
         raise not_a_layer(self)
 
     def _take(self, inputs: tf.Tensor) -> Key | tf.Tensor:
@@ -145,7 +130,6 @@ class _Random(keras.layers.Layer):
         return layer_call
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """The input's shape."""
         return input_shape
 
     def load_own_variables(self, store: Any) -> None:
@@ -167,11 +151,22 @@ class _Random(keras.layers.Layer):
         return cls(**config)
 
 
-class _Dropout(_Random):
-    """Base class of the layers that drop by a mask."""
+class _OfRate(_Random):
+    """Base class of the layers with a rate."""
 
-    def __init__(self, rate: float, seed: int | Key | None, **kwargs: Any) -> None:
+    def __init__(self, rate: float, seed: int | Key | None = None, **kwargs: Any) -> None:
         super().__init__(seed, kwargs, rate=checks.probability("rate", rate))
+
+    @property
+    def _idle(self) -> bool:
+        return checks.probability("rate", self.rate) == 0.0  # users may change it
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.rate}
+
+
+class _Dropout(_OfRate):
+    """Base class of the layers that drop by a mask."""
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
         return masked(inputs, self._next_mask(inputs))
@@ -182,7 +177,7 @@ class _Dropout(_Random):
 
     @property
     def _p(self) -> float:
-        return checks.probability("rate", self.rate)  # users may change it
+        return checks.probability("rate", self.rate)
 
     def _axes(self, inputs: tf.Tensor) -> tuple[int, ...]:
         """The axes along which all elements share one decision."""
@@ -190,9 +185,6 @@ class _Dropout(_Random):
 
     def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
         return () if shape is None else axes_of(tf.TensorSpec(shape), self._axes(tf.TensorSpec(shape)))
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "rate": self.rate}
 
 
 @keras.saving.register_keras_serializable(package="multidrop")
@@ -204,8 +196,7 @@ class Dropout(_Dropout):
         rate: p, the probability that an element is dropped, in [0, 1].
         noise_shape: the shape of the mask before it is broadcast to the input's. It has the input's number of
             dimensions, each of size 1 (all elements along it share one decision) or None or the input's own size.
-        seed: an integer or a `Key`. By default `multidrop.manual_seed` keys the layer, or else it follows a Keras
-            `SeedGenerator` of its own.
+        seed: an integer or a `Key`; by default `multidrop.manual_seed` keys the layer, else a Keras `SeedGenerator`.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -263,15 +254,13 @@ class _SharedAlphaDropout(family.AlphaDropout, listed=False):
 
 @cache
 def _alpha_dropout(p: float, axes: tuple[int, ...]) -> Member:
-    if not axes:
-        return family.AlphaDropout(p)
     member = _SharedAlphaDropout(p)
     object.__setattr__(member, "shared", axes)  # past the dataclass, which is frozen
     return member
 
 
 @keras.saving.register_keras_serializable(package="multidrop")
-class GaussianDropout(_Random):
+class GaussianDropout(_OfRate):
     """Multiplies each element by normal noise of mean 1 in training mode, with the standard deviation of a dropout of
     that rate, sqrt(rate/(1 − rate)); returns the input in evaluation mode.
 
@@ -280,27 +269,16 @@ class GaussianDropout(_Random):
 
     Args:
         rate: p of that dropout, in [0, 1]; at 1 the deviation is infinite, and a training-mode call is an error.
-        seed: an integer or a `Key`. By default `multidrop.manual_seed` keys the layer, or else it follows a Keras
-            `SeedGenerator` of its own.
+        seed: an integer or a `Key`; by default `multidrop.manual_seed` keys the layer, else a Keras `SeedGenerator`.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
         ValueError: for a bad probability or seed.
     """
 
-    def __init__(self, rate: float, seed: int | Key | None = None, **kwargs: Any) -> None:
-        super().__init__(seed, kwargs, rate=checks.probability("rate", rate))
-
-    @property
-    def _idle(self) -> bool:
-        return checks.probability("rate", self.rate) == 0.0
-
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
         rate = checks.probability_below_one("rate", self.rate)  # checked before a position is taken
         return applied(family.GaussianDropout(rate), inputs, self._take(inputs))
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "rate": self.rate}
 
 
 @keras.saving.register_keras_serializable(package="multidrop")
@@ -309,8 +287,7 @@ class GaussianNoise(_Random):
 
     Args:
         stddev: the noise's standard deviation, in [0, 1].
-        seed: an integer or a `Key`. By default `multidrop.manual_seed` keys the layer, or else it follows a Keras
-            `SeedGenerator` of its own.
+        seed: an integer or a `Key`; by default `multidrop.manual_seed` keys the layer, else a Keras `SeedGenerator`.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -338,8 +315,7 @@ class _SpatialDropout(_Dropout):
     Args:
         rate: p, the probability that a channel is dropped, in [0, 1].
         data_format: "channels_first" or "channels_last"; by default that of Keras' configuration.
-        seed: an integer or a `Key`. By default `multidrop.manual_seed` keys the layer, or else it follows a Keras
-            `SeedGenerator` of its own.
+        seed: an integer or a `Key`; by default `multidrop.manual_seed` keys the layer, else a Keras `SeedGenerator`.
         name, dtype, **kwargs: those of `keras.layers.Layer`.
 
     Raises:

@@ -40,8 +40,7 @@ class MemberLayer(_OfMember):
     Args:
         member: the member, such as `multidrop.family.DropBlock(p=0.1, block_size=7)`. The attribute `member` may be
             changed; a compiled step keeps the one that it was traced with.
-        seed: an integer or a `Key`. By default `multidrop.manual_seed` keys the layer, or else it follows a Keras
-            `SeedGenerator` of its own.
+        seed: an integer or a `Key`; by default `multidrop.manual_seed` keys the layer, else a Keras `SeedGenerator`.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -75,8 +74,7 @@ class DropPath(_Named):
     Args:
         rate: p, the probability that the branch is dropped, in [0, 1].
         mode: "example" decides for each example separately, "batch" once for all.
-        seed: an integer or a `Key`. By default `multidrop.manual_seed` keys the layer, or else it follows a Keras
-            `SeedGenerator` of its own.
+        seed: an integer or a `Key`; by default `multidrop.manual_seed` keys the layer, else a Keras `SeedGenerator`.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -96,8 +94,7 @@ class DropBlock(_Named):
         rate: p, the probability that an element is dropped, in [0, 1].
         block_size: the size of a block along each axis of positions.
         data_format: "channels_first" or "channels_last"; by default that of Keras' configuration.
-        seed: an integer or a `Key`. By default `multidrop.manual_seed` keys the layer, or else it follows a Keras
-            `SeedGenerator` of its own.
+        seed: an integer or a `Key`; by default `multidrop.manual_seed` keys the layer, else a Keras `SeedGenerator`.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -124,8 +121,7 @@ class LockedDropout(_Named):
         rate: p, the probability that a feature is dropped, in [0, 1].
         batch_first: whether the input's shape is (n, steps, …), as for Keras' recurrent layers, rather than
             (steps, n, …).
-        seed: an integer or a `Key`. By default `multidrop.manual_seed` keys the layer, or else it follows a Keras
-            `SeedGenerator` of its own.
+        seed: an integer or a `Key`; by default `multidrop.manual_seed` keys the layer, else a Keras `SeedGenerator`.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -153,8 +149,7 @@ class ConcreteDropout(_Named):
         rate: the initial p, in (0, 1).
         temperature: above 0; the paper's is 0.1.
         regularizer: the factor of the entropy term, at least 0: 1/N for the mean of the losses of N examples.
-        seed: an integer or a `Key`. By default `multidrop.manual_seed` keys the layer, or else it follows a Keras
-            `SeedGenerator` of its own.
+        seed: an integer or a `Key`; by default `multidrop.manual_seed` keys the layer, else a Keras `SeedGenerator`.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:

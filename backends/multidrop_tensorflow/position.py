@@ -88,7 +88,7 @@ def _next_in_scope(stream: keras.Variable) -> tf.Tensor:
 
 
 NOTHING = Key(0)
-"""The position of a call that drops nothing and takes nothing: no number of it is drawn."""
+"""The position of a call that drops nothing: its numbers are never drawn, and no state changes."""
 
 
 def generator_key(generator: keras.random.SeedGenerator) -> Key:
@@ -98,16 +98,17 @@ def generator_key(generator: keras.random.SeedGenerator) -> Key:
 
 
 def next_of_generator(generator: keras.random.SeedGenerator) -> Key | tf.Tensor:
-    """The position that a Keras generator's state, (seed, counter), names: Key(seed, counter). Advances the counter, as
-    each call of Keras' own layer does. See `taken`."""
+    """The position `Key(seed, counter)` for the state (seed, counter) of a Keras generator; advances the counter, as a
+    call of Keras' own layer does. Threads that call eagerly get different positions. Simultaneous runs of one traced
+    program may read the same counter, as with Keras' own layer. See `taken`."""
     return taken(lambda: _next_of_generator(generator))
 
 
 def _next_of_generator(generator: keras.random.SeedGenerator) -> Key | tf.Tensor:
     if tf.executing_eagerly() and not (internals.in_stateless_scope() or tf.distribute.has_strategy()):
-        with streams.lock:  # it is read and written in two steps
+        with streams.lock:  # since reading and advancing are two steps
             key = generator_key(generator)
-            generator.state.value.assign_add(_ONE_CALL, read_value=False)  # in a tenth of the time of Keras' own
+            generator.state.value.assign_add(_ONE_CALL, read_value=False)  # ten times as fast as Keras' `assign`
         return key
     seed, call = tf.unstack(tf.cast(generator.next(), tf.int64))
     word = tf.bitcast(call, tf.uint64)
@@ -120,7 +121,7 @@ _LOW, _HIGH = np.uint64(SHIFT), np.uint64(64 - SHIFT)
 
 
 def draw_position() -> Key | tf.Tensor:
-    """A key whose seed `tf.random` draws; in a trace a position, all of which it draws, anew in each run; see
+    """A key whose seed `tf.random` draws; in a trace a position, all three words of which are drawn in each run. See
     `taken`."""
     return taken(_draw_position)
 
@@ -136,9 +137,9 @@ _traced: WeakKeyDictionary[Any, Iterator[int]] = WeakKeyDictionary()
 
 
 def _operator_seed() -> int | None:
-    """The operator seed of the next draw that is traced; None where no seed is set. TensorFlow would number the
-    operators of each graph, so that functions and branches that are alike drew alike. Its numbers count up from 0, and
-    these down."""
+    """The operator seed of the next draw that is traced; None if no seed is set. TensorFlow's own choice is the
+    operator's number in its graph, with which equal functions and branches would draw equal masks. Its numbers count up
+    from 0, these count down."""
     if tf.compat.v1.get_default_graph().seed is None:
         return None
     return next(_traced.setdefault(internals.global_generator(), itertools.count(-1, -1)))
@@ -147,9 +148,9 @@ def _operator_seed() -> int | None:
 class _Calls:
     """The positions of calls without a key: after `manual_seed` a stream of their own, else drawn from `tf.random`.
 
-    A traced program outlives the `manual_seed` that it was traced under. So it asks variables in each run: whether a
-    stream is in force, and for its position. From the first trace on, eager calls go by the variables too, so that all
-    calls are one sequence.
+    A traced program outlives the `manual_seed` under which it was traced. So two variables tell each run whether a
+    stream is in force, and its position. From the first trace on, eager calls use the variables too, so that all calls
+    are one sequence.
     """
 
     def __init__(self) -> None:
@@ -158,8 +159,8 @@ class _Calls:
         self._lock, self._process = threading.Lock(), os.getpid()
 
     def restart(self, root: Key | None) -> None:
-        """Go on from where `manual_seed` with that root key begins; None: from `tf.random`."""
-        if self._process != os.getpid():  # a forked child, where the lock may be held, and variables can not be used
+        """Begins the sequence of `manual_seed` with that root key; None: follows `tf.random`."""
+        if self._process != os.getpid():  # a forked child: the lock may be held, and variables cannot be used
             self._lock, self._process, self._variables = threading.Lock(), os.getpid(), None
         with self._lock:
             self._stream = None if root is None else Stream(root.fold_in("calls"))
@@ -169,11 +170,11 @@ class _Calls:
                         variable.assign(value)
 
     def _values(self) -> tuple[npt.NDArray[Any], bool]:
-        """The variables' initial values."""
+        """The values of the variables: the position, and whether a stream is in force."""
         return words_of(self._stream.key if self._stream else Key(0)), self._stream is not None
 
     def next(self, idle: bool = False) -> Key | tf.Tensor:
-        """The position of this call. `tf.random` draws nothing for one that drops nothing, `idle`; the stream of
+        """The position of this call. For an `idle` call, which drops nothing, `tf.random` draws nothing; the stream of
         `manual_seed` counts it."""
         with self._lock:
             if tf.executing_eagerly():
@@ -183,7 +184,7 @@ class _Calls:
                     return taken(self._stream.next)
                 return next_position(self._variables[0])
             if self._variables is None:
-                # Here and not on import, which is to leave the devices alone; and so as to outlive a trace.
+                # Not on import, which must not initialize devices; in `init_scope`, to outlive the trace.
                 with tf.init_scope():
                     stream, seeded = self._values()
                     self._variables = (
@@ -193,7 +194,7 @@ class _Calls:
             stream, seeded = self._variables
             if idle:
                 return next_position(stream)
-            # Both, and not the one that is in force: a branch in a graph takes longer than either.
+            # Both are computed: a branch in a graph takes longer than either.
             return tf.where(seeded, next_position(stream), draw_position())
 
 

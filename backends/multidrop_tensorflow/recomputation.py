@@ -32,7 +32,7 @@ def recompute_grad(f: Callable[..., Any]) -> Callable[..., Any]:
     """
     if isinstance(f, tf.types.experimental.PolymorphicFunction):
         raise TypeError(
-            f"f: expected a function that is no tf.function (put tf.function around the result of recompute_grad); got "
+            "f: expected a function that is no tf.function, around whose recompute_grad you may put tf.function; got "
             f"{shown(f)}"
         )
 

@@ -99,8 +99,7 @@ class DropConnect(_WeightDropout):
         layer: the Keras layer, such as `Dense`, `Conv2D` or `LSTM`.
         rate: p, the probability that a weight is dropped, in [0, 1].
         weights: the names of the weights to drop; by default those whose name ends in "kernel".
-        seed: an integer or a `Key`. By default `multidrop.manual_seed` keys the layer, or else it follows a Keras
-            `SeedGenerator` of its own.
+        seed: an integer or a `Key`; by default `multidrop.manual_seed` keys the layer, else a Keras `SeedGenerator`.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -132,8 +131,7 @@ class EmbeddingDropout(_WeightDropout):
     Args:
         layer: a `keras.layers.Embedding`.
         rate: p, the probability that a word is dropped, in [0, 1].
-        seed: an integer or a `Key`. By default `multidrop.manual_seed` keys the layer, or else it follows a Keras
-            `SeedGenerator` of its own.
+        seed: an integer or a `Key`; by default `multidrop.manual_seed` keys the layer, else a Keras `SeedGenerator`.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
