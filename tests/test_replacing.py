@@ -30,7 +30,7 @@ class TestTorch:
         md.convert(model, seed=seed)
         readers = (torch.jit.script, torch.fx.symbolic_trace)
         for read in readers:
-            with pytest.raises(Exception):  # noqa: B017, PT011  # torch.jit and torch.fx raise different types
+            with pytest.raises(TypeError, match=r"multidrop\.restore\(model\)"):
                 read(model)
         md.restore(model)
         X = torch.ones(2, 4)
@@ -66,15 +66,6 @@ class TestTorch:
         masks = [layer(X), layer(X)]
         torch.set_rng_state(state)
         assert all(torch.equal(layer(X), mask) for mask in masks)
-
-    def test_a_state_holds_the_counter_itself(self, torch: Any) -> None:
-        """As it holds the weights themselves, and not copies."""
-        from multidrop_torch import Dropout
-
-        layer = Dropout(0.5, seed=2)
-        state = layer.state_dict()
-        layer(torch.ones(4))
-        assert state["stream"].tolist() == [2, 1]
 
 
 class TestKeras:
