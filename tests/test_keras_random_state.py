@@ -173,6 +173,23 @@ def test_a_saved_model_has_no_state_of_a_generator(home: str, file: str, tmp_pat
 
 
 @every_home
+def test_the_seeds_of_tensorflow_are_of_calls_alone(home: str) -> None:
+    """A layer has its own generator."""
+    import tensorflow as tf
+
+    def outputs(run: Callable[[Any], Any]) -> list[bytes]:
+        found = []
+        for _ in range(2):
+            tf.random.set_seed(3)
+            found.append(run(tf.ones((8, 8))).numpy().tobytes())
+        return found
+
+    layer = build(home)
+    assert len(set(outputs(lambda X: layer(X, training=True)))) == 2
+    assert len(set(outputs(lambda X: md.dropout_layer(X, 0.5)))) == 1
+
+
+@every_home
 def test_a_program_counts_in_two_steps(home: str) -> None:
     """It reads the counter and then writes it, unless the layer is keyed."""
     import tensorflow as tf
