@@ -58,6 +58,14 @@ class TestTorch:
             with pytest.raises(TypeError, match=r"X: expected a tensor of type float16, .*; got quint8"):
                 layer.eval()(X)
 
+    def test_a_dropped_nan(self, torch: Any) -> None:
+        """Becomes 0; torch's own layer multiplies, which leaves it."""
+        from multidrop_torch import Dropout
+
+        X = torch.full((64,), torch.nan)
+        assert bool(torch.nn.Dropout(0.5)(X).isnan().all())
+        assert np.array_equal(Dropout(0.5, seed=1)(X) == 0, ~md.keep_mask((64,), 0.5, 1))
+
     def test_the_state_of_torchs_generator_resumes_unseeded_layers(self, torch: Any) -> None:
         from multidrop_torch import Dropout
 
@@ -100,3 +108,47 @@ class TestKeras:
             tape.watch(X)
             Y = tf.recompute_grad(lambda X: layer(X, training=True))(X)
         assert not np.array_equal(Y, tape.gradient(Y, X))
+
+
+class TestGluon:
+    @pytest.fixture(autouse=True)
+    def backend(self, need: Any) -> Any:
+        return need("mxnet")
+
+    def test_a_dropped_nan(self, backend: Any) -> None:
+        """Becomes 0; MXNet's own layer multiplies, which leaves it, and at p = 1 gives NaN for every number."""
+        import mxnet as mx
+
+        X, ones = mx.nd.full((64,), np.nan), mx.nd.ones((64,))
+        own, ours = mx.gluon.nn.Dropout, backend.Dropout
+        with mx.autograd.record():
+            assert np.isnan(own(0.5)(X).asnumpy()).all()
+            assert np.isnan(own(1.0)(ones).asnumpy()).all()
+            assert np.array_equal(ours(0.5, seed=1)(X).asnumpy() == 0, ~md.keep_mask((64,), 0.5, 1))
+            assert not ours(1.0, seed=1)(ones).asnumpy().any()
+
+    def test_own_layers_make_sparse_arrays_dense(self) -> None:
+        import mxnet as mx
+
+        X = mx.nd.ones((4, 5)).tostype("csr")
+        with mx.autograd.record():
+            assert mx.gluon.nn.Dropout(0.5)(X).stype == "default"
+
+    @pytest.mark.parametrize("own", [True, False])
+    def test_a_hybridized_net_keeps_its_rate(self, backend: Any, own: bool) -> None:
+        """Until it is hybridized again."""
+        import mxnet as mx
+
+        net, X = mx.gluon.nn.HybridSequential(), mx.nd.ones((64,))
+        net.add(mx.gluon.nn.Dropout(0.5) if own else backend.Dropout(0.5, seed=1))
+        net.hybridize()
+
+        def drops() -> bool:
+            with mx.autograd.record():
+                return not net(X).asnumpy().all()
+
+        assert drops()
+        setattr(net[0], "_rate" if own else "rate", 0.0)
+        assert drops()
+        net.hybridize()
+        assert not drops()
