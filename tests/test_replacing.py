@@ -1,4 +1,4 @@
-"""Claims of docs/drop-in.md and docs/processes.md on models whose dropout layers are replaced, and put back."""
+"""Claims of the pages in docs/ on models whose layers are replaced and put back, and on the frameworks' own layers."""
 
 from __future__ import annotations
 
@@ -152,3 +152,31 @@ class TestGluon:
         assert drops()
         net.hybridize()
         assert not drops()
+
+    @pytest.mark.parametrize(("dtype", "right"), [("float32", False), ("float64", True)])
+    def test_the_gradient_of_a_maximum_in_evaluation_mode(self, dtype: str, right: bool) -> None:
+        """Of MXNet's own pooling is wrong in float32."""
+        import mxnet as mx
+
+        X = mx.nd.array([[[[1.0, 2.0], [4.0, 3.0]]]], dtype=dtype)
+        X.attach_grad()
+        with mx.autograd.record(train_mode=False):
+            Y = mx.gluon.nn.MaxPool2D(2)(X)
+        Y.backward()
+        assert (X.grad.asnumpy().ravel().tolist() == [0, 0, 1, 0]) == right
+
+
+def test_defaults_of_normalization(need: Any) -> None:
+    """Differ between the frameworks."""
+    for name in ("torch", "tensorflow", "mxnet"):
+        need(name)
+    import keras
+    import mxnet as mx
+    import torch
+
+    batch, layer = torch.nn.BatchNorm1d(1), torch.nn.LayerNorm(1)
+    assert (batch.eps, batch.momentum, layer.eps) == (1e-5, 0.1, 1e-5)
+    batch, layer = keras.layers.BatchNormalization(), keras.layers.LayerNormalization()
+    assert (batch.epsilon, batch.momentum, layer.epsilon) == (1e-3, 0.99, 1e-3)
+    batch, layer = mx.gluon.nn.BatchNorm()._kwargs, mx.gluon.nn.LayerNorm()._kwargs
+    assert (batch["eps"], batch["momentum"], layer["eps"]) == (1e-5, 0.9, 1e-5)
