@@ -216,6 +216,18 @@ class _Calls:
         """What the variables start with."""
         return ops.words_of(self._stream.key if self._stream else Key(0)), self._stream is not None
 
+    def position(self) -> Any:
+        """Where the calls stand that this process counts."""
+        return self._stream and self._stream.key, [variable.numpy() for variable in self._variables or ()]
+
+    def go_on_from(self, position: Any) -> None:
+        """Go on from where `position` was taken."""
+        key, values = position
+        if self._stream is not None and key is not None:
+            self._stream.key = key
+        for variable, value in zip(self._variables or (), values, strict=False):
+            variable.assign(value)
+
     def next(self) -> Key | tf.Tensor:
         """The position of this call."""
         with self._lock:

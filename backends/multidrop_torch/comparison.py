@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.utils.hooks import RemovableHandle
 
 from multidrop.comparison import parts
 from multidrop.comparison.parts import Part, Point, first_tensor
+from multidrop.comparison.watch import Watcher
 from multidrop.spec.keys import Key
 
-from .functional import to_numpy
+from .conversion import named_modules
+from .functional import _calls, to_numpy
 from .keyed import Keyed
 from .ops import key_at
 
@@ -28,21 +30,21 @@ class Probe:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = getattr(model, "_orig_mod", model)  # of a compiled one, whose hooks are not called
-        self._layers = dict(self.model.named_modules())
+        self.layers = dict(named_modules(self.model))
         self._tensors = {
-            (path, name): tensor for path, layer in self._layers.items() for name, tensor in _weights(layer).items()
+            (path, name): tensor for path, layer in self.layers.items() for name, tensor in _weights(layer).items()
         }
         floating = [tensor for tensor in self._tensors.values() if tensor.is_floating_point()]
         self._like = floating[0] if floating else torch.empty(0)
         self.dtype = str(self._like.dtype).removeprefix("torch.")
-        convolutions = any(_kind(layer) == parts.CONVOLUTION for layer in self._layers.values())
+        convolutions = any(_kind(layer) == parts.CONVOLUTION for layer in self.layers.values())
         self.channels_last = False if convolutions else None
         self._points: list[Point] = []
 
     def parts(self) -> list[Part]:
         """The layers with weights, in the order of their definition."""
         found = []
-        for path, layer in self._layers.items():
+        for path, layer in self.layers.items():
             if tensors := _weights(layer):
                 kind = _kind(layer)
                 found.append(Part(path, kind, {name: _axes(kind, name, x) for name, x in tensors.items()}))
@@ -50,7 +52,7 @@ class Probe:
 
     def dropouts(self) -> dict[str, Keyed]:
         """The dropout layers by path, in the order of their definition."""
-        return {path: layer for path, layer in self._layers.items() if isinstance(layer, Keyed)}
+        return {path: layer for path, layer in self.layers.items() if isinstance(layer, Keyed)}
 
     def key(self, path: str, key: Key | None) -> Key | None:
         """Has a dropout layer begin at a key, or follow torch's generator; gives where it stood."""
@@ -60,40 +62,58 @@ class Probe:
         return before
 
     def __enter__(self) -> Probe:
-        self._handles = [self._watch(path, layer) for path, layer in self._layers.items()]
-        self._modes = {layer: layer.training for layer in self._layers.values()}
+        self._modes = {layer: layer.training for layer in self.layers.values()}
         # Those of a lazy norm have no values yet; what the first run gives them, `read` and `write` keep.
         buffers = {name: buffer for name, buffer in self.model.named_buffers() if not is_lazy(buffer)}
         self._buffers = copy.deepcopy(buffers)
+        self._stack = ExitStack()
+        self._stack.enter_context(self.watch(self))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
+        self._stack.close()
         for layer, mode in self._modes.items():
             layer.training = mode
         buffers = dict(self.model.named_buffers())
         for name, values in self._buffers.items():
             buffers[name].copy_(values)
 
-    def _watch(self, path: str, layer: nn.Module) -> RemovableHandle:
-        kind = parts.DROPOUT if isinstance(layer, Keyed) else _kind(layer)
-        first = isinstance(layer, _CHANNELS_FIRST)
+    @contextmanager
+    def watch(self, watcher: Watcher) -> Iterator[None]:
+        """Has a watcher see each call of a layer. What runs is not compiled, for a compiled program calls no hooks."""
+        with ExitStack() as stack:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            for path, layer in self.layers.items():
+                stack.callback(
+                    layer.register_forward_pre_hook(_entering(path, watcher), prepend=True, with_kwargs=True).remove
+                )
+                stack.callback(layer.register_forward_hook(_leaving(path, watcher)).remove)
+            yield
 
-        def record(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
-                self._points.append(Point(path, kind, to_numpy(inputs[0]), to_numpy(output), not first))
+    def enter(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """A `Watcher`'s."""
+        return args, kwargs
 
-        return layer.register_forward_hook(record)
+    def leave(self, path: str, args: tuple[Any, ...], output: Any) -> Any:
+        """A `Watcher`'s: keeps what went through a layer."""
+        if args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
+            layer = self.layers[path]
+            kind = parts.DROPOUT if isinstance(layer, Keyed) else _kind(layer)
+            last = not isinstance(layer, _CHANNELS_FIRST)
+            self._points.append(Point(path, kind, to_numpy(args[0]), to_numpy(output), last))
+        return output
+
+    def batch(self, X: npt.NDArray[Any]) -> Tensor:
+        """A NumPy array as the model takes it."""
+        batch = torch.from_numpy(X)
+        return batch.to(self._like) if batch.is_floating_point() else batch.to(self._like.device)
 
     def forward(self, X: npt.NDArray[Any], training: bool) -> tuple[npt.NDArray[Any], list[Point]]:
         """The output for a batch, and what went through the layers, in the order in which they ran."""
         self._points.clear()
         self.model.train(training)
-        batch = torch.from_numpy(X)
-        batch = batch.to(self._like) if batch.is_floating_point() else batch.to(self._like.device)
         with torch.enable_grad():
-            self._Y = first_tensor(self.model(batch), (Tensor,))
+            self._Y = first_tensor(self.model(self.batch(X)), (Tensor,))
         return to_numpy(self._Y), list(self._points)
 
     def backward(self, dY: npt.NDArray[Any]) -> dict[tuple[str, str], npt.NDArray[Any]]:
@@ -115,6 +135,99 @@ class Probe:
         """Gives weights new values."""
         for name, value in values.items():
             self._tensors[name].copy_(torch.from_numpy(np.ascontiguousarray(value)))
+
+    # What `multidrop.audit` needs besides.
+
+    tensors: ClassVar = (Tensor,)
+    weights: ClassVar = (nn.Parameter,)
+
+    def built(self) -> bool:
+        """Whether all weights have a shape."""
+        return not any(is_lazy(weight) for weight in self.model.parameters())
+
+    def keyed(self) -> set[str]:
+        """The paths of the keyed dropout layers."""
+        return {path for path, layer in self.dropouts().items() if layer.keyed}
+
+    def run(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What a layer gives in training mode."""
+        layer = self.layers[path] if path else self.model
+        with torch.enable_grad():
+            return layer.train()(*args, **kwargs)
+
+    def seed(self, number: int) -> None:
+        """Seeds torch's generators."""
+        torch.manual_seed(number)
+        self._seeded = _generators()
+
+    def drew(self) -> bool:
+        """Whether anything was drawn from them since."""
+        return not all(map(torch.equal, self._seeded, _generators()))
+
+    def generators(self) -> Callable[[], None]:
+        """Puts all generators back to where they are now."""
+        cpu, *devices = _generators()
+        values = [value for layer in self.layers.values() for value in vars(layer).values()]
+        own = [(value, value.get_state()) for value in values if isinstance(value, torch.Generator)]
+
+        def back() -> None:
+            torch.set_rng_state(cpu)
+            if devices:
+                torch.cuda.set_rng_state_all(devices)
+            for generator, state in own:
+                generator.set_state(state)
+
+        return back
+
+    def state(self) -> Callable[[], None]:
+        """Puts the stream of calls without a key back to where it is now."""
+        stream = _calls.stream.clone()
+
+        def back() -> None:
+            _calls.stream.copy_(stream)
+
+        return back
+
+    def symbolic(self, tensor: Tensor) -> bool:
+        """Whether a tensor has no values."""
+        return tensor.is_meta
+
+    def copy(self, tensor: Tensor) -> Tensor:
+        """A tensor with memory of its own."""
+        new = tensor.detach().clone()
+        return new.requires_grad_() if tensor.requires_grad and tensor.is_leaf else new
+
+    def same(self, a: Tensor, b: Tensor) -> bool:
+        """Whether two tensors have equal values; NaN is equal to NaN."""
+        if (a.shape, a.dtype, a.layout, a.device) != (b.shape, b.dtype, b.layout, b.device):
+            return False
+        a, b = (_dense(x.detach()) for x in (a, b))
+        return torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all())
+
+    def assign(self, tensor: Tensor, values: Tensor) -> None:
+        """Gives a tensor other values."""
+        with torch.no_grad():
+            tensor.copy_(values)
+
+
+def _entering(path: str, watcher: Watcher) -> Callable[..., Any]:
+    return lambda _, args, kwargs: watcher.enter(path, args, kwargs)
+
+
+def _leaving(path: str, watcher: Watcher) -> Callable[..., Any]:
+    return lambda _, args, output: watcher.leave(path, args, output)
+
+
+def _generators() -> list[Tensor]:
+    """The states of torch's default generators; those of CUDA's devices where a program has used one."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else ())]
+
+
+def _dense(x: Tensor) -> Tensor:
+    """The values of a tensor as a plain one."""
+    if x.is_nested:
+        return torch.cat([part.reshape(-1) for part in x.unbind()])
+    return x.dequantize() if x.is_quantized else x.to_dense() if x.layout is not torch.strided else x
 
 
 _BATCH_NORMS = nn.modules.batchnorm._NormBase

@@ -53,7 +53,7 @@ def convert(
     """`multidrop.convert`: gives modules another class, so that all that holds one, a container, an attribute, a hook
     or a list of the user's, holds the new layer."""
     replaced, others = [], []
-    modules = list(_named_modules(model))
+    modules = list(named_modules(model))
     for path, module in modules:
         ours = OURS.get(type(module))
         branch = _branch(module)
@@ -67,13 +67,13 @@ def convert(
         layer._key_by(key_of(path))
         layer.converted = theirs
         replaced.append(Replaced(path, repr(module)))
-    others += unregistered(modules, _named_modules, nn.Module, tuple(OURS), Keyed)
+    others += unregistered(modules, named_modules, nn.Module, tuple(OURS), Keyed)
     return tuple(replaced), tuple(others)
 
 
 def restore(model: nn.Module, paths: Collection[str] | None = None) -> int:
     """`multidrop.restore`."""
-    named = [module for path, module in _named_modules(model) if paths is None or path in paths]
+    named = [module for path, module in named_modules(model) if paths is None or path in paths]
     layers = [cast(Keyed, module) for module in named if "converted" in vars(module)]
     for layer in layers:
         theirs = layer.converted
@@ -102,7 +102,7 @@ _WRAPPERS = nn.DataParallel, nn.parallel.DistributedDataParallel, swa_utils.Aver
 _WRAPPED = "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"  # by torch.compile and torch.distributed
 
 
-def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """A model's modules by their paths in its own architecture: what wraps it, to compile, distribute or average it, is
     no part of that."""
     found: dict[str, tuple[str, nn.Module]] = {}
