@@ -13,7 +13,7 @@ import numpy as np
 from . import checks
 from .comparison.trees import Trees
 from .conversion import shown_path
-from .dispatch import backend_of, part
+from .dispatch import BackendError, backend_of, part
 from .protocol import Auditing, Comparison, Model
 
 __all__ = ["Audit", "RandomLayer", "audit"]
@@ -42,7 +42,7 @@ class Audit:
     """What `audit` found; printed, a line for each random layer, or "None found".
 
     Attributes:
-        random: the random layers, in the order in which they were found.
+        random: the random layers, in the order in which they ran.
         layers: how many layers ran.
         runs: how many times the model ran.
     """
@@ -72,8 +72,8 @@ def audit(model: Model, *inputs: Any, **named: Any) -> Audit:
     other outputs, although all layers within it were given the outputs of the first run, is random itself. A keyed
     layer of this library is not: it stands at the same position in each run.
 
-    Afterwards the model is as it was: weights, buffers, positions, modes and attributes; so are the generators. (MXNet's
-    cannot be read. It is seeded anew with a number that it drew before.)
+    Afterwards the model is as it was: weights, buffers, positions, modes and attributes. So are the generators, but for
+    those of MXNet and TensorFlow, which cannot be read: they are seeded anew with a number that they drew before.
 
     What is not found: a layer that this input does not reach, and randomness too rare to show in some thousand
     repetitions (some hundred for code between other layers). Code that is not in a layer counts for the innermost layer
@@ -96,6 +96,11 @@ def audit(model: Model, *inputs: Any, **named: Any) -> Audit:
     if not (isinstance(model, tuple(backend.types)) and callable(model)):
         raise TypeError(f"model: expected a model of a framework's; got {checks.shown(model)}")
     probe: Any = part(backend, Comparison, "Probe", "md.audit").Probe(model)
+    if missing := sorted({name for name in vars(Auditing) if not name.startswith("_")} - set(dir(probe))):
+        raise BackendError(
+            f"backend {backend.name!r}: its Probe has no {', '.join(missing)}: md.audit needs a Probe with what "
+            "multidrop.protocol.Auditing has"
+        )
     return _Runs(probe, inputs, named).result()
 
 
@@ -131,7 +136,7 @@ class _Runs:
         self.whole = _Call("", None)
         self.stack: list[_Frame] = []
         self.replaying = False
-        self.ran: set[str] = set()
+        self.ran: dict[str, None] = {}
         self.runs = self.seed = 0
 
     def result(self) -> Audit:
@@ -140,7 +145,11 @@ class _Runs:
             stack.callback(probe.generators())
             stack.callback(_python_generators())
             if not probe.built():
+                back = probe.state()
                 self._model()  # which makes its layers or weights
+                back()
+                self.probe = probe = type(probe)(probe.model)
+                self.trees = Trees(probe)
             stack.enter_context(probe.watch(self))
             self.back = self.trees.attributes(probe.layers.values())
             stack.callback(self.back)
@@ -151,7 +160,7 @@ class _Runs:
             for call in self._quiet(self.whole):
                 self._repeat(call)
         kinds = {path: type(layer).__name__ for path, layer in probe.layers.items()}
-        random = tuple(RandomLayer(path, kinds[path], what) for path, what in self.found.items())
+        random = tuple(RandomLayer(path, kinds[path], self.found[path]) for path in self.ran if path in self.found)
         return Audit(random, len(self.ran), self.runs)
 
     def _model(self) -> Any:
@@ -182,7 +191,7 @@ class _Runs:
         if call is None:
             call = _Call(path, self.trees.copied((args, kwargs)))
             if not self.replaying:
-                self.ran.add(path)
+                self.ran.setdefault(path)
                 caller.call.calls.append(call)
                 if not caller.new:
                     self._find(caller, f"whether it calls {path}")
@@ -255,8 +264,14 @@ def _seed_python(seed: int) -> Callable[[], bool]:
     """Seeds Python's and NumPy's generators; tells whether anything was drawn from them since."""
     random.seed(seed)
     np.random.seed(seed)
-    before = random.getstate(), np.random.get_state()[2]
-    return lambda: (random.getstate(), np.random.get_state()[2]) != before
+    before = _state_of_numpy(), random.getstate()
+    return lambda: (_state_of_numpy(), random.getstate()) != before
+
+
+def _state_of_numpy() -> tuple[bytes, int]:
+    """The state of NumPy's default generator, as far as it matters here."""
+    state: Any = np.random.get_state(legacy=False)["state"]
+    return state["key"].tobytes(), state["pos"]
 
 
 def _python_generators() -> Callable[[], None]:

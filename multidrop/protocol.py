@@ -118,10 +118,14 @@ class Probe(Protocol):
 class Auditing(Protocol):
     """What `multidrop.audit` needs of a `Probe` besides."""
 
+    model: Model
+    """What is run."""
     tensors: tuple[type, ...]
     """The types of tensors, of what stands for one in a trace too."""
     weights: tuple[type, ...]
     """Those of tensors that hold weights, which no forward pass changes."""
+
+    def __init__(self, model: Model) -> None: ...
 
     @property
     def layers(self) -> Mapping[str, Model]:

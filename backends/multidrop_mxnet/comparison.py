@@ -225,8 +225,7 @@ class Probe:
         """Whether two arrays have equal values; NaN is equal to NaN."""
         if (a.shape, a.dtype, a.stype) != (b.shape, b.dtype, b.stype):
             return False
-        a, b = to_numpy(a), to_numpy(b)
-        return bool(np.array_equal(a, b, equal_nan=a.dtype.kind == "f"))
+        return parts.equal(to_numpy(a), to_numpy(b))
 
     def assign(self, tensor: Array, values: Array) -> None:
         """Gives an array other values."""

@@ -6,13 +6,11 @@ import json
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-import mxnet as mx
 from mxnet import gluon
 
 from multidrop import checks
-from multidrop.conversion import Replaced
+from multidrop.conversion import Replaced, Unreached, unregistered
 from multidrop.spec.keys import Key
-from multidrop.unreached import Unreached, calls, unreached, unregistered
 
 from .layers import Dropout, Random, contexts_of
 
@@ -82,15 +80,12 @@ def _unreached(block: gluon.Block) -> Iterator[str]:
     if isinstance(block, gluon.SymbolBlock):
         operators = _dropping(json.loads(block._cached_graph[1].tojson()))
         return (f"{type(block).__name__}, whose graph drops {p} in {name}" for name, p in operators)
-    if isinstance(block, gluon.nn.Lambda | gluon.nn.HybridLambda):
-        return (f"{type(block).__name__} calls {function}" for function in dict.fromkeys(calls(_function(block))))
     for cell, rates in _CELLS.items():
         if isinstance(block, cell):
             dropped = {rate: getattr(block, rate) for rate in rates}
             found = [f"{rate} = {p}" for rate, p in dropped.items() if p]
-            return (f"{type(block).__name__}.{what}, which it hands to a function" for what in found)
-    method = "forward" if type(block).forward is not gluon.HybridBlock.forward else "hybrid_forward"
-    return unreached(block, method, (Random, gluon.nn.Dropout), "mxnet.")
+            return (f"{type(block).__name__}, which drops by itself: {what}" for what in found)
+    return iter(())
 
 
 _CELLS = {
@@ -98,13 +93,6 @@ _CELLS = {
     gluon.rnn.ZoneoutCell: ("zoneout_outputs", "zoneout_states"),
     gluon.contrib.rnn.VariationalDropoutCell: ("drop_inputs", "drop_states", "drop_outputs"),
 }
-
-
-def _function(block: gluon.nn.Lambda | gluon.nn.HybridLambda) -> Callable[..., Any]:
-    if isinstance(block, gluon.nn.Lambda):
-        return block._func_impl
-    of_name = block._func.__module__ == gluon.nn.HybridLambda.__module__  # Gluon's own, around an operator
-    return getattr(mx.nd, block._func_name) if of_name else block._func
 
 
 def _dropping(graph: dict[str, Any]) -> Iterator[tuple[str, float]]:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, ClassVar
 
+import numpy as np
+
 from multidrop.comparison import parts
 from multidrop.comparison.parts import Part, Point
 from multidrop.comparison.watch import Watcher, watched
@@ -60,7 +62,7 @@ class Probe:
 
     def watch(self, watcher: Watcher) -> AbstractContextManager[None]:
         """Has a watcher see each call of a layer."""
-        return watched(self.layers, ("forward",), watcher)
+        return watched(self.layers, ("forward", "after_relu"), watcher)
 
     def enter(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """A `Watcher`'s: nothing is changed."""
@@ -69,6 +71,8 @@ class Probe:
     def leave(self, path: str, args: tuple[Any, ...], output: Any) -> Any:
         """A `Watcher`'s: keeps what went through a layer."""
         layer = self.layers[path]
+        if path and isinstance(self.model, Net):  # which is compared as a whole
+            return output
         kind = parts.DROPOUT if isinstance(layer, Random) else parts.DENSE if isinstance(layer, Linear) else None
         self._points.append(Point(path, kind or type(layer).__name__, args[0].copy(), output.copy()))
         return output
@@ -98,9 +102,9 @@ class Probe:
             if name in values:
                 layer.parameters[own][...] = values[name]
 
-    # What `multidrop.audit` needs besides. Arrays, and NumPy's own generator, are known to it.
+    # What `multidrop.audit` needs besides.
 
-    tensors: ClassVar[tuple[type, ...]] = ()
+    tensors: ClassVar = (np.ndarray,)
     weights: ClassVar[tuple[type, ...]] = ()
 
     def built(self) -> bool:
@@ -121,6 +125,22 @@ class Probe:
     def drew(self) -> bool:
         """Whether anything was drawn from other generators since."""
         return False
+
+    def symbolic(self, tensor: Array) -> bool:
+        """Whether an array has no values."""
+        return False
+
+    def copy(self, tensor: Array) -> Array:
+        """An array with memory of its own."""
+        return tensor.copy()
+
+    def same(self, a: Array, b: Array) -> bool:
+        """Whether two arrays have equal values; NaN is equal to NaN."""
+        return parts.equal(a, b)
+
+    def assign(self, tensor: Array, values: Array) -> None:
+        """Writes values into an array."""
+        tensor[...] = values
 
     def generators(self) -> Callable[[], None]:
         """Puts other generators back to where they are now."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from multidrop.conversion import Replaced
+from multidrop.conversion import Replaced, Unreached
 from multidrop.spec.keys import Key
-from multidrop.unreached import Unreached
 
 from .layers import Layer
 

@@ -201,9 +201,7 @@ class Probe:
     def same(self, a: Any, b: Any) -> bool:
         """Whether two tensors have equal values; NaN is equal to NaN."""
         pairs = list(zip(_flat(a), _flat(b), strict=False))
-        return len(_flat(a)) == len(_flat(b)) and all(
-            x.dtype == y.dtype and x.shape == y.shape and _equal(x.numpy(), y.numpy()) for x, y in pairs
-        )
+        return len(_flat(a)) == len(_flat(b)) and all(parts.equal(x.numpy(), y.numpy()) for x, y in pairs)
 
     def assign(self, tensor: Any, values: Any) -> None:
         """Nothing: no tensor is written over."""
@@ -212,10 +210,6 @@ class Probe:
 def _flat(tensor: Any) -> list[tf.Tensor]:
     """The plain tensors that a tensor is made of."""
     return tf.nest.flatten(tensor, expand_composites=True)
-
-
-def _equal(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
-    return bool(np.array_equal(a, b, equal_nan=a.dtype.kind in "fcV"))
 
 
 _NORMS = (keras.layers.BatchNormalization, keras.layers.LayerNormalization, keras.layers.GroupNormalization)

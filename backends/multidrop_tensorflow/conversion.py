@@ -10,9 +10,8 @@ import keras
 import tensorflow as tf
 from keras.src.utils.naming import to_snake_case
 
-from multidrop.conversion import Replaced
+from multidrop.conversion import Replaced, Unreached
 from multidrop.spec.keys import Key
-from multidrop.unreached import Unreached, calls, unreached
 
 from .layers import (
     AlphaDropout,
@@ -130,16 +129,20 @@ def _numbered(names: list[str]) -> Iterator[str]:
 
 
 def _unreached(layer: keras.layers.Layer) -> Iterator[str]:
+    kind, of_keras = type(layer).__name__, type(layer).__module__.startswith("keras.")
+    rates = {
+        name: value for name, value in vars(layer).items() if "dropout" in name and isinstance(value, float) and value
+    }
     if isinstance(layer, _Random):
-        return iter(())
+        return
     if isinstance(layer, tuple(OURS)):
-        return iter([f"{type(layer).__name__}, a subclass with a call of its own"])
-    if isinstance(layer, keras.layers.Lambda):
-        return (f"{type(layer).__name__} calls {function}" for function in dict.fromkeys(calls(layer.function)))
-    of_keras = type(layer).__module__.startswith("keras.")
-    if of_keras and not layer.built and any("dropout" in name and value for name, value in vars(layer).items()):
-        return iter([f"{type(layer).__name__}, which makes its layers when it is built: convert after the first call"])
-    return unreached(layer, "call", (_Random, *OURS), "keras.")
+        yield f"{kind}, a subclass with a call of its own"
+    elif of_keras and not layer.built and any("dropout" in name and value for name, value in vars(layer).items()):
+        yield f"{kind}, which makes its layers when it is built: convert after the first call"
+    elif of_keras and not any(isinstance(value, (_Random, *OURS)) for value in vars(layer).values()):
+        for name, value in rates.items():
+            if name.lstrip("_") in ("dropout", "recurrent_dropout"):
+                yield f"{kind}, which drops by itself: {name} = {value}"
 
 
 def _trace_anew(model: keras.layers.Layer) -> None:

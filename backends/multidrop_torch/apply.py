@@ -69,7 +69,7 @@ def apply_next(
     if isinstance(member, MaskMember):
         return autograd.masked_next(X, member.p, stream, keyed, start, member.axes(X.ndim), note=note)
     at = ops.take(stream, keyed) if autograd.in_trace() else autograd.next_key(X, stream, keyed)
-    return _run(member, X, at, start, learned, True)
+    return autograd.unless_evaluated(X, _run(member, X, at, start, learned, True))
 
 
 def _checked(member: Member, X: Tensor, start: int, learned: Tensor | None) -> tuple[Member, int]:

@@ -46,6 +46,7 @@ def masked_next(
             Y = ops.next_values(Z, stream, keyed, p, ops.signed(start), axes)
         else:
             Y = _in_program(Z, Mask(p, ops.take(stream, keyed), start, axes))
+            Y = Y if p == 0.0 else unless_evaluated(Z, Y)
         return X.copy_(Y) if inplace else Y
     if inplace:
         _check_in_place(X)
@@ -134,6 +135,15 @@ def _in_program(X: Tensor, mask: Mask) -> Tensor:
         return X
     drop = ops.drop_values if _without_gradient(X) else ops.dropout
     return drop(X, mask.key, mask.p, ops.signed(mask.start), mask.axes)
+
+
+def unless_evaluated(X: Tensor, Y: Tensor) -> Tensor:
+    """Y; or X after torchao's `move_exported_model_to_eval`, which looks for torch's own dropout in an exported program
+    and turns it off: here, one with p = 1, which draws nothing and makes a 0 of a 1."""
+    if not torch.compiler.is_exporting():
+        return Y
+    off = torch.nn.functional.dropout(torch.ones((), device=X.device), 1.0, True)
+    return torch.where(off == 0.0, Y, X)
 
 
 def _without_gradient(X: Tensor) -> bool:

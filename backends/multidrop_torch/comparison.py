@@ -15,12 +15,13 @@ from torch.nn.parameter import is_lazy
 
 from multidrop.comparison import parts
 from multidrop.comparison.parts import Part, Point, first_tensor
-from multidrop.comparison.watch import Watcher
+from multidrop.comparison.watch import Watcher, watched
 from multidrop.spec.keys import Key
 
-from .conversion import named_modules
+from .conversion import NEEDS, is_keras, named_modules
 from .functional import _calls, to_numpy
 from .keyed import Keyed
+from .net import Net
 from .ops import key_at
 
 
@@ -31,6 +32,11 @@ class Probe:
     def __init__(self, model: nn.Module) -> None:
         self.model = getattr(model, "_orig_mod", model)  # of a compiled one, whose hooks are not called
         self.layers = dict(named_modules(self.model))
+        for path, layer in self.layers.items():
+            if is_keras(layer):
+                raise TypeError(
+                    f"model: expected one of torch modules; got a Keras layer, {path or 'the model itself'}: {NEEDS}"
+                )
         self._tensors = {
             (path, name): tensor for path, layer in self.layers.items() for name, tensor in _weights(layer).items()
         }
@@ -88,6 +94,7 @@ class Probe:
                     layer.register_forward_pre_hook(_entering(path, watcher), prepend=True, with_kwargs=True).remove
                 )
                 stack.callback(layer.register_forward_hook(_leaving(path, watcher)).remove)
+            stack.enter_context(watched(self.dropouts(), ("after_relu",), watcher))
             yield
 
     def enter(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -96,8 +103,10 @@ class Probe:
 
     def leave(self, path: str, args: tuple[Any, ...], output: Any) -> Any:
         """A `Watcher`'s: keeps what went through a layer."""
+        layer = self.layers[path]
+        if isinstance(self.model, Net) and isinstance(layer, Keyed):  # which is compared by its mask alone
+            return output
         if args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
-            layer = self.layers[path]
             kind = parts.DROPOUT if isinstance(layer, Keyed) else _kind(layer)
             last = not isinstance(layer, _CHANNELS_FIRST)
             self._points.append(Point(path, kind, to_numpy(args[0]), to_numpy(output), last))
@@ -180,11 +189,13 @@ class Probe:
         return back
 
     def state(self) -> Callable[[], None]:
-        """Puts the stream of calls without a key back to where it is now."""
-        stream = _calls.stream.clone()
+        """Puts all positions back to where they are now, that of calls without a key too."""
+        streams = [_calls.stream, *(layer.stream for layer in self.dropouts().values())]
+        before = [(stream, stream.clone()) for stream in streams]
 
         def back() -> None:
-            _calls.stream.copy_(stream)
+            for stream, position in before:
+                stream.copy_(position)
 
         return back
 

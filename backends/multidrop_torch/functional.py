@@ -20,7 +20,7 @@ from multidrop.spec.masks import Mask
 from multidrop.streams import on_manual_seed
 
 from . import ops
-from .autograd import masked, masked_next
+from .autograd import masked, masked_next, unless_evaluated
 from .ops import draw_key as draw_key
 
 NAME = "torch"
@@ -214,7 +214,7 @@ def _alpha_dropout(
     drop = drop or _drop_by(p)
     if p == 0.0:
         return drop(X, axes, inplace)  # which takes a call, and is X
-    Y = lifted(X, p, lambda Z: drop(Z, axes, False))
+    Y = unless_evaluated(X, lifted(X, p, lambda Z: drop(Z, axes, False)))
     return X.copy_(Y) if inplace else Y
 
 
@@ -243,9 +243,17 @@ def check_floating(X: Tensor, name: str = "X") -> None:
     except AttributeError:  # as of a list; to ask first what it is would cost every call
         known = False
     if not known:
+        if isinstance(X, torch.fx.Proxy):
+            raise TypeError(
+                f"{name}: expected a tensor; got a Proxy of torch.fx, which cannot trace multidrop's layers: "
+                "md.restore(model) puts torch's own back"
+            )
         if not isinstance(X, Tensor):
             raise checks.not_floating(checks.shown(X), f"torch.as_tensor({name})", name)
-        checks.floating(str(X.dtype).removeprefix("torch."), f"{name}.float()", name)
+        remedy = f"{name}.float()"
+        if X.is_quantized:
+            remedy = f"{name}.dequantize(), or put torch's own layers back with md.restore(model) before you quantize"
+        checks.floating(str(X.dtype).removeprefix("torch."), remedy, name)
         raise TypeError(
             f"{name}: expected a tensor of strided or jagged layout; got {X.layout}: convert it with {name}.to_dense()"
         )

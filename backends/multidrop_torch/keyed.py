@@ -99,6 +99,17 @@ class Keyed(nn.Module):
                 state_dict[name] = stream.clone()  # for layers that hold one tensor move one position
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
+    def __prepare_scriptable__(self) -> Keyed:
+        """What `torch.jit.script` calls first.
+
+        Raises:
+            TypeError: always, because TorchScript cannot read these layers and its own error does not say so.
+        """
+        raise TypeError(
+            f"model: expected one without multidrop's layers, which torch.jit.script cannot read; got {self}: "
+            "md.restore(model) puts torch's own back"
+        )
+
     def extra_repr(self) -> str:
         return super().extra_repr() + (
             f", seed={key_at(self.stream).seed}" if self.keyed and not self.stream.is_meta else ""

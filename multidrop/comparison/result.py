@@ -52,7 +52,8 @@ class Comparison:
         rtol: the tolerance, for `Difference.value`; masks must be equal.
         layers: the paths of each layer in both models, in the order in which they run, and its kind.
         differences: all that was measured, in the order in which a step computes it.
-        unreached: what drops in either model and could not be keyed, so that it differs.
+        unreached: what drops in either model and could not be keyed, so that it differs; where something differs, all
+            that `multidrop.audit` finds to be random too.
     """
 
     models: tuple[str, str]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..protocol import Auditing
+from .parts import equal
 
 _OPAQUE = (str, bytes, int, float, complex, bool, type(None), type, FunctionType, ModuleType, range, slice)
 _MUTABLE = (list, dict, OrderedDict, set, deque)
@@ -26,7 +27,7 @@ class Trees:
     def __init__(self, probe: Auditing) -> None:
         self._probe, self._tensors = probe, (*probe.tensors, np.ndarray)
         self._layers = tuple({type(layer) for layer in probe.layers.values()})
-        self._packages = {kind.__module__.partition(".")[0] for kind in probe.tensors}
+        self._packages = {kind.__module__.partition(".")[0] for kind in self._tensors}
 
     def copied(self, tree: Any) -> Any:
         """A copy, with tensors of its own. What is no container of tensors is in both."""
@@ -50,7 +51,9 @@ class Trees:
 
     def symbolic(self, tree: Any) -> bool:
         """Whether there is a tensor without values in a tree."""
-        return any(self._probe.symbolic(tensor) for _, tensor in self._leaves(tree) if type(tensor) is not np.ndarray)
+        return any(
+            self._probe.symbolic(tensor) for _, tensor in self._leaves(tree) if not isinstance(tensor, np.ndarray)
+        )
 
     def attributes(self, layers: Iterable[Any]) -> Callable[[], None]:
         """Puts the attributes of layers back to what they are now: what they refer to, and what lists, dicts, sets,
@@ -65,11 +68,15 @@ class Trees:
                 return
             seen.add(id(value))
             if isinstance(value, self._tensors):
-                if not self._probe.symbolic(value) and not isinstance(value, self._probe.weights):
+                if isinstance(value, np.ndarray) or not (
+                    isinstance(value, self._probe.weights) or self._probe.symbolic(value)
+                ):
                     values.append((value, self._copy(value)))
                 return
             if type(value) in _MUTABLE:
                 held.append((value, copy.copy(value)))
+            elif self._is_plain(value):
+                held.append((vars(value), dict(vars(value))))
             for child in self._children(value):
                 look(child)
 
@@ -157,20 +164,16 @@ class Trees:
         return walk(tree, ())
 
     def _copy(self, tensor: Any) -> Any:
-        return tensor.copy() if type(tensor) is np.ndarray else self._probe.copy(tensor)
+        return tensor.copy() if isinstance(tensor, np.ndarray) else self._probe.copy(tensor)
 
     def _same(self, a: Any, b: Any) -> bool:
-        return _equal(a, b) if type(a) is np.ndarray else self._probe.same(a, b)
+        return equal(a, b) if isinstance(a, np.ndarray) else self._probe.same(a, b)
 
     def _assign(self, tensor: Any, values: Any) -> None:
-        if type(tensor) is np.ndarray:
+        if isinstance(tensor, np.ndarray):
             tensor[...] = values
         else:
             self._probe.assign(tensor, values)
-
-
-def _equal(a: Any, b: Any) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and bool(np.array_equal(a, b, equal_nan=a.dtype.kind in "fc"))
 
 
 def _refill(container: Any, before: Any) -> None:

@@ -22,7 +22,7 @@ class Watcher(Protocol):
 @contextmanager
 def watched(layers: Mapping[str, Any], methods: Collection[str], watcher: Watcher) -> Iterator[None]:
     """Watches layers, by path, by wrapping those of the methods that a layer has, in its own `__dict__`."""
-    once = {id(layer): path for path, layer in reversed(layers.items())}  # a shared layer, by its first path
+    once = {id(layer): path for path, layer in reversed(list(layers.items()))}  # a shared layer, by its first path
     names = [(path, name) for path in once.values() for name in methods if hasattr(layers[path], name)]
     before = {(path, name): vars(layers[path])[name] for path, name in names if name in vars(layers[path])}
     for path, name in names:
