@@ -166,7 +166,9 @@ class Probe:
 
     def seed(self, number: int) -> None:
         """Seeds torch's generators."""
-        torch.manual_seed(number)
+        torch.default_generator.manual_seed(number)  # `torch.manual_seed` takes milliseconds where CUDA has not begun
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(number)
         self._seeded = _generators()
 
     def drew(self) -> bool:

@@ -36,7 +36,13 @@ def convert(
     or a list of the user's, holds the new layer."""
     replaced, others = [], []
     modules = list(named_modules(model))
+    of_keras: set[int] = set()
     for path, module in modules:
+        if is_keras(module):
+            if id(module) not in of_keras:  # nor within one that is told of
+                others += [Unreached(path, what) for what in _of_keras(module)]
+            of_keras |= {id(child) for child in module.modules()}
+            continue
         theirs, ours, peer = type(module), OURS.get(type(module)), peer_of(module)
         patches = _patches(module)
         if (ours is None and peer is None) or patches is None:
@@ -113,9 +119,7 @@ def _unreached(module: nn.Module) -> Iterator[str]:
     kind = type(module).__name__
     if isinstance(module, Keyed):
         return
-    if is_keras(module):
-        yield from (*_of_keras(module), f"a Keras layer that runs on torch: {NEEDS}")
-    elif "forward" in vars(module) and (type(module) in OURS or peer_of(module)):
+    if "forward" in vars(module) and (type(module) in OURS or peer_of(module)):
         patch = getattr(vars(module)["forward"], "__module__", None) or "another package"
         yield f"{kind}, whose forward was patched on the instance by {patch}, which still calls that of {kind}"
     elif isinstance(module, tuple(OURS)):
@@ -145,3 +149,4 @@ def _of_keras(outer: Any) -> Iterator[str]:
         amount = getattr(layer, "rate", None) or getattr(layer, "stddev", None)
         if amount and hasattr(layer, "seed_generator"):
             yield f"Keras' {type(layer).__name__}({amount}), {layer.name}: {NEEDS}"
+    yield f"a Keras layer that runs on torch: {NEEDS}"
