@@ -18,7 +18,7 @@ from .protocol import Auditing, Comparison, Model
 
 __all__ = ["Audit", "RandomLayer", "audit"]
 
-REPEATS, REPEATS_OF_BLOCKS = 4096, 256
+REPEATS, REPEATS_OF_BLOCKS = 1024, 64
 """How often a call is repeated that drew random numbers without effect, such as that of a branch that is dropped once
 in a hundred times: of a layer that calls none, and of one that calls others, which take longer."""
 
@@ -75,8 +75,8 @@ def audit(model: Model, *inputs: Any, **named: Any) -> Audit:
     Afterwards the model is as it was: weights, buffers, positions, modes and attributes. So are the generators, but for
     those of MXNet and TensorFlow, which cannot be read: they are seeded anew with a number that they drew before.
 
-    What is not found: a layer that this input does not reach, and randomness too rare to show in some thousand
-    repetitions (some hundred for code between other layers). Code that is not in a layer counts for the innermost layer
+    What is not found: a layer that this input does not reach, and randomness too rare to show in a thousand repetitions
+    of the layer (64 for code between other layers). Code that is not in a layer counts for the innermost layer
     that calls it. On a GPU, sums in another order make a difference too.
 
     Args:
@@ -135,7 +135,7 @@ class _Runs:
         self.found: dict[str, str] = {}
         self.whole = _Call("", None)
         self.stack: list[_Frame] = []
-        self.replaying = False
+        self.repeating = False
         self.ran: dict[str, None] = {}
         self.runs = self.seed = 0
 
@@ -145,9 +145,10 @@ class _Runs:
             stack.callback(probe.generators())
             stack.callback(_python_generators())
             if not probe.built():
-                back = probe.state()
+                back, forget = probe.state(), self.trees.cached(probe.layers.values())
                 self._model()  # which makes its layers or weights
                 back()
+                forget()
                 self.probe = probe = type(probe)(probe.model)
                 self.trees = Trees(probe)
             stack.enter_context(probe.watch(self))
@@ -172,7 +173,7 @@ class _Runs:
         self.stack = [frame := _Frame(self.whole, self.runs == 0)]
         self._begin()
         output = self._model()
-        self._drew()
+        self._drew(self.whole)
         if self.runs == 0:
             self.whole.output = self.trees.copied(output)
         elif self.trees.differ(self.whole.output, output):  # by a hook on the model
@@ -181,46 +182,42 @@ class _Runs:
 
     def enter(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """A `Watcher`'s: before a layer runs."""
-        if not self.replaying and (self.trees.symbolic(args) or self.trees.symbolic(kwargs)):
-            self.stack.append(_Frame(_Call(path, None), True))  # a trace, which computes nothing
-            return args, kwargs
-        self._drew()
-        caller = self.stack[-1]
+        inputs, caller = (args, kwargs), self.stack[-1]
         call = next((call for call in caller.ahead if call.path == path), None)
-        new = call is None
-        if call is None:
-            call = _Call(path, self.trees.copied((args, kwargs)))
-            if not self.replaying:
+        if self._within_repeated() or self.trees.symbolic(inputs):  # a trace computes nothing
+            self.stack.append(_Frame(call or _Call(path, None), call is None))
+        else:
+            self._drew(caller.call)
+            new = call is None
+            if call is None:
+                call = _Call(path, self.trees.copied(inputs))
                 self.ran.setdefault(path)
                 caller.call.calls.append(call)
                 if not caller.new:
                     self._find(caller, f"whether it calls {path}")
-        else:
-            caller.ahead.remove(call)
-            if self.replaying and len(self.stack) > 1:
-                pass
-            elif self.trees.differ(call.inputs, (args, kwargs)):
+            elif not self.repeating and self.trees.differ(call.inputs, inputs):
                 self._find(caller, f"the input of {path}")
-                args, kwargs = self.trees.replaced((args, kwargs), call.inputs)
-        self.stack.append(_Frame(call, new))
-        self._begin()
+                args, kwargs = self.trees.replaced(inputs, call.inputs)
+            self.stack.append(_Frame(call, new))
+            self._begin()
+        if not self.stack[-1].new:
+            caller.ahead.remove(self.stack[-1].call)
         return args, kwargs
 
     def leave(self, path: str, args: tuple[Any, ...], output: Any) -> Any:
         """A `Watcher`'s: after a layer has run."""
-        while self.stack[-1].call.path != path:  # an exception ended what it called, and it went on
-            self.stack.pop()
-        self._drew()
-        frame = self.stack.pop()
+        while (frame := self.stack.pop()).call.path != path:
+            pass  # an exception ended what the layer called, and the layer went on
         call = frame.call
+        if self._within_repeated():
+            return output if frame.new else self.trees.copied(call.output)
         if call.inputs is None:
             return output
+        self._drew(call)
         if frame.new:
             call.output = self.trees.copied(output)
-        elif self.replaying and len(self.stack) > 1:
-            output = self.trees.copied(call.output)
         else:
-            if frame.ahead and not self.replaying:
+            if frame.ahead and not self.repeating:
                 self._find(frame, f"whether it calls {frame.ahead[0].path}")
             if self.trees.differ(call.output, output):
                 self._find(frame, "its output")
@@ -228,19 +225,25 @@ class _Runs:
         self._begin()
         return output
 
+    def _within_repeated(self) -> bool:
+        """Whether what runs is within a call that is repeated, so that it is not judged."""
+        return self.repeating and len(self.stack) > 1
+
     def _find(self, frame: _Frame, what: str) -> None:
         self.found.setdefault(frame.call.path, what)
 
     def _begin(self) -> None:
         """Begins a stretch of a layer's own code, under seeds of its own."""
+        if self.repeating:
+            return  # the generators go on, which makes each time another
         self.seed += 1
         self.drawn = _seed_python(self.seed)
         self.probe.seed(self.seed)
 
-    def _drew(self) -> None:
-        """Ends a stretch."""
-        if self.probe.drew() or self.drawn():
-            self.stack[-1].call.drew = True
+    def _drew(self, call: _Call) -> None:
+        """Ends a stretch of a call's own code."""
+        if not (call.drew or self.repeating) and (self.probe.drew() or self.drawn()):
+            call.drew = True
 
     def _quiet(self, call: _Call) -> list[_Call]:
         """The calls that drew numbers and did nothing random."""
@@ -249,14 +252,14 @@ class _Runs:
 
     def _repeat(self, call: _Call) -> None:
         """Runs one call, until it does something random; the layers within it give what they gave before."""
-        self.replaying = True
+        self.repeating = True
         for _ in range(REPEATS_OF_BLOCKS if call.calls else REPEATS):
             if call.path in self.found:
                 break
             self.stack = [top := _Frame(self.whole, False)]
             top.ahead = [call]
             self.probe.run(call.path, *self.trees.copied(call.inputs))
-        self.replaying = False
+        self.repeating = False
         self.back()
 
 

@@ -89,7 +89,11 @@ class Probe:
         """Has a watcher see each call of a layer. What runs is not compiled, for a compiled program calls no hooks."""
         with ExitStack() as stack:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
+            scripted = {path: layer for path, layer in self.layers.items() if isinstance(layer, torch.jit.ScriptModule)}
+            stack.enter_context(watched(scripted, ("forward",), watcher))  # they take no hooks
             for path, layer in self.layers.items():
+                if path in scripted:
+                    continue
                 stack.callback(
                     layer.register_forward_pre_hook(_entering(path, watcher), prepend=True, with_kwargs=True).remove
                 )

@@ -55,6 +55,20 @@ class Trees:
             self._probe.symbolic(tensor) for _, tensor in self._leaves(tree) if not isinstance(tensor, np.ndarray)
         )
 
+    def cached(self, layers: Iterable[Any]) -> Callable[[], None]:
+        """Puts back those attributes of layers that have become tensors, such as masks kept for later calls."""
+        before = [(vars(layer), dict(vars(layer))) for layer in layers]
+
+        def back() -> None:
+            for held, values in before:
+                for name in [name for name in held if isinstance(held[name], self._tensors)]:
+                    if name in values:
+                        held[name] = values[name]
+                    else:
+                        del held[name]
+
+        return back
+
     def attributes(self, layers: Iterable[Any]) -> Callable[[], None]:
         """Puts the attributes of layers back to what they are now: what they refer to, and what lists, dicts, sets,
         plain objects and tensors there hold, but for weights."""
@@ -164,7 +178,9 @@ class Trees:
         return walk(tree, ())
 
     def _copy(self, tensor: Any) -> Any:
-        return tensor.copy() if isinstance(tensor, np.ndarray) else self._probe.copy(tensor)
+        if isinstance(tensor, np.ndarray):
+            return tensor.copy()
+        return tensor if self._probe.symbolic(tensor) else self._probe.copy(tensor)
 
     def _same(self, a: Any, b: Any) -> bool:
         return equal(a, b) if isinstance(a, np.ndarray) else self._probe.same(a, b)
