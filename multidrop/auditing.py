@@ -246,9 +246,11 @@ class _Runs:
             call.drew = True
 
     def _quiet(self, call: _Call) -> list[_Call]:
-        """The calls that drew numbers and did nothing random."""
+        """The calls that drew numbers and did nothing random, but for those of keyed layers, which may draw to tell
+        recomputations apart."""
         inner = [quiet for each in call.calls for quiet in self._quiet(each)]
-        return [*inner, call] if call.drew and call.path not in self.found and call is not self.whole else inner
+        judged = call is self.whole or call.path in self.found or call.path in self.probe.keyed()
+        return [*inner, call] if call.drew and not judged else inner
 
     def _repeat(self, call: _Call) -> None:
         """Runs one call, until it does something random; the layers within it give what they gave before."""

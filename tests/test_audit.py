@@ -276,6 +276,19 @@ class TestTorch:
         md.restore(model)
         assert names(model, torch.randn(8, 3)) == ["1"]
 
+    def test_keyed_layers_that_are_recomputed(self, torch: Any) -> None:
+        """They may draw numbers to tell which call is recomputed."""
+        from torch.utils.checkpoint import checkpoint
+
+        def forward(module: Any, X: Any) -> Any:
+            return checkpoint(module.inner, X, use_reentrant=False)
+
+        inner = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.5))
+        model = self.module(torch, forward, inner=inner)
+        assert names(model, torch.randn(8, 4)) == ["inner.1"]
+        md.convert(model, seed=0)
+        assert names(model, torch.randn(8, 4)) == []
+
     def test_one_layer_at_several_places(self, torch: Any) -> None:
         drop = torch.nn.Dropout(0.5)
         model = torch.nn.Sequential(drop, torch.nn.Linear(4, 4), drop)
