@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import random
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -310,6 +314,15 @@ class TestTorch:
         cache = transformers.DynamicCache()
         assert names(model, X, past_key_values=cache, use_cache=True) == inner[:1]
         assert cache.get_seq_length() == 0
+
+    def test_the_page(self, torch: Any) -> None:
+        """The example of docs/drop-in.md prints what the page shows."""
+        page = (Path(md.__file__).parents[1] / "docs" / "drop-in.md").read_text(encoding="utf-8")
+        section = page.partition("## What else is random")[2]
+        (code, shown), printed = re.findall(r"```(?:python|text)\n(.*?)```", section, re.DOTALL)[:2], io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(code, {})
+        assert printed.getvalue() == shown
 
 
 class TestKeras:

@@ -1,4 +1,4 @@
-"""This library's layer in the place of Gluon's, in a block that is there already."""
+"""Replaces the dropout layers of a Gluon block by this library's, and puts them back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .layers import Dropout, Random, contexts_of
 def convert(
     model: gluon.Block, key_of: Callable[[str], Key | None]
 ) -> tuple[tuple[Replaced, ...], tuple[Unreached, ...]]:
-    """`multidrop.convert`: gives blocks another class, so that all that holds one holds the new layer."""
+    """`multidrop.convert`: gives blocks another class, so that whatever holds one holds the new layer."""
     replaced, others = [], []
     blocks = list(blocks_of(model))
     params = [param for _, block in blocks for param in getattr(block, "_params", {}).values()]
@@ -56,7 +56,7 @@ def restore(model: gluon.Block, paths: Collection[str] | None = None) -> int:
 
 
 def blocks_of(model: gluon.Block) -> Iterator[tuple[str, gluon.Block]]:
-    """A block and all within it, each once, by the names along the way; a `Net` has none."""
+    """Yields a block and all within it, each once, by the names along the way; a `Net` has none within."""
     seen: set[int] = set()
 
     def walk(block: gluon.Block, path: str) -> Iterator[tuple[str, gluon.Block]]:
@@ -96,7 +96,7 @@ _CELLS = {
 
 
 def _dropping(graph: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """The operators of a symbol, and of the symbols within it, that drop, by name, and with which probability."""
+    """Yields the operators of a symbol, and of the symbols within it, that drop: their names and probabilities."""
     for node in graph["nodes"]:
         default = {"Dropout": 0.5, "_npx_dropout": 0.5, "RNN": 0.0}.get(node["op"])
         if default is not None and (p := float(node.get("attrs", {}).get("p", default))):
@@ -106,7 +106,7 @@ def _dropping(graph: dict[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def _trace_anew(model: gluon.Block) -> None:
-    """A hybridized program holds the operators that it was traced with."""
+    """Drops hybridized programs: they hold the operators that they were traced with."""
     for _, block in blocks_of(model):
         if isinstance(block, gluon.HybridBlock):
             block._clear_cached_op()

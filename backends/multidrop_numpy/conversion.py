@@ -1,4 +1,4 @@
-"""NumPy has no dropout layer but this library's: a conversion finds nothing."""
+"""Converts nothing: NumPy has no dropout layer but this library's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This library's layers in the place of Keras', in a model that is there already."""
+"""Replaces the dropout layers of a Keras model by this library's, and puts them back."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ THEIRS = {ours: theirs for theirs, ours in OURS.items()}
 def convert(
     model: keras.layers.Layer, key_of: Callable[[str], Key | None]
 ) -> tuple[tuple[Replaced, ...], tuple[Unreached, ...]]:
-    """`multidrop.convert`: gives layers another class, so that all that holds one, a model's graph too, holds the new
+    """`multidrop.convert`: gives layers another class, so that whatever holds one, a model's graph too, holds the new
     layer."""
     replaced, others, strategy = [], [], _strategy_of(model)
     keyed = {id(layer): path for path, layer in layers_of(model, _own_name)}
@@ -59,7 +59,7 @@ def convert(
 
 
 def _strategy_of(model: keras.layers.Layer) -> tf.distribute.Strategy:
-    """That of the model's variables, so that those that are added have a value in each replica too."""
+    """The strategy of the model's variables, so that a variable that is added has a value in each replica too."""
     found = (getattr(variable.value, "distribute_strategy", None) for variable in model.variables)
     return next(filter(None, found), tf.distribute.get_strategy())
 
@@ -90,7 +90,7 @@ def _shown_name(parent: keras.layers.Layer, child: keras.layers.Layer) -> str:
 
 
 def _own_name(parent: keras.layers.Layer, child: keras.layers.Layer) -> str:
-    """What names a layer in the model alone: the number of an automatic name counts the layers of the process."""
+    """A layer's name without the number that Keras gives it, which counts the layers of the process."""
     own = to_snake_case(type(child).__name__)
     automatic = re.fullmatch(rf"((?:forward_|backward_)?{own})(?:_\d+)?", child.name)  # Bidirectional's have a prefix
     if automatic is None:
@@ -101,8 +101,8 @@ def _own_name(parent: keras.layers.Layer, child: keras.layers.Layer) -> str:
 def layers_of(
     model: keras.layers.Layer, name_of: Callable[[keras.layers.Layer, keras.layers.Layer], str] = _shown_name
 ) -> Iterator[tuple[str, keras.layers.Layer]]:
-    """A layer and all within it, each once, by the names along the way, as their parents have them; where several of
-    one parent have the same, with a number."""
+    """Yields a layer and all within it, each once, by path. A path joins names along the way; where several children of
+    one parent have the same name, those after the first get a number."""
     seen: set[int] = set()
 
     def walk(layer: keras.layers.Layer, path: str) -> Iterator[tuple[str, keras.layers.Layer]]:
@@ -118,7 +118,7 @@ def layers_of(
 
 
 def _numbered(names: list[str]) -> Iterator[str]:
-    """Names, with a number behind each that was there before, as Keras numbers its own."""
+    """Appends a number to each name that occurred before, as Keras does."""
     taken, before = set(names), set[str]()
     for name in names:
         if name in before:
@@ -146,7 +146,7 @@ def _unreached(layer: keras.layers.Layer) -> Iterator[str]:
 
 
 def _trace_anew(model: keras.layers.Layer) -> None:
-    """Compiled steps, of a model within the model too, hold the layers that they were traced with."""
+    """Drops compiled steps, of models within the model too: they hold the layers that they were traced with."""
     for _, layer in layers_of(model):
         for name in ("train_function", "test_function", "predict_function"):
             if hasattr(layer, name):

@@ -139,8 +139,8 @@ def _in_program(X: Tensor, mask: Mask) -> Tensor:
 
 def unless_evaluated(X: Tensor, Y: Tensor) -> Tensor:
     """Y; or X after torchao's `move_exported_model_to_eval`, which looks for torch's own dropout in an exported program
-    and turns it off: here, one with p = 1, which draws nothing and makes a 0 of a 1. (`move_exported_model_to_train` puts
-    one with p = 0.5 there, which makes a 0 or a 2.)"""
+    and turns it off: here, one with p = 1, which draws nothing and makes a 0 of a 1. (Its counterpart
+    `move_exported_model_to_train` puts one with p = 0.5 there, which makes a 0 or a 2.)"""
     if not torch.compiler.is_exporting():
         return Y
     one = torch.nn.functional.dropout(torch.ones((), device=X.device), 1.0, True)

@@ -1,4 +1,4 @@
-"""This library's layers in the place of torch's, in a module that is there already."""
+"""Replaces the dropout layers of a torch module by this library's, and puts them back."""
 
 from __future__ import annotations
 
@@ -101,8 +101,8 @@ _WRAPPED = "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"  # 
 
 
 def named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """A model's modules by their paths in its own architecture: what wraps it, to compile, distribute or average it, is
-    no part of that."""
+    """Yields a model's modules by their paths in its own architecture: a wrapper that compiles, distributes or averages
+    it adds nothing to a path."""
     found: dict[str, tuple[str, nn.Module]] = {}
     for path, module in model.named_modules():
         parent, _, name = path.rpartition(".")
