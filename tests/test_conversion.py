@@ -567,14 +567,17 @@ def test_keras_layers_that_drop_by_themselves(need: Any) -> None:
     need("tensorflow")
     import keras
     from keras import layers
+    from keras.src.applications.convnext import StochasticDepth
 
     given = keras.Input((5, 6))
     X = layers.Attention(dropout=0.2, name="attention")([given, given])
     X = layers.MultiHeadAttention(2, 3, dropout=0.5, name="heads")(X, X)
+    X = StochasticDepth(0.1, name="depth")(X)
     X = layers.SimpleRNN(4, recurrent_dropout=0.2, name="rnn")(X)
     report = md.convert(keras.Model(given, X), seed=0)
     assert [path.rstrip("_0123456789") for path, _ in report.replaced] == ["heads.dropout"]
     assert [what for _, what in report.unreached] == [
         "Attention, which drops by itself: dropout = 0.2",
+        "StochasticDepth, which drops by itself: drop_path_rate = 0.1",
         "SimpleRNNCell, which drops by itself: recurrent_dropout = 0.2",
     ]

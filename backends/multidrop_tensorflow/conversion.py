@@ -130,9 +130,6 @@ def _numbered(names: list[str]) -> Iterator[str]:
 
 def _unreached(layer: keras.layers.Layer) -> Iterator[str]:
     kind, of_keras = type(layer).__name__, type(layer).__module__.startswith("keras.")
-    rates = {
-        name: value for name, value in vars(layer).items() if "dropout" in name and isinstance(value, float) and value
-    }
     if isinstance(layer, _Random):
         return
     if isinstance(layer, tuple(OURS)):
@@ -140,9 +137,9 @@ def _unreached(layer: keras.layers.Layer) -> Iterator[str]:
     elif of_keras and not layer.built and any("dropout" in name and value for name, value in vars(layer).items()):
         yield f"{kind}, which makes its layers when it is built: convert after the first call"
     elif of_keras and not any(isinstance(value, (_Random, *OURS)) for value in vars(layer).values()):
-        for name, value in rates.items():
-            if name.lstrip("_") in ("dropout", "recurrent_dropout"):
-                yield f"{kind}, which drops by itself: {name} = {value}"
+        for name in ("dropout", "_dropout", "recurrent_dropout", "drop_path_rate"):
+            if rate := vars(layer).get(name):
+                yield f"{kind}, which drops by itself: {name} = {rate}"
 
 
 def _trace_anew(model: keras.layers.Layer) -> None:

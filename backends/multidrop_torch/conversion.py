@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from functools import partial
 from types import MethodType
 from typing import Any, cast
@@ -86,13 +87,18 @@ def _patches(module: nn.Module) -> list[Callable[[MethodType], None]] | None:
     if "forward" not in held:
         return []
     own = MethodType(type(module).forward, module)
-    found: list[Callable[[MethodType], None]] = [partial(held.__setitem__, name) for name in held if held[name] == own]
+
+    def is_own(value: Any) -> bool:
+        return isinstance(value, MethodType) and value == own
+
+    found: list[Callable[[MethodType], None]] = [partial(held.__setitem__, name) for name in held if is_own(held[name])]
     function = held["forward"]
     while isinstance(function, partial):
         function = function.func
     for cell in getattr(function, "__closure__", None) or ():
-        if cell.cell_contents == own:
-            found.append(partial(setattr, cell, "cell_contents"))
+        with suppress(ValueError):  # it is empty
+            if is_own(cell.cell_contents):
+                found.append(partial(setattr, cell, "cell_contents"))
     return found or None
 
 
