@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import io
 import random
@@ -271,6 +272,15 @@ class TestTorch:
         scripted = torch.jit.script(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.5)))
         found = names(torch.nn.Sequential(compiled, scripted), torch.randn(8, 4))
         assert found == ["0.1", "1"]
+
+    def test_wrappers(self, torch: Any) -> None:
+        """Are no layers, and keep their modes."""
+        inner = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.5))
+        model = torch.nn.DataParallel(torch.nn.Sequential(torch.compile(inner, backend="eager"))).eval()
+        assert names(model, torch.randn(8, 4)) == ["0.1"]
+        assert not any(module.training for module in model.modules())
+        md.compare(model, copy.deepcopy(model), [values(8, 4)])
+        assert not any(module.training for module in model.modules())
 
     def test_lazy_layers(self, torch: Any) -> None:
         model = torch.nn.Sequential(torch.nn.LazyLinear(4), torch.nn.Dropout(0.5), torch.nn.LazyBatchNorm1d())

@@ -68,7 +68,7 @@ class Probe:
         return before
 
     def __enter__(self) -> Probe:
-        self._modes = {layer: layer.training for layer in self.layers.values()}
+        self._modes = self._training()
         # Those of a lazy norm have no values yet; what the first run gives them, `read` and `write` keep.
         buffers = {name: buffer for name, buffer in self.model.named_buffers() if not is_lazy(buffer)}
         self._buffers = copy.deepcopy(buffers)
@@ -78,8 +78,7 @@ class Probe:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
-        for layer, mode in self._modes.items():
-            layer.training = mode
+        _train(self._modes)
         buffers = dict(self.model.named_buffers())
         for name, values in self._buffers.items():
             buffers[name].copy_(values)
@@ -154,6 +153,10 @@ class Probe:
     tensors: ClassVar = (Tensor,)
     weights: ClassVar = (nn.Parameter,)
 
+    def _training(self) -> dict[nn.Module, bool]:
+        """The mode of each module, of wrappers too, which are no layers."""
+        return {module: module.training for module in self.model.modules()}
+
     def built(self) -> bool:
         """Whether all weights have a shape."""
         return not any(is_lazy(weight) for weight in self.model.parameters())
@@ -195,11 +198,13 @@ class Probe:
         return back
 
     def state(self) -> Callable[[], None]:
-        """Puts all positions back to where they are now, that of calls without a key too."""
+        """Puts all positions back to where they are now, that of calls without a key too, and all modes."""
+        modes = self._training()
         streams = [_calls.stream, *(layer.stream for layer in self.dropouts().values())]
         before = [(stream, stream.clone()) for stream in streams]
 
         def back() -> None:
+            _train(modes)
             for stream, position in before:
                 stream.copy_(position)
 
@@ -225,6 +230,11 @@ class Probe:
         """Gives a tensor other values."""
         with torch.no_grad():
             tensor.copy_(values)
+
+
+def _train(modes: dict[nn.Module, bool]) -> None:
+    for module, mode in modes.items():
+        module.training = mode
 
 
 def _entering(path: str, watcher: Watcher) -> Callable[..., Any]:
