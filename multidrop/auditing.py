@@ -67,10 +67,10 @@ def audit(model: Model, *inputs: Any, **named: Any) -> Audit:
     """Names the layers of a model that are random in training mode, and no others: dropout of any package, called as a
     layer or as a function, within a fused operation, by `bernoulli`, or by Python's or NumPy's generator.
 
-    It runs the model, in training mode and without gradients, several times from equal weights and positions, each time
-    under other seeds of the generators, and compares what goes through each layer. A layer of which equal inputs give
-    other outputs, although all layers within it were given the outputs of the first run, is random itself. A keyed
-    layer of this library is not: it stands at the same position in each run.
+    It runs the model in training mode several times, from equal weights and positions, each time under other seeds of
+    the generators, and compares what goes through each layer. A layer is random if equal inputs give other outputs,
+    although the layers within it gave what they gave in the first run. A keyed layer of this library is not random: it
+    stands at the same position in each run.
 
     Afterwards the model is as it was: weights, buffers, positions, modes and attributes. So are the generators, but for
     those of MXNet and TensorFlow, which cannot be read: they are seeded anew with a number that they drew before.
