@@ -13,12 +13,16 @@ A backend is a module (or any object) with the attributes of `Backend`, declared
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
 
 from .family import Member
 from .spec.keys import Key
+
+if TYPE_CHECKING:
+    from .comparison.watch import Watcher
 
 # A framework's own types are opaque here: the library hands them back to the backend they came from.
 Tensor = Any
@@ -64,6 +68,19 @@ class Probe(Protocol):
 
     def __init__(self, model: Model) -> None: ...
 
+    @property
+    def layers(self) -> Mapping[str, Model]:
+        """All layers by path, the model itself by ""."""
+        ...
+
+    def watch(self, watcher: Watcher) -> AbstractContextManager[None]:
+        """Has a watcher see each call of a layer, by path."""
+        ...
+
+    def batch(self, X: npt.NDArray[Any]) -> Tensor:
+        """A NumPy array as the model takes it."""
+        ...
+
     def __enter__(self) -> Probe: ...
 
     def __exit__(self, *_: object) -> None: ...
@@ -95,6 +112,78 @@ class Probe(Protocol):
 
     def write(self, values: Weights) -> None:
         """Gives weights new values."""
+        ...
+
+
+class Auditing(Protocol):
+    """What `multidrop.audit` needs of a `Probe` besides."""
+
+    model: Model
+    """What is run."""
+    tensors: tuple[type, ...]
+    """The types of tensors, of what stands for one in a trace too."""
+    weights: tuple[type, ...]
+    """Those of tensors that hold weights, which no forward pass changes."""
+
+    def __init__(self, model: Model) -> None: ...
+
+    @property
+    def layers(self) -> Mapping[str, Model]:
+        """As a `Probe` has them."""
+        ...
+
+    def watch(self, watcher: Watcher) -> AbstractContextManager[None]:
+        """As a `Probe` does."""
+        ...
+
+    def batch(self, X: npt.NDArray[Any]) -> Tensor:
+        """As a `Probe` does."""
+        ...
+
+    def built(self) -> bool:
+        """Whether the model has all its layers and weights; otherwise the first run makes them."""
+        ...
+
+    def keyed(self) -> set[str]:
+        """The paths of this library's layers that are keyed."""
+        ...
+
+    def run(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Calls the layer at a path, in training mode."""
+        ...
+
+    def seed(self, number: int) -> None:
+        """Seeds the framework's own generators."""
+        ...
+
+    def drew(self) -> bool:
+        """Whether anything was drawn since from them, or from generators that layers have as attributes. It may move
+        them."""
+        ...
+
+    def generators(self) -> Callable[[], None]:
+        """What puts all of them back to where they are now."""
+        ...
+
+    def state(self) -> Callable[[], None]:
+        """What puts that back to what it is now which a forward pass changes and the attributes of layers do not
+        show, such as running statistics and the positions of streams."""
+        ...
+
+    def symbolic(self, tensor: Tensor) -> bool:
+        """Whether a tensor has no values, as in a trace."""
+        ...
+
+    def copy(self, tensor: Tensor) -> Tensor:
+        """A tensor with memory of its own."""
+        ...
+
+    def same(self, a: Tensor, b: Tensor) -> bool:
+        """Whether two tensors have the same type, shape and values; NaN is equal to NaN."""
+        ...
+
+    def assign(self, tensor: Tensor, values: Tensor) -> None:
+        """Writes values into a tensor, where the framework's layers do that."""
         ...
 
 
@@ -220,5 +309,5 @@ class Comparison(Protocol):
     """Optional: two models side by side. `multidrop.compare` needs `Conversion` besides."""
 
     def Probe(self, model: Model) -> Probe:
-        """What runs a model for `multidrop.compare`."""
+        """What runs a model for `multidrop.compare`, and where it has what `Auditing` asks for, `multidrop.audit`."""
         ...

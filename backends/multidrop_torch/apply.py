@@ -73,7 +73,7 @@ def apply_next(
         at: Key | Tensor = Key(0)
     else:
         at = programs.take(stream) if programs.tracing() else autograd.next_key(X, stream)
-    return _run(member, X, at, start, learned, True)
+    return programs.unless_evaluated(X, _run(member, X, at, start, learned, True))
 
 
 def _checked(member: Member, X: Tensor, start: int, learned: Tensor | None) -> tuple[Member, int]:

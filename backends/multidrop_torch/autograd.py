@@ -47,7 +47,9 @@ def masked_next(
             Y = programs.drop_next(Z, stream, p, start, axes)
         else:
             position = programs.take(stream)
-            Y = Z if p == 0.0 else programs.drop(Z, position, Mask(p, Key(0), start, axes))
+            Y = Z
+            if p > 0.0:
+                Y = programs.unless_evaluated(Z, programs.drop(Z, position, Mask(p, Key(0), start, axes)))
         return X.copy_(Y) if inplace else Y
     if inplace:
         _check_in_place(X)

@@ -185,6 +185,12 @@ def uncompiled(model: nn.Module) -> nn.Module:
     return inner
 
 
+def keras_layers(layer: Any) -> list[Any]:
+    """A Keras layer, where Keras runs on torch, and all layers within it. Without Keras' name for them the layer alone:
+    a report on what was not converted then names it, and none of those within."""
+    return list(getattr(layer, "_flatten_layers", lambda: [layer])())
+
+
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 

@@ -77,6 +77,16 @@ def without_gradient(X: Tensor) -> bool:
     return compiled and not wanted and not internals.transforms()
 
 
+def unless_evaluated(X: Tensor, Y: Tensor) -> Tensor:
+    """Y; in an exported program, X once torchao's `move_exported_model_to_eval` was called on it. That looks for torch's
+    own dropout and turns it off: here, one of a 1 with p = 1, which gives 0 and draws nothing. Its counterpart
+    `move_exported_model_to_train` puts one with p = 0.5 there, which gives 0 or 2."""
+    if not torch.compiler.is_exporting():
+        return Y
+    one = torch.nn.functional.dropout(torch.ones((), device=X.device), 1.0, True)
+    return torch.where(one == 1.0, X, Y)
+
+
 class Draw(draw.Draw):
     """The numbers of a position, for a member that learns: it draws by `uniform` alone."""
 
