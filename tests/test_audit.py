@@ -379,6 +379,51 @@ class TestKeras:
         assert md.mask_at(model.get_layer("drop"), 0, (8, 4, 8)).key == md.Key(0).fold_in("drop")
         assert int(np.array(model.get_layer("drop").stream)[1]) == 0
 
+    def test_layers_without_a_key(self, keras: Any) -> None:
+        """Are random as Keras' own are, by their generators. These are put back, as the default one is; one that a
+        layer makes during the audit is gone again."""
+        from multidrop_tensorflow.internals import default_generator
+
+        def noisy(X: Any) -> Any:
+            return X + keras.random.normal(keras.ops.shape(X))
+
+        layers = keras.layers
+        late = layers.Dropout(0.0, name="late")
+        model = keras.Sequential(
+            [layers.Dropout(0.5, name="drop"), layers.GaussianNoise(0.5, name="noise"), late, layers.Lambda(noisy)]
+        )
+        md.convert(model)
+        model(values(8, 4))
+        late.rate = 0.5
+        keras.random.normal((1,))
+        generators = [model.get_layer(name).seed_generator for name in ("drop", "noise")] + [default_generator()]
+        before = [np.array(generator.state) for generator in generators]
+        variables = len(model.variables)
+        assert names(model, values(8, 4)) == ["drop", "noise", "late", model.layers[-1].name]
+        for generator, state in zip(generators, before, strict=True):
+            assert np.array_equal(generator.state, state)
+        assert late.seed_generator is None
+        assert len(model.variables) == variables
+
+    @pytest.mark.parametrize("traced", [False, True])
+    def test_functions_after_manual_seed(self, keras: Any, traced: bool) -> None:
+        """Are a stream of their own, which stays where it is; once a program is traced, in variables."""
+        import tensorflow as tf
+
+        md.manual_seed(3)
+        try:
+            if traced:
+                tf.function(lambda X: md.dropout_layer(X, 0.5))(tf.ones(4))
+            model = keras.Sequential([keras.layers.Lambda(lambda X: md.dropout_layer(X, 0.5), name="function")])
+            first = model(np.ones((8, 8), np.float32)).numpy()
+            assert names(model, values(8, 8)) == []
+            second = md.dropout_layer(tf.ones((8, 8)), 0.5).numpy()
+        finally:
+            md.manual_seed(None)
+        for call, Y in enumerate((first, second), start=int(traced)):
+            key = md.Key(3).fold_in("calls")
+            assert np.array_equal(Y, 2.0 * md.keep_mask((8, 8), 0.5, md.Key(key.seed, key.call + call)))
+
     def test_a_model_that_is_not_built(self, keras: Any) -> None:
         class Net(keras.Model):
             def __init__(self) -> None:

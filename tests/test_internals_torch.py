@@ -228,6 +228,14 @@ class TestCheckpoint:
             Y.sum().backward()
 
 
+def test_layers_within_a_keras_layer() -> None:
+    """Where Keras moves its list of them, the layer itself is named."""
+    layer = types.SimpleNamespace(_flatten_layers=lambda: (1, 2))
+    assert internals.keras_layers(layer) == [1, 2]
+    del layer._flatten_layers
+    assert internals.keras_layers(layer) == [layer]
+
+
 def test_no_other_file_uses_a_private_name() -> None:
     """Of torch, or of anyone else: attributes, imports, and names in `getattr` and the like."""
     folder = Path(internals.__file__).parent

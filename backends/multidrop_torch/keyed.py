@@ -78,7 +78,7 @@ class Keyed(nn.Module):
         """
         raise TypeError(
             f"obj: expected layers that TorchScript compiles; got {checks.shown(self)}: call md.restore(model) before "
-            " torch.jit.script, or use torch.jit.trace or torch.export"
+            "torch.jit.script, or use torch.jit.trace or torch.export"
         )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def without_gradient(X: Tensor) -> bool:
 
 
 def unless_evaluated(X: Tensor, Y: Tensor) -> Tensor:
-    """Y; in an exported program, X once torchao's `move_exported_model_to_eval` was called on it. That looks for torch's
+    """Y; or X in an exported program that torchao's `move_exported_model_to_eval` has changed. That looks for torch's
     own dropout and turns it off: here, one of a 1 with p = 1, which gives 0 and draws nothing. Its counterpart
     `move_exported_model_to_train` puts one with p = 0.5 there, which gives 0 or 2."""
     if not torch.compiler.is_exporting():
