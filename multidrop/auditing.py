@@ -181,7 +181,7 @@ class _Runs:
         self.runs += 1
 
     def enter(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """A `Watcher`'s: before a layer runs."""
+        """Called before a layer runs: see `Watcher`."""
         inputs, caller = (args, kwargs), self.stack[-1]
         call = next((call for call in caller.ahead if call.path == path), None)
         if self._within_repeated() or self.trees.symbolic(inputs):  # a trace computes nothing
@@ -205,7 +205,7 @@ class _Runs:
         return args, kwargs
 
     def leave(self, path: str, args: tuple[Any, ...], output: Any) -> Any:
-        """A `Watcher`'s: after a layer has run."""
+        """Called after a layer has run: see `Watcher`."""
         while (frame := self.stack.pop()).call.path != path:
             pass  # an exception ended what the layer called, and the layer went on
         call = frame.call

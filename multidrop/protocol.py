@@ -74,7 +74,7 @@ class Probe(Protocol):
         ...
 
     def watch(self, watcher: Watcher) -> AbstractContextManager[None]:
-        """Has a watcher see each call of a layer, by path."""
+        """Reports each call of a layer to a watcher, by path."""
         ...
 
     def batch(self, X: npt.NDArray[Any]) -> Tensor:
@@ -116,14 +116,14 @@ class Probe(Protocol):
 
 
 class Auditing(Protocol):
-    """What `multidrop.audit` needs of a `Probe` besides."""
+    """The further methods of a `Probe`, which `multidrop.audit` needs."""
 
     model: Model
-    """What is run."""
+    """The model that is run."""
     tensors: tuple[type, ...]
-    """The types of tensors, of what stands for one in a trace too."""
+    """The types of tensors, symbolic ones included."""
     weights: tuple[type, ...]
-    """Those of tensors that hold weights, which no forward pass changes."""
+    """The types of tensors that hold weights, which no forward pass changes."""
 
     def __init__(self, model: Model) -> None: ...
 
@@ -141,11 +141,7 @@ class Auditing(Protocol):
         ...
 
     def built(self) -> bool:
-        """Whether the model has all its layers and weights; otherwise the first run makes them."""
-        ...
-
-    def keyed(self) -> set[str]:
-        """The paths of this library's layers that are keyed."""
+        """Whether the model has all its layers and weights; if not, the first run creates them."""
         ...
 
     def run(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -157,17 +153,17 @@ class Auditing(Protocol):
         ...
 
     def drew(self) -> bool:
-        """Whether anything was drawn since from them, or from generators that layers have as attributes. It may move
-        them."""
+        """Whether a number was drawn since `seed` from them, or from generators that are attributes of layers. May
+        advance them."""
         ...
 
     def generators(self) -> Callable[[], None]:
-        """What puts all of them back to where they are now."""
+        """A function that restores the current state of all these generators."""
         ...
 
     def state(self) -> Callable[[], None]:
-        """What puts that back to what it is now which a forward pass changes and the attributes of layers do not
-        show, such as running statistics and the positions of streams."""
+        """A function that restores what a forward pass changes outside of the attributes of layers, such as running
+        statistics and the positions of streams."""
         ...
 
     def symbolic(self, tensor: Tensor) -> bool:
@@ -175,7 +171,7 @@ class Auditing(Protocol):
         ...
 
     def copy(self, tensor: Tensor) -> Tensor:
-        """A tensor with memory of its own."""
+        """A copy of a tensor, with its own memory."""
         ...
 
     def same(self, a: Tensor, b: Tensor) -> bool:
@@ -183,7 +179,7 @@ class Auditing(Protocol):
         ...
 
     def assign(self, tensor: Tensor, values: Tensor) -> None:
-        """Writes values into a tensor, where the framework's layers do that."""
+        """Writes values into a tensor, if layers of the framework write into tensors."""
         ...
 
 

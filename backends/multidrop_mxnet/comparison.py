@@ -81,7 +81,7 @@ class Probe:
 
     @contextmanager
     def watch(self, watcher: Watcher) -> Iterator[None]:
-        """Has a watcher see each call of a layer. Nothing runs hybridized, for a program does not call its blocks."""
+        """Reports each call of a layer to a watcher. Nothing runs hybridized, because a program calls no blocks."""
         hybrid = [block for block in self._blocks.values() if isinstance(block, gluon.HybridBlock)]
         active = {block: internals.is_active(block) for block in hybrid}
         for block in hybrid:
@@ -94,11 +94,11 @@ class Probe:
                 internals.set_active(block, active[block])
 
     def enter(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """A `Watcher`'s: nothing is changed."""
+        """Changes nothing: see `Watcher.enter`."""
         return args, kwargs
 
     def leave(self, path: str, args: tuple[Any, ...], output: Any) -> Any:
-        """A `Watcher`'s: keeps what went through a layer."""
+        """Records the input and output of a layer: see `Watcher.leave`."""
         block = self._blocks.get(path)  # none of a `Net`, which is compared as a whole
         if block is not None and args and isinstance(args[0], mx.nd.NDArray) and isinstance(output, mx.nd.NDArray):
             kind = parts.DROPOUT if isinstance(block, Random) else _kind(block)
@@ -159,7 +159,7 @@ class Probe:
             if internals.initialized(param)
         }
 
-    # What `multidrop.audit` needs besides.
+    # The methods below serve `multidrop.audit`; see `multidrop.protocol.Auditing`.
 
     tensors: ClassVar = (mx.nd.NDArray, mx.sym.Symbol)
     weights: ClassVar[tuple[type, ...]] = ()
@@ -172,12 +172,8 @@ class Probe:
         params = [] if isinstance(self.model, Net) else self.model.collect_params().values()
         return [param for param in params if not isinstance(param, StreamParameter)]
 
-    def keyed(self) -> set[str]:
-        """The paths of the keyed dropout layers."""
-        return {path for path, layer in self.dropouts().items() if layer.stream is not None}
-
     def run(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What a block gives in training mode."""
+        """Calls a block in training mode."""
         if isinstance(self.model, Net):
             self.model.is_training = True
         with mx.autograd.record():
@@ -190,16 +186,16 @@ class Probe:
         mx.random.seed(number)
 
     def drew(self) -> bool:
-        """Whether anything was drawn from them since."""
+        """Whether a number was drawn from them since `seed`."""
         return _drawn() != self._expected
 
     def generators(self) -> Callable[[], None]:
-        """Puts MXNet's generators, whose state cannot be read, to a place that they chose."""
+        """A function that seeds MXNet's generators, whose state cannot be read, with a number that they drew now."""
         number = int(mx.nd.random.randint(0, 2**31 - 1).asscalar())
         return lambda: mx.random.seed(number)
 
     def state(self) -> Callable[[], None]:
-        """Puts what is not trained, as running statistics and positions, back to what it is now."""
+        """A function that restores what is not trained, such as running statistics and positions, to its values now."""
         held = [param for param in self._parameters() if param.grad_req == "null" and internals.initialized(param)]
         before = [(array, array.copy()) for param in held for array in param.list_data()]
         positions = {layer.stream: layer.stream.key for layer in self.dropouts().values() if layer.stream is not None}

@@ -61,15 +61,15 @@ class Probe:
             layer.training = mode
 
     def watch(self, watcher: Watcher) -> AbstractContextManager[None]:
-        """Has a watcher see each call of a layer."""
+        """Reports each call of a layer to a watcher."""
         return watched(self.layers, ("forward", "after_relu"), watcher)
 
     def enter(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """A `Watcher`'s: nothing is changed."""
+        """Changes nothing: see `Watcher.enter`."""
         return args, kwargs
 
     def leave(self, path: str, args: tuple[Any, ...], output: Any) -> Any:
-        """A `Watcher`'s: keeps what went through a layer."""
+        """Records the input and output of a layer: see `Watcher.leave`."""
         layer = self.layers[path]
         if path and isinstance(self.model, Net):  # which is compared as a whole
             return output
@@ -102,7 +102,7 @@ class Probe:
             if name in values:
                 layer.parameters[own][...] = values[name]
 
-    # What `multidrop.audit` needs besides.
+    # The methods below serve `multidrop.audit`; see `multidrop.protocol.Auditing`.
 
     tensors: ClassVar = (np.ndarray,)
     weights: ClassVar[tuple[type, ...]] = ()
@@ -111,12 +111,8 @@ class Probe:
         """Whether all weights have a shape."""
         return True
 
-    def keyed(self) -> set[str]:
-        """The paths of the keyed dropout layers."""
-        return {path for path, layer in self.dropouts().items() if layer.stream is not None}
-
     def run(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What a layer gives in training mode."""
+        """Calls a layer in training mode."""
         return self.layers[path].train()(*args, **kwargs)
 
     def seed(self, number: int) -> None:

@@ -70,15 +70,15 @@ class Probe:
         self._stack.close()
 
     def watch(self, watcher: Watcher) -> AbstractContextManager[None]:
-        """Has a watcher see each call of a layer."""
+        """Reports each call of a layer to a watcher."""
         return watched(self.layers, ("call",), watcher)
 
     def enter(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """A `Watcher`'s: nothing is changed."""
+        """Changes nothing: see `Watcher.enter`."""
         return args, kwargs
 
     def leave(self, path: str, args: tuple[Any, ...], output: Any) -> Any:
-        """A `Watcher`'s: keeps what went through a layer."""
+        """Records the input and output of a layer: see `Watcher.leave`."""
         if args and tf.is_tensor(args[0]) and tf.is_tensor(output):
             layer = self.layers[path]
             kind = parts.DROPOUT if isinstance(layer, _Random) else _kind(layer)
@@ -115,7 +115,7 @@ class Probe:
     def _variables(self) -> dict[tuple[str, str], keras.Variable]:
         return {(path, name): v for path, layer in self.layers.items() for name, v in _weights(layer).items()}
 
-    # What `multidrop.audit` needs besides.
+    # The methods below serve `multidrop.audit`; see `multidrop.protocol.Auditing`.
 
     tensors: ClassVar = (tf.Tensor, tf.RaggedTensor, tf.SparseTensor, keras.KerasTensor)
     weights: ClassVar[tuple[type, ...]] = ()
@@ -124,12 +124,8 @@ class Probe:
         """Whether all layers have made what they are made of."""
         return all(layer.built for layer in self.layers.values())
 
-    def keyed(self) -> set[str]:
-        """The paths of the keyed dropout layers."""
-        return {path for path, layer in self.dropouts().items() if layer.stream is not None}
-
     def run(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What a layer gives in training mode."""
+        """Calls a layer in training mode."""
         layer = self.layers[path] if path else self.model
         return layer(*args, **({"training": True} | kwargs))
 
@@ -141,7 +137,7 @@ class Probe:
         self._positions = [np.array(variable) for variable in self._generators()]
 
     def drew(self) -> bool:
-        """Whether anything was drawn from them since."""
+        """Whether a number was drawn from them since `seed`."""
         moved = any(
             not np.array_equal(before, variable)
             for before, variable in zip(self._positions, self._generators(), strict=False)
@@ -149,8 +145,8 @@ class Probe:
         return moved or float(tf.random.uniform(())) != self._expected
 
     def generators(self) -> Callable[[], None]:
-        """Puts all generators back to where they are now; TensorFlow's own, whose state cannot be read, to a place that
-        it chose."""
+        """A function that restores the current state of all generators. That of TensorFlow's own cannot be read: it is
+        seeded with a number that it drew before."""
         number = int(tf.random.uniform((), maxval=2**31 - 1, dtype=tf.int32))
         own = [(variable, np.array(variable)) for variable in self._generators()]
 
@@ -173,7 +169,7 @@ class Probe:
         ]
 
     def state(self) -> Callable[[], None]:
-        """Puts all variables back to what they are now, but for weights that are trained and generators."""
+        """A function that restores the current values of all variables except trained weights and generators."""
         skipped = {id(variable) for variable in self._generators()}
         held = [
             value for layer in self.layers.values() for value in vars(layer).values() if isinstance(value, tf.Variable)

@@ -88,7 +88,7 @@ class Probe:
 
     @contextmanager
     def watch(self, watcher: Watcher) -> Iterator[None]:
-        """Has a watcher see each call of a layer. What runs is not compiled, for a compiled program calls no hooks."""
+        """Reports each call of a layer to a watcher. Nothing runs compiled, since a compiled program calls no hooks."""
         with ExitStack() as stack:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
             scripted = {path: layer for path, layer in self.layers.items() if isinstance(layer, torch.jit.ScriptModule)}
@@ -103,11 +103,11 @@ class Probe:
             yield
 
     def enter(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """A `Watcher`'s."""
+        """Changes nothing: see `Watcher.enter`."""
         return args, kwargs
 
     def leave(self, path: str, args: tuple[Any, ...], output: Any) -> Any:
-        """A `Watcher`'s: keeps what went through a layer."""
+        """Records the input and output of a layer: see `Watcher.leave`."""
         layer = self.layers[path]
         if args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
             kind = parts.DROPOUT if isinstance(layer, Keyed) else _kind(layer)
@@ -149,7 +149,7 @@ class Probe:
         for name, value in values.items():
             self._tensors[name].copy_(torch.from_numpy(np.ascontiguousarray(value)))
 
-    # What `multidrop.audit` needs besides.
+    # The methods below serve `multidrop.audit`; see `multidrop.protocol.Auditing`.
 
     tensors: ClassVar = (Tensor,)
     weights: ClassVar = (nn.Parameter,)
@@ -162,12 +162,8 @@ class Probe:
         """Whether all weights have a shape."""
         return not any(is_lazy(weight) for weight in self.model.parameters())
 
-    def keyed(self) -> set[str]:
-        """The paths of the keyed dropout layers."""
-        return {path for path, layer in self.dropouts().items() if layer.keyed}
-
     def run(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What a layer gives in training mode."""
+        """Calls a layer in training mode."""
         layer = self.layers[path] if path else self.model
         with torch.enable_grad():
             return layer.train()(*args, **kwargs)
@@ -180,11 +176,11 @@ class Probe:
         self._seeded = _generators()
 
     def drew(self) -> bool:
-        """Whether anything was drawn from them since."""
+        """Whether a number was drawn from them since `seed`."""
         return not all(map(torch.equal, self._seeded, _generators()))
 
     def generators(self) -> Callable[[], None]:
-        """Puts all generators back to where they are now."""
+        """A function that restores the current state of all generators."""
         cpu, *devices = _generators()
         values = [value for layer in self.layers.values() for value in vars(layer).values()]
         own = [(value, value.get_state()) for value in values if isinstance(value, torch.Generator)]
@@ -199,7 +195,7 @@ class Probe:
         return back
 
     def state(self) -> Callable[[], None]:
-        """Puts all positions back to where they are now, that of calls without a key too, and all modes."""
+        """A function that restores the current positions, that of calls without a key too, and modes."""
         modes = self._training()
         streams = [calls.position, *(layer.stream for layer in self.dropouts().values())]
         before = [(stream, stream.clone()) for stream in streams if stream is not None]

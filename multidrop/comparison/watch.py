@@ -1,4 +1,4 @@
-"""Watches what goes into the layers of a model and what comes out of them, and may replace both."""
+"""Shows the inputs and outputs of a model's layers to a watcher, which may replace them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any, Protocol
 
 
 class Watcher(Protocol):
-    """What a watched model calls. Calls nest: a layer that another one calls is entered and left within that."""
+    """Receives the calls of a watched model. Calls nest: a layer is entered and left within the layer that calls it."""
 
     def enter(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Before a layer runs; gives the arguments that the layer is to run with."""
+        """Called before a layer runs; returns the arguments that the layer gets."""
         ...
 
     def leave(self, path: str, args: tuple[Any, ...], output: Any) -> Any:
-        """After a layer has run with `args`; gives the output that its caller is to get."""
+        """Called after a layer has run with `args`; returns the output that its caller gets."""
         ...
 
 
 @contextmanager
 def watched(layers: Mapping[str, Any], methods: Collection[str], watcher: Watcher) -> Iterator[None]:
-    """Watches layers, by path, by wrapping those of the methods that a layer has, in its own `__dict__`."""
+    """Watches layers, given by path: wraps those of the methods that a layer has, in its `__dict__`."""
     once = {id(layer): path for path, layer in reversed(list(layers.items()))}  # a shared layer, by its first path
     names = [(path, name) for path in once.values() for name in methods if hasattr(layers[path], name)]
     before = {(path, name): vars(layers[path])[name] for path, name in names if name in vars(layers[path])}
