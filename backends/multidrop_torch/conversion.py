@@ -81,7 +81,7 @@ def restore(model: nn.Module, paths: Collection[str] | None = None) -> int:
             vars(layer)[_BRANCHES[_name(theirs)].rate] = layer.p
             del layer.member
         del layer.stream, layer.keyed, layer.converted
-        for name in ("last", "unplaced"):
+        for name in ("last", "unplaced", "place", "ranks"):
             vars(layer).pop(name, None)
         layer.__class__ = theirs  # type: ignore[assignment]  # a module gets its class back
     return len(layers)

@@ -14,6 +14,7 @@ from multidrop.view import Drawing, before, not_a_layer
 
 from . import internals
 from .position import calls, key_at, position_of
+from .ranks import at_place, place_among
 
 
 class Keyed(nn.Module):
@@ -29,9 +30,11 @@ class Keyed(nn.Module):
 
     Attributes:
         stream: the position; None for a layer that follows torch's generator. Write to it in place.
+        ranks: the ranks among which `per_rank` has this one find its place, () for all; None where all drop alike.
     """
 
     stream: Tensor | None
+    ranks: tuple[int, ...] | None = None
     converted: type[nn.Module]  # the class that `convert` replaced
     keyed: bool
     member: Any
@@ -39,7 +42,7 @@ class Keyed(nn.Module):
 
     def _key_by(self, key: Key | None) -> None:
         """Has the layer's stream continue from `key`; None: the layer follows torch's generator."""
-        with torch.inference_mode(False):  # whose tensors cannot be written to later
+        with torch.inference_mode(False), internals.without_transforms():  # whose tensors cannot be written to later
             position = None if key is None else position_of(key)
         stream: Tensor | None = vars(self).get("stream")
         if position is not None and stream is not None:
@@ -115,7 +118,10 @@ class Keyed(nn.Module):
         self.stream.copy_(position.to_local() if hasattr(position, "to_local") else position)
 
     def extra_repr(self) -> str:
-        return super().extra_repr() + ("" if self.stream is None else f", seed={key_at(self.stream).seed}")
+        if self.stream is None:
+            return super().extra_repr()
+        marked = "" if self.ranks is None else ", per_rank=True"
+        return f"{super().extra_repr()}, seed={key_at(self.stream).seed}{marked}"
 
 
 def drawing(layer: nn.Module, shape: tuple[int, ...] | None = None) -> Drawing:
@@ -129,6 +135,9 @@ def drawing(layer: nn.Module, shape: tuple[int, ...] | None = None) -> Drawing:
         last = None if mask is None or drawn != calls.drawn_in_programs else mask.key
     else:
         key = key_at(layer.stream)
+        if layer.ranks is not None:
+            place = vars(layer).get("place")  # that of its last input, which several ranks may hold
+            key = at_place(key, place_among(layer.ranks, ()) if place is None else place)
         last = before(key)
     last_p = None
     if mask is not None and mask.key == last:  # else a program ran since, which Python did not see
