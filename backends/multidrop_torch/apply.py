@@ -19,10 +19,10 @@ from multidrop.spec.masks import Mask
 
 from . import autograd, internals, programs
 from .draw import Draw
+from .functional import check_floating, tensor
 from .internals import is_legacy_batched
 from .position import calls, position_of
 from .subclasses import PLAIN
-from .tensors import check_floating, tensor
 
 
 def apply(member: Member, X: Tensor, key: int | Key | None = None, *, start: int = 0, learned: Any = None) -> Tensor:

@@ -18,9 +18,9 @@ from multidrop.comparison.parts import Part, Point, first_tensor
 from multidrop.spec.keys import Key
 
 from . import internals
+from .functional import to_numpy
 from .keyed import Keyed
 from .position import key_at
-from .tensors import to_numpy
 
 
 class Probe:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -18,16 +20,35 @@ from multidrop.spec.masks import Mask
 
 from . import draw
 from .autograd import masked, masked_next
+from .on_host import NAMES
 from .position import calls
 from .position import draw_key as draw_key
-from .tensors import check_floating as check_floating
-from .tensors import tensor as tensor
-from .tensors import to_numpy as to_numpy
 
 NAME = "torch"
+LAYOUTS = {torch.strided, torch.jagged}
 
 Drop: TypeAlias = Callable[[Tensor, tuple[int, ...], bool], Tensor]
 """Draws a mask and drops by it: (X, axes that share a decision, in place)."""
+
+
+def tensor(data: Any, dtype: str | None = None, name: str = "X") -> Tensor:
+    """A tensor of host data: of `dtype`, or else of the type that `torch.as_tensor` gives it (which shares the memory
+    of a NumPy array, unless it cannot: see `multidrop.checks.host_array`). `name` is the argument's, for errors."""
+    if isinstance(data, Tensor):
+        return data if dtype is None else data.to(getattr(torch, dtype))
+    return checks.host_tensor(_from_host, data, dtype, name)
+
+
+def _from_host(data: Any, dtype: str | None) -> Tensor:
+    if isinstance(data, np.ndarray) and data.dtype.name == "bfloat16":  # of the ml_dtypes package, unknown to torch
+        data = torch.from_numpy(data.view(np.int16)).view(torch.bfloat16)
+    return torch.as_tensor(data, dtype=None if dtype is None else getattr(torch, dtype))
+
+
+def to_numpy(tensor: Tensor) -> npt.NDArray[Any]:
+    """A tensor's values on the host; bfloat16 comes as float32."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def dropout_layer(
@@ -215,6 +236,21 @@ def _warn_of(name: str, ndim: int, expected: str) -> None:
 def _warn(text: str, stacklevel: int = 3) -> None:
     if not torch.compiler.is_compiling():  # which has no place for warnings in a whole graph
         warnings.warn(text, stacklevel=stacklevel)
+
+
+def check_floating(X: Tensor, name: str = "X") -> None:
+    """TypeError where X, the argument of that name, is no tensor of a floating type, with torch's remedy."""
+    try:
+        known = X.dtype in NAMES and X.layout in LAYOUTS
+    except AttributeError:  # as of a list; a check of the type first would cost every call
+        known = False
+    if not known:
+        if not isinstance(X, Tensor):
+            raise checks.not_floating(checks.shown(X), f"torch.as_tensor({name})", name)
+        checks.floating(str(X.dtype).removeprefix("torch."), f"{name}.float()", name)
+        raise TypeError(
+            f"{name}: expected a tensor of strided or jagged layout; got {X.layout}: convert it with {name}.to_dense()"
+        )
 
 
 def keep_mask(

@@ -13,9 +13,8 @@ from multidrop.streams import layer_key
 from . import functional, internals
 from .autograd import masked_next
 from .draw import rectified
-from .functional import NAME
+from .functional import NAME, check_floating
 from .keyed import Keyed
-from .tensors import check_floating
 
 
 class _DropoutNd(Keyed, internals.DropoutBase):

@@ -16,11 +16,10 @@ from multidrop.spec.keys import Key
 from multidrop.streams import layer_key
 
 from .apply import apply_next
-from .functional import NAME
+from .functional import NAME, check_floating
 from .internals import overrides
 from .keyed import Keyed
 from .layers import Dropout
-from .tensors import check_floating
 
 
 def layer(member: Member, *, seed: int | Key | None = None) -> Keyed:
