@@ -133,6 +133,7 @@ def fully_sharded(rank: int) -> dict[str, Any]:
     full = StateDictOptions(full_state_dict=True)
     first = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
     states = {"sharded": get_model_state_dict(model), "whole": get_model_state_dict(model, options=full)}
+    sent = dict(states["whole"]) if rank == 0 else {}
     dcp.save(states["sharded"], checkpoint_id=folder)
 
     def other(fill: Callable[[Any], Any]) -> bool:
@@ -151,7 +152,7 @@ def fully_sharded(rank: int) -> dict[str, Any]:
         "resumed": other(lambda model: model.load_state_dict(states["sharded"])),
         "by dcp": other(by_dcp),
         "whole": other(lambda model: set_model_state_dict(model, dict(states["whole"]), options=full)),
-        "from the first rank": other(lambda model: set_model_state_dict(model, dict(states["whole"]) if rank == 0 else {}, options=first)),
+        "from the first rank": other(lambda model: set_model_state_dict(model, sent, options=first)),
     }
 
 
@@ -350,7 +351,9 @@ PROGRAMS = (
 if __name__ == "__main__":
     warnings.simplefilter("ignore")  # what torch says of a machine without a network is not what is tested
     rank, folder = int(sys.argv[1]), Path(sys.argv[2])
-    dist.init_process_group("gloo", init_method=(folder / "store").as_uri(), rank=rank, world_size=WORLD, timeout=LONGEST)
+    dist.init_process_group(
+        "gloo", init_method=(folder / "store").as_uri(), rank=rank, world_size=WORLD, timeout=LONGEST
+    )
     found = {program.__name__: program(rank) for program in PROGRAMS}
     (folder / f"{rank}.json").write_text(json.dumps(found))
     dist.barrier()

@@ -37,6 +37,7 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     finally:
         for process in processes:
             process.kill()
+            process.wait()
     first, second = (json.loads((folder / f"{rank}.json").read_text()) for rank in range(2))
     return first, second
 

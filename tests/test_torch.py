@@ -274,6 +274,20 @@ def test_nested_tensors() -> None:
     assert torch.equal(X.grad.values() * values, Y.values())
 
 
+@pytest.mark.parametrize("seed", [3, None])
+@pytest.mark.parametrize("gradient", [False, True])
+def test_a_program_of_nested_tensors(seed: int | None, gradient: bool) -> None:
+    values = torch.rand(8, 2)
+    X = torch.nested.nested_tensor([values[:3], values[3:]], layout=torch.jagged, requires_grad=gradient)
+    Y = torch.compile(Dropout(0.5, seed=seed), fullgraph=True, backend="aot_eager")(X)
+    assert Y.shape == X.shape
+    if seed is not None:
+        assert np.array_equal(Y.values().detach().numpy(), masks.dropout(values.numpy(), 0.5, 3))
+    if gradient:
+        Y.values().sum().backward()
+        assert torch.equal(X.grad.values() * values, Y.values())
+
+
 def test_a_sparse_tensor_takes_no_mask() -> None:
     module = Dropout(0.5, seed=1)
     with pytest.raises(TypeError, match=r"X: expected a tensor of strided or jagged layout; got torch\.sparse_coo"):
@@ -639,6 +653,20 @@ def test_traced_by_torch_jit() -> None:
     start = module.stream[1].item()
     for call in (start, start + 1):
         assert np.array_equal(program(X).numpy(), masks.dropout(X.numpy(), 0.5, md.Key(3, call)))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own
+@pytest.mark.parametrize("seed", [3, None])
+def test_what_cannot_hold_a_layer_names_the_cure(seed: int | None) -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.5))
+    report = md.convert(net, seed=seed)
+    with pytest.raises(TypeError, match=r"call multidrop\.restore\(model\) before torch\.jit\.script"):
+        torch.jit.script(net)
+    with pytest.raises(TypeError, match=r"got a torch\.fx\.Proxy: .* call multidrop\.restore\(model\)"):
+        torch.fx.symbolic_trace(net)
+    md.restore(net, report)
+    torch.jit.script(net)
+    torch.fx.symbolic_trace(net)
 
 
 @pytest.mark.parametrize("seed", [3, None])

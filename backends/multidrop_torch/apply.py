@@ -1,5 +1,4 @@
-"""Members of the dropout family as torch runs and differentiates them: eagerly, in a program that is traced, and within
-`torch.func`.
+"""Runs and differentiates members of the dropout family: eagerly, in traced programs, and within `torch.func`.
 
 A member that is a mask takes the path of `dropout_layer`. For the others a program holds the member as text, and an
 operator runs it on real tensors, as an eager call does.
@@ -30,9 +29,9 @@ def apply(member: Member, X: Tensor, key: int | Key | None = None, *, start: int
 
     Args:
         member: the member.
-        X: strided tensor of any layout and device; float16, bfloat16, float32 or float64. Of a jagged tensor, masks
-            alone are defined.
-        key: what names the numbers; without one, the next after `multidrop.manual_seed`, or one from torch's generator.
+        X: strided tensor of any layout and device; float16, bfloat16, float32 or float64. Members that are masks take
+            jagged tensors too.
+        key: names the numbers; without one, the next key after `multidrop.manual_seed`, or one from torch's generator.
         start: the index of X's first element.
         learned: the tensor that the member learns, or host data.
 
@@ -40,7 +39,8 @@ def apply(member: Member, X: Tensor, key: int | Key | None = None, *, start: int
         A tensor of X's shape, type and device; X itself where the member is idle.
 
     Raises:
-        ValueError: for what is no member, a shape that it does not take, or a bad key, start or `learned`.
+        ValueError: for an object that is no member, a shape that the member does not take, or a bad key, start or
+            `learned`.
         TypeError: for a tensor, or a `learned`, that is not floating.
         RuntimeError: without a key, in a backward pass after `multidrop.manual_seed`.
     """
@@ -79,7 +79,8 @@ def apply_next(
 
 
 def _checked(member: Member, X: Tensor, start: int, learned: Tensor | None) -> tuple[Member, int]:
-    """The member, and where X begins among the numbers that are drawn; before a key is taken."""
+    """Checks the arguments, before a key is taken. Returns the member, and the index of X's first element among the
+    numbers drawn."""
     check_floating(X)
     if learned is not None:
         check_floating(learned, "learned")
@@ -97,8 +98,8 @@ def _checked(member: Member, X: Tensor, start: int, learned: Tensor | None) -> t
 
 
 def _run(member: Member, X: Tensor, at: Key | Tensor, start: int, learned: Tensor | None, random: bool) -> Tensor:
-    """X through a member that is no mask, by a key, or in a program a position; `random` as in
-    `autograd.offsets_of`."""
+    """X through a member that is no mask, by a key, or in a program by a position. `random` is whether `vmap` decides
+    what its examples share: see `autograd.offsets_of`."""
     if isinstance(at, Key) and (type(X) not in PLAIN or internals.functionalizes()):
         at = position_of(at)  # a subclass sees an operator, and `functionalize` knows no autograd function
     if learned is not None:
@@ -114,9 +115,9 @@ def _run(member: Member, X: Tensor, at: Key | Tensor, start: int, learned: Tenso
 
 
 class _Applied(torch.autograd.Function):
-    """A member, whose Jacobian is diagonal: `Member.gradient` is what each derivative of it needs. The backward pass
-    keeps the key alone. `offsets` is that of `multidrop_torch.autograd`: the dimensions of X that `vmap` batches come
-    first, and the member is that of an example."""
+    """Applies a member. Its Jacobian is diagonal, so `Member.gradient` serves every derivative, and the backward pass
+    keeps only the key. `offsets` is as in `multidrop_torch.autograd`: batched dimensions come first in X, and the
+    member is applied to each example."""
 
     @staticmethod
     def forward(X: Tensor, offsets: Tensor, member: Member, key: Key, start: int, gradient: bool) -> Tensor:
@@ -156,5 +157,5 @@ class _Applied(torch.autograd.Function):
 
 
 def _fresh(Y: Tensor, X: Tensor) -> Tensor:
-    """Y, where it is not X itself, which an operator may not give back, nor the output of one that adds."""
+    """Y, or a copy where it is X itself, which an autograd function may not return."""
     return Y.clone() if Y is X else Y

@@ -1,4 +1,4 @@
-"""A dropout as torch differentiates it: eagerly, in a program that is traced, and within `torch.func`."""
+"""Differentiates a dropout: eagerly, in traced programs, and within `torch.func`."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def transforms_active() -> bool:
 
 
 def offsets_of(X: Tensor, mask: Mask, random: bool) -> Tensor:
-    """Where in a mask X begins; see `_Offsets`."""
+    """The index in a mask at which X begins: see `_Offsets`."""
     return _Offsets.apply(X.detach(), mask, random)
 
 
@@ -174,8 +174,8 @@ def _drop_(X: Tensor, mask: Mask) -> Tensor:
 
 
 def _differentiable(X: Tensor, mask: Mask, random: bool = False, inplace: bool = False, relu: bool = False) -> Tensor:
-    """X through a mask, by what costs least where it is called: torch's own functions for transforms take five times as
-    long as those for a plain backward pass, and these as long as a small dropout itself."""
+    """X through a mask, by the cheapest function that serves the caller. Autograd functions that support transforms
+    take five times as long as plain ones, and those as long as a small dropout itself."""
     if transforms_active():
         Z = draw.rectified(X) if relu else X
         if internals.functionalizes():  # which knows no autograd function
@@ -191,8 +191,8 @@ def _differentiable(X: Tensor, mask: Mask, random: bool = False, inplace: bool =
 
 
 class _Masked(torch.autograd.Function):
-    """The gradient of a dropout is the same dropout of the gradient, so that the backward pass keeps the mask's name
-    and nothing else, and can be differentiated again."""
+    """Keeps only the mask's key for the backward pass: the gradient of a dropout is the same dropout of the gradient.
+    It can be differentiated again."""
 
     @staticmethod
     def forward(ctx: Any, X: Tensor, mask: Mask) -> Tensor:
@@ -205,7 +205,7 @@ class _Masked(torch.autograd.Function):
 
 
 class _MaskedInPlace(_Masked):
-    """The same, over its input."""
+    """`_Masked` in place."""
 
     @staticmethod
     def forward(ctx: Any, X: Tensor, mask: Mask) -> Tensor:
@@ -215,7 +215,7 @@ class _MaskedInPlace(_Masked):
 
 
 class _Rectified(torch.autograd.Function):
-    """ReLU then dropout. The backward pass keeps the output, which what follows mostly keeps anyway."""
+    """ReLU, then dropout. The backward pass keeps the output, which the next layer mostly keeps anyway."""
 
     @staticmethod
     def forward(ctx: Any, X: Tensor, mask: Mask) -> Tensor:
@@ -231,14 +231,14 @@ class _Rectified(torch.autograd.Function):
 
 
 def _gated(dY: Tensor, Y: Tensor, p: float) -> Tensor:
-    """The gradient of `_Rectified` whose output is Y."""
+    """The gradient of a `_Rectified` whose output is Y, differentiable where dY is."""
     if dY.requires_grad and torch.is_grad_enabled():
         return _Gated.apply(dY, Y, p)
     return draw.relu_gradient(dY, Y, p)
 
 
 class _Gated(torch.autograd.Function):
-    """It is linear in dY, and so its own gradient."""
+    """The gradient of `_Rectified`: it is linear in dY, and so its own gradient."""
 
     @staticmethod
     def forward(ctx: Any, dY: Tensor, Y: Tensor, p: float) -> Tensor:
@@ -253,9 +253,8 @@ class _Gated(torch.autograd.Function):
 
 
 class _Offsets(torch.autograd.Function):
-    """Where in a mask X begins: at 0, or in `vmap` with randomness="different", where the examples that come before it
-    end. It is a tensor, so that a backward pass, where other tensors are batched than were in the forward, goes by what
-    held there."""
+    """The index in a mask at which X begins: 0, or in a `vmap` with randomness="different" the number of elements of
+    the examples before it. It is a tensor that the backward pass keeps, because other tensors are batched there."""
 
     @staticmethod
     def forward(X: Tensor, mask: Mask, random: bool) -> Tensor:
@@ -275,8 +274,8 @@ class _Offsets(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int, ...], X: Tensor, mask: Mask, random: bool) -> tuple[Tensor, int | None]:
-        """A key that is given names one mask, which each example of the batch gets. One that is taken from a stream is
-        random to `vmap`, whose `randomness` decides: one mask for each, or one over the whole batch."""
+        """A given key names one mask, which every example gets. A key from a stream is random to `vmap`, and its
+        `randomness` decides: one mask for all examples, or one over the whole batch."""
         X = X.movedim(in_dims[0], 0)
         if not random or info.randomness == "same":
             example = X[:0].sum(0)  # whose values do not matter; a batch may be empty
@@ -287,8 +286,8 @@ class _Offsets(torch.autograd.Function):
 
 
 class _Transformed(torch.autograd.Function):
-    """`_Masked` for `torch.func`, `torch.vmap` and forward-mode differentiation. `offsets` has the dimensions of X that
-    are batched, which come first; the mask is that of an example."""
+    """`_Masked` for `torch.func`, `torch.vmap` and forward-mode differentiation. The batched dimensions come first in
+    X, and `offsets` has one number for each example; the mask is that of one example."""
 
     @staticmethod
     def forward(X: Tensor, offsets: Tensor, mask: Mask) -> Tensor:

@@ -1,4 +1,4 @@
-"""A module as a comparison runs it: see `multidrop.comparison`."""
+"""Runs a module for a comparison: see `multidrop.comparison`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .position import key_at
 
 
 class Probe:
-    """Runs a module, and has its layers tell what goes through them. As a context it leaves the module as it was, but
+    """Runs a module, and records what goes through its layers. On leaving the context the module is as it was, except
     for its weights."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -54,7 +54,7 @@ class Probe:
         return {path: layer for path, layer in self._layers.items() if isinstance(layer, Keyed)}
 
     def key(self, path: str, key: Key | None) -> Key | None:
-        """Has a dropout layer begin at a key, or follow torch's generator; gives where it stood."""
+        """Makes a dropout layer begin at a key, or follow torch's generator; returns where it stood."""
         layer = self.dropouts()[path]
         before = None if layer.stream is None else key_at(layer.stream)
         layer._key_by(key)
@@ -63,7 +63,7 @@ class Probe:
     def __enter__(self) -> Probe:
         self._handles = [self._watch(path, layer) for path, layer in self._layers.items()]
         self._modes = {layer: layer.training for layer in self._layers.values()}
-        # Those of a lazy norm have no values yet; what the first run gives them, `read` and `write` keep.
+        # A lazy norm's buffers have no values yet; `read` and `write` keep what the first run gives them.
         buffers = {name: buffer for name, buffer in self.model.named_buffers() if not is_lazy(buffer)}
         self._buffers = copy.deepcopy(buffers)
         self._keys = {layer: key_at(layer.stream) for layer in self.dropouts().values() if layer.stream is not None}
@@ -91,7 +91,7 @@ class Probe:
         return layer.register_forward_hook(record)
 
     def forward(self, X: npt.NDArray[Any], training: bool) -> tuple[npt.NDArray[Any], list[Point]]:
-        """The output for a batch, and what went through the layers, in the order in which they ran."""
+        """The output for a batch, and the layers' inputs and outputs in the order in which they ran."""
         self._points.clear()
         self.model.train(training)
         batch = torch.from_numpy(X)
@@ -101,9 +101,10 @@ class Probe:
         return to_numpy(self._Y), list(self._points)
 
     def backward(self, dY: npt.NDArray[Any]) -> dict[tuple[str, str], npt.NDArray[Any]]:
-        """The gradients of the weights, by path and name, for that of the last output."""
+        """The gradients with respect to the weights, by path and name, from dY, the one with respect to the last
+        output."""
         weights = {name: tensor for name, tensor in self._tensors.items() if tensor.requires_grad}
-        if not weights:  # of which torch makes an error
+        if not weights:  # an error in torch
             return {}
         gradients = torch.autograd.grad(
             self._Y, list(weights.values()), torch.from_numpy(dY).to(self._Y), allow_unused=True
@@ -111,7 +112,7 @@ class Probe:
         return {name: to_numpy(g) for name, g in zip(weights, gradients, strict=True) if g is not None}
 
     def read(self) -> dict[tuple[str, str], npt.NDArray[Any]]:
-        """Copies of the weights, by path and name, in the module's own layout."""
+        """Copies the weights, by path and name, in the module's own layout."""
         return {name: np.array(to_numpy(tensor)) for name, tensor in self._tensors.items()}
 
     @torch.no_grad()

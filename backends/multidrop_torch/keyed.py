@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -68,10 +69,36 @@ class Keyed(nn.Module):
             del vars(self)[name]
         super().__delattr__(name)
 
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The module's buffers. For `recurse=False` also a placeholder of the stream: `set_model_state_dict` asks each
+        module this way where the first rank's state is to reach all others, and sends what a module names alone. It has
+        no dimension, so that its device is not compared with the weights'."""
+        yield from super().named_buffers(prefix, recurse, remove_duplicate)
+        if self.stream is not None and not recurse:
+            yield f"{prefix}.stream" if prefix else "stream", self.stream[0]
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """The module's buffers, without the placeholder: what asks for these wants to move them."""
+        for _, buffer in super().named_buffers(recurse=recurse):
+            yield buffer
+
     def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
         """The axes along which one decision holds for all elements of an input of that shape, () where none is known;
         TypeError where the layer has no mask."""
         raise NotImplementedError(f"{type(self).__name__}._axes_for")  # each layer's own
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Is called by `torch.jit.script`.
+
+        Raises:
+            TypeError: always, because TorchScript compiles Python and does not know this library's.
+        """
+        raise TypeError(
+            f"obj: expected layers that TorchScript compiles; got {checks.shown(self)}: call multidrop.restore(model) "
+            "before torch.jit.script, or use torch.jit.trace or torch.export"
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """With the position as an array: torch's pickling would share a tensor's memory with the process that it sends

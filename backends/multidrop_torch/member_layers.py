@@ -44,7 +44,7 @@ class MemberLayer(OfMember, Keyed):
         seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by torch's generator.
 
     Raises:
-        ValueError: for what is no member, or a bad seed.
+        ValueError: for an object that is no member, or a bad seed.
     """
 
     def __init__(self, member: Member, *, seed: int | Key | None = None) -> None:
@@ -60,7 +60,7 @@ class MemberLayer(OfMember, Keyed):
         return apply_next(self.member, X, self.stream, note=self.__dict__, ranks=self.ranks)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """What a parametrized weight is set to."""
+        """The value that is stored when a parametrized weight is set."""
         return weight
 
     def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -78,14 +78,14 @@ _KINDS: dict[type[Member], type[MemberLayer]] = {}
 
 
 class _OfSettings(MemberLayer):
-    """Base class of the layers of one kind of member, which are built from its settings."""
+    """Base class of layers of one kind of member, built from its settings."""
 
     kind: ClassVar[type[Member]]
 
     def __init_subclass__(cls, kind: type[Member] | None = None) -> None:
         if kind is not None:  # and not a subclass of the user's
             cls.kind, cls.__doc__ = kind, cls.__doc__ or documentation(kind)
-            cls.__signature__ = signature(kind)  # type: ignore[attr-defined]  # what inspect looks for
+            cls.__signature__ = signature(kind)  # type: ignore[attr-defined]  # for inspect
             _KINDS[kind] = cls
 
     def __init__(self, *settings: Any, seed: int | Key | None = None, **named: Any) -> None:
@@ -117,8 +117,8 @@ class EmbeddingDropout(_OfSettings, kind=family.EmbeddingDropout): ...
 
 
 class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
-    """Dropout whose p is learned, by its logit, the parameter `logit`: see `multidrop.family.ConcreteDropout`. Add
-    `regularizer` to the loss, for without it p only falls.
+    """Learns p by its logit, the parameter `logit`: see `multidrop.family.ConcreteDropout`. Add `regularizer` to the
+    loss; without it p only falls.
 
     Source: Y. Gal, J. Hron and A. Kendall, "Concrete dropout", NeurIPS 30 (2017).
 
@@ -126,7 +126,7 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
         logit: log(p/(1 − p)), of shape (), in torch's default type.
 
     Args:
-        p: the probability that learning begins with, in (0, 1).
+        p: the initial probability, in (0, 1).
         temperature: above 0; the paper's is 0.1.
         seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by torch's generator.
 
@@ -144,14 +144,13 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
         return apply_next(self.member, X, self.stream, learned=self.logit, ranks=self.ranks)
 
     def regularizer(self, weight: Tensor, *, length_scale: float = 1.0) -> Tensor:
-        """The part of the loss that keeps p up: the divergence of the weight's distribution from its prior, equation 3
-        of the paper, length_scale²·(1 − p)/2·‖M‖² − K·H(p). There M is the weight before dropout scales: as this layer
-        scales by 1/(1 − p), it is weight/(1 − p). Divide it by the number of training examples, and add it to their
+        """The term of the loss that keeps p up: the divergence of the weight's distribution from its prior, equation 3
+        of the paper, length_scale²·(1 − p)/2·‖M‖² − K·H(p). M is the weight without dropout's scale, weight/(1 − p),
+        because this layer scales by 1/(1 − p). Divide the term by the number of training examples, and add it to their
         mean loss.
 
         Args:
-            weight: that of the layer after this one, of shape (outputs, K, …), where K is the number of features that
-                are dropped.
+            weight: the next layer's, of shape (outputs, K, …) for K features that are dropped.
             length_scale: the prior's, at least 0.
 
         Returns:
@@ -166,7 +165,7 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
 
     @property
     def p(self) -> float:
-        """p as it is now; setting it moves the logit."""
+        """The present p; setting it moves the logit."""
         return float(torch.sigmoid(self.logit.detach()))
 
     @p.setter

@@ -1,4 +1,4 @@
-"""Dropout of a module's weights, as `torch.nn.utils.parametrize` has it."""
+"""Drops a module's weights, as parametrizations of `torch.nn.utils.parametrize`."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def drop_weights(module: Module, member: Member, *names: str, seed: int | Key | None = None) -> Module:
-    """Has a module compute with dropped weights in training mode, in place: each forward draws anew.
+    """Makes a module compute with dropped weights in training mode, in place; each forward draws a new mask.
 
         drop_weights(nn.Linear(8, 8), family.DropConnect(0.5), seed=1)
         drop_weights(nn.Embedding(100, 8), family.EmbeddingDropout(0.1), seed=1)
 
     Each weight gets a layer of the member as a parametrization: `torch.nn.utils.parametrize` lists and removes it, the
     state dict has the weight under `parametrizations.<name>.original`, and each access to the weight in training mode
-    takes a call of the layer's stream. A recurrent module reads its weights in ways of its own: it holds the layers as
+    takes a call of the layer's stream. A recurrent module reads its weights by other ways: it holds the layers as
     `<name>_dropout`, keeps its parameters, and takes one call in each forward.
 
     Args:
         module: any module with weights of its own, such as Linear, Conv1d to Conv3d, Embedding, LSTM and GRU.
-        member: one that takes a weight for X.
-        names: those of the weights; by default `weight`, and of a recurrent module the hidden-to-hidden ones (S. Merity
-            et al., "Regularizing and optimizing LSTM language models", ICLR 2018, section 2).
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by torch's generator. Of several
-            weights, each has the key folded in with its name.
+        member: a member that takes a weight as X.
+        names: the weights' names; by default `weight`, and in a recurrent module the hidden-to-hidden weights (S.
+            Merity et al., "Regularizing and optimizing LSTM language models", ICLR 2018, section 2).
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by torch's generator. With
+            several weights, each gets the key folded in with its name.
 
     Returns:
         The module.
 
     Raises:
-        ValueError: for what is no member, a name that no weight has, or of a recurrent module one that is dropped
-            already, a bad seed, or a module whose gradients are sparse.
+        ValueError: for an object that is no member, a name that no weight has, a weight of a recurrent module that is
+            dropped already, a bad seed, or a module with sparse gradients.
     """
     member = checked(member)
     own = dict(module.named_parameters(recurse=False))
@@ -75,7 +75,7 @@ _DROPS = "_dropout"
 
 
 def _drop(module: nn.RNNBase, inputs: object) -> None:
-    """Replaces the tensors that torch's recurrent modules compute with."""
+    """Replaces the tensors that a recurrent module computes with."""
     weights = []
     for name in internals.recurrent_names(module):
         drop, weight = getattr(module, name + _DROPS, None), getattr(module, name)
@@ -84,5 +84,5 @@ def _drop(module: nn.RNNBase, inputs: object) -> None:
 
 
 def _dropped(module: nn.RNNBase, inputs: object, output: object) -> None:
-    """Gives the module its parameters back: dropped weights hold the graph, and cannot be copied."""
+    """Puts the parameters back: dropped weights hold the graph, and cannot be copied."""
     internals.set_recurrent_weights(module, [getattr(module, name) for name in internals.recurrent_names(module)])
