@@ -281,7 +281,7 @@ def jagged_class() -> Any:
 
 def values_of(X: Any) -> Tensor:
     """The values of a jagged tensor in the order in which they lie, for an operator below autograd. Without torch's
-    name for them this is an AttributeError."""
+    name for them the operator gets no tensor, and raises."""
     values: Tensor = X._values
     return values
 

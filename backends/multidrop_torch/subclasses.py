@@ -28,9 +28,9 @@ def ready(kind: type) -> bool:
     """Registers the rules for a type of tensors, where it is one that has some. Its class is known only then: importing
     `torch.distributed.tensor` takes over a second."""
     if kind not in _known:
-        rules = _rules(kind)
-        for name, rule in rules.items():
-            torch.library.register_torch_dispatch(f"multidrop::{name}", kind, _ruled(rule))
+        register = internals.find("library.register_torch_dispatch")  # public, and not in every version
+        for name, rule in _rules(kind).items():
+            register(f"multidrop::{name}", kind, _ruled(rule))
         _known.add(kind)
     return True
 
