@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+import multidrop as md
+
 PROGRAMS = (
     "replicated",
     "unseeded",
@@ -61,3 +63,48 @@ def test_states_and_weights_are_the_same_on_all_ranks(found: tuple[Any, Any]) ->
     for program in ("replicated", "unseeded"):
         assert first[program]["total"] == second[program]["total"]
     assert first["unseeded"]["mask"] != second["unseeded"]["mask"]
+
+
+def test_bad_arguments_of_per_rank(need: Any) -> None:
+    """And a layer that is asked for its place where there are no ranks: an error, and evaluation goes on."""
+    need("torch")
+    import torch
+    from multidrop_torch import Dropout, per_rank
+
+    for model in (torch.nn.Linear(2, 2), Dropout(0.5)):
+        with pytest.raises(ValueError, match="model: expected one with keyed dropout layers"):
+            per_rank(model)
+    layer = Dropout(0.5, seed=3)
+    for mesh in (0, [0, 1], "data"):
+        with pytest.raises(TypeError, match="mesh: expected a DeviceMesh, a process group or None; got"):
+            per_rank(layer, mesh)
+    assert per_rank(layer) is layer
+    for call in (lambda: layer(torch.ones(4)), lambda: md.mask_at(layer, 0, (4,))):
+        with pytest.raises(RuntimeError, match=r"torch\.distributed: expected a process group"):
+            call()
+    assert repr(layer) == "Dropout(p=0.5, inplace=False, seed=3, per_rank=True)"
+    assert layer.eval()(torch.ones(4)).sum() == 4
+    layer.train().ranks = None
+    assert torch.equal(layer(torch.ones(4)), md.dropout_layer(torch.ones(4), 0.5, md.Key(3, layer.stream[1] - 1)))
+
+
+def test_places(monkeypatch: pytest.MonkeyPatch, need: Any) -> None:
+    """Of a rank, and of the ranks that hold a tensor: in any product of meshes, those that share one agree, and those
+    that do not differ."""
+    need("torch")
+    import torch.distributed as dist
+    from multidrop_torch.ranks import place_among
+
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    places = {}
+    for data in range(2):
+        for part in range(3):
+            rank = data * 3 + part
+            monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
+            assert place_among((), ()) == rank
+            assert place_among((part, 3 + part), ()) == data
+            holders = tuple(range(data * 3, data * 3 + 3))
+            places[rank] = place_among((), holders), place_among((part, 3 + part), holders)
+    assert places == {rank: (rank // 3 * 3, rank // 3) for rank in range(6)}
+    with pytest.raises(RuntimeError, match=r"expected one of the ranks that per_rank got, \[0, 1\]; got rank 5"):
+        place_among((0, 1), ())
