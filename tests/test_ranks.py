@@ -82,10 +82,11 @@ def test_bad_arguments_of_per_rank(need: Any) -> None:
     for call in (lambda: layer(torch.ones(4)), lambda: md.mask_at(layer, 0, (4,))):
         with pytest.raises(RuntimeError, match=r"torch\.distributed: expected a process group"):
             call()
+    assert layer.stream.tolist() == [3, 0]
     assert repr(layer) == "Dropout(p=0.5, inplace=False, seed=3, per_rank=True)"
     assert layer.eval()(torch.ones(4)).sum() == 4
     layer.train().ranks = None
-    assert torch.equal(layer(torch.ones(4)), md.dropout_layer(torch.ones(4), 0.5, md.Key(3, layer.stream[1] - 1)))
+    assert torch.equal(layer(torch.ones(4)), md.dropout_layer(torch.ones(4), 0.5, 3))
 
 
 def test_places(monkeypatch: pytest.MonkeyPatch, need: Any) -> None:

@@ -92,18 +92,16 @@ def next_key(
     """The next key of a stream for X, outside of a trace; without a stream, one that torch's generator draws. Within
     `torch.func` it is taken once for all: `vmap` would draw a number for each example. With `ranks`, it is the key of
     this rank's place among them, which `note` gets."""
-    if internals.transforms():
-        _check_randomness(X)
-        with internals.without_transforms():
-            key = next_of(stream)
-    else:
-        key = next_of(stream)
-    if ranks is None or stream is None:
-        return key
-    place = place_among(ranks, holders(X))
-    if note is not None:
-        note["place"] = place
-    return at_place(key, place)
+    if ranks is not None and stream is not None:
+        place = place_among(ranks, holders(X))
+        if note is not None:
+            note["place"] = place
+        return at_place(next_key(X, stream), place)
+    if not internals.transforms():
+        return next_of(stream)
+    _check_randomness(X)
+    with internals.without_transforms():
+        return next_of(stream)
 
 
 def _batch_levels(X: Tensor) -> set[int]:

@@ -1,15 +1,16 @@
 """Tensors that are made of others, and what torch's operators are to do with them.
 
 A subclass of `torch.Tensor` says itself what happens to it, in `__torch_function__` or `__torch_dispatch__`. So it is
-dropped by an operator, eagerly too: the subclass sees the operator and makes the result. Two of torch's own subclasses
+dropped by an operator, eagerly too: the subclass sees the operator and makes the result. Some of torch's own subclasses
 know nothing of this library's operators. The rules here tell them: a jagged tensor has the mask of its values, in
-order; a distributed one has that of the whole tensor, of which each rank draws its part.
+order; a masked one that of its data; a distributed one that of the whole tensor, of which each rank draws its part.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,18 +21,19 @@ from . import distributed, internals
 PLAIN = {Tensor, nn.Parameter}
 """The types whose memory may be read and written past torch's dispatcher."""
 
-_known: set[type] = set()
-
 
 @torch.compiler.assume_constant_result
 def ready(kind: type) -> bool:
-    """Registers the rules for a type of tensors, where it is one that has some. Its class is known only then: importing
-    `torch.distributed.tensor` takes over a second."""
-    if kind not in _known:
-        register = internals.find("library.register_torch_dispatch")  # public, and not in every version
-        for name, rule in _rules(kind).items():
-            register(f"multidrop::{name}", kind, _ruled(rule))
-        _known.add(kind)
+    """Registers the rules for a type of tensors, if it has some, also while a program is traced. This waits for the
+    first such tensor, because importing `torch.distributed.tensor` takes over a second."""
+    return _registered(kind)
+
+
+@cache
+def _registered(kind: type) -> bool:
+    register = internals.find("library.register_torch_dispatch")  # public, and not in every version
+    for name, rule in _rules(kind).items():
+        register(f"multidrop::{name}", kind, _ruled(rule))
     return True
 
 
