@@ -71,7 +71,8 @@ def restore(model: nn.Module, paths: Collection[str] | None = None) -> int:
         theirs, patches, p = layer.converted, _patches(layer) or (), layer.p
         vars(layer).pop("member", None)
         del layer.stream, layer.keyed, layer.converted
-        vars(layer).pop("last", None)
+        for name in ("last", "place", "ranks"):
+            vars(layer).pop(name, None)
         layer.__class__ = theirs  # type: ignore[assignment]  # a module gets its class back
         if peer := peer_of(layer):
             peer.set_rate(layer, p)
