@@ -20,7 +20,16 @@ from .layers import (
     drawing,
 )
 from .loss import r_drop
-from .member_layers import ConcreteDropout, DropBlock, DropPath, LockedDropout, MemberLayer, layer
+from .member_layers import (
+    ConcreteDropout,
+    DropBlock,
+    DropPath,
+    FeatureAlphaDropout,
+    LockedDropout,
+    MemberLayer,
+    SpatialDropout,
+    layer,
+)
 from .net import Net, concise_net, get_state, set_state
 from .recomputation import recompute_grad
 from .training import Trainer
@@ -38,12 +47,14 @@ __all__ = [
     "DropPath",
     "Dropout",
     "EmbeddingDropout",
+    "FeatureAlphaDropout",
     "GaussianDropout",
     "GaussianNoise",
     "LockedDropout",
     "MemberLayer",
     "Net",
     "Probe",
+    "SpatialDropout",
     "SpatialDropout1D",
     "SpatialDropout2D",
     "SpatialDropout3D",

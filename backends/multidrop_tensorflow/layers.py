@@ -10,12 +10,12 @@ import keras
 import tensorflow as tf
 
 from multidrop import checks, family
-from multidrop.family import Member
+from multidrop.family.alpha_dropout import AlphaDropoutAlong
 from multidrop.spec import masks
 from multidrop.spec.keys import Key
 from multidrop.spec.masks import Mask
 from multidrop.streams import layer_key
-from multidrop.view import Drawing, before, not_a_layer
+from multidrop.view import Drawing, Drawn, before, not_a_layer
 
 from . import internals
 from .apply import applied
@@ -25,7 +25,7 @@ from .position import NOTHING, generator_key, key_at, next_of_generator, next_po
 internals.keep_out_of_legacy_files(lambda weight: getattr(weight, "is_position", False))
 
 
-class _Random(keras.layers.Layer):
+class _Random(Drawn, keras.layers.Layer):
     """Base class of the dropout layers: active in training mode, where each call takes the next key. Like every Keras
     layer they first cast floating input to their own type.
 
@@ -104,15 +104,6 @@ class _Random(keras.layers.Layer):
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
         """The output in training mode."""
         raise NotImplementedError(f"{type(self).__name__}._train")  # each layer defines it
-
-    @property
-    def _p(self) -> Any:
-        """The probability that an element is dropped; None for a layer without a mask."""
-        return None
-
-    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-        """The axes along which all elements of an input share one decision; TypeError for a layer without a mask."""
-        raise not_a_layer(self)
 
     def _take(self, inputs: tf.Tensor) -> Key | tf.Tensor:
         """The position of this call, on these inputs; advances the layer by one call. A layer without a key that drops
@@ -243,20 +234,7 @@ class AlphaDropout(Dropout):
         return applied(_alpha_dropout(mask.p, mask.axes), inputs, mask.key)
 
 
-class _SharedAlphaDropout(family.AlphaDropout, listed=False):
-    """`multidrop.family.AlphaDropout` whose elements share decisions along some axes."""
-
-    shared: tuple[int, ...]
-
-    def axes(self, ndim: int) -> tuple[int, ...]:
-        return self.shared
-
-
-@cache
-def _alpha_dropout(p: float, axes: tuple[int, ...]) -> Member:
-    member = _SharedAlphaDropout(p)
-    object.__setattr__(member, "shared", axes)  # past the dataclass, which is frozen
-    return member
+_alpha_dropout = cache(AlphaDropoutAlong)
 
 
 @keras.saving.register_keras_serializable(package="multidrop")
