@@ -65,7 +65,7 @@ class Random(Drawn, gluon.HybridBlock):
         """The output in training mode."""
         raise NotImplementedError(f"{type(self).__name__}._train")  # each layer's own
 
-    def _take(self, X: Array, idle: bool) -> Key | None:
+    def _next_key(self, X: Array, idle: bool) -> Key | None:
         """The key of this call. A keyed layer moves on by one call. An unkeyed layer draws none for an `idle` call or
         an empty array, since nothing is dropped."""
         shape = X.shape
@@ -123,7 +123,7 @@ class Dropout(Random):
 
     def _next_mask(self, X: Array) -> Mask:
         p, axes = self._p, self._axes_for(X.shape)  # before a key is taken
-        return Mask(p, self._take(X, p == 0.0), 0, axes)
+        return Mask(p, self._next_key(X, p == 0.0), 0, axes)
 
     def __repr__(self) -> str:
         return self._shown(type(self).__name__, f"p = {self.rate}", f"axes={self.axes}")

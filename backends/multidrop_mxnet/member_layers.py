@@ -45,7 +45,7 @@ class MemberLayer(OfMember, Random):
         return symbol(self.member, X, stream, of_layer=True)
 
     def _train(self, X: Array) -> Array:
-        return through(self.member, X, lambda idle: self._take(X, idle))
+        return through(self.member, X, lambda idle: self._next_key(X, idle))
 
     def __repr__(self) -> str:
         return self._shown(type(self.member).__name__, shown_settings(self.member))
@@ -131,7 +131,7 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
         return symbol(self.member, X, stream, self.logit.var(), of_layer=True)
 
     def _train(self, X: Array) -> Array:
-        return through(self.member, X, lambda idle: self._take(X, idle), learned=self.logit.data(X.ctx))
+        return through(self.member, X, lambda idle: self._next_key(X, idle), learned=self.logit.data(X.ctx))
 
     def regularizer(self, weight: Any, *, length_scale: float = 1.0) -> Any:
         """The term of the loss that keeps p up: `multidrop.family.ConcreteDropout.regularizer`. Divide it by the number

@@ -33,7 +33,7 @@ from .member_layers import (
 from .net import Net, concise_net, get_state, set_state
 from .recomputation import recompute_grad
 from .training import Trainer
-from .weight_layers import DropConnect, EmbeddingDropout
+from .weights import DropConnect, EmbeddingDropout
 
 # keras.Variable is no tf.Variable but holds one. A KerasTensor, which has no values, is here for Keras' error about it,
 # and composite tensors, such as ragged ones, for an error with a remedy.

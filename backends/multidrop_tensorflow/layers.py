@@ -19,7 +19,8 @@ from multidrop.view import Drawing, Drawn, before, not_a_layer
 
 from . import internals
 from .apply import applied
-from .functional import NAME, axes_of, check_floating, masked, not_dense
+from .autograd import masked
+from .functional import NAME, axes_of, check_floating, not_dense
 from .position import NOTHING, generator_key, key_at, next_of_generator, next_position, position_of, words_of
 
 internals.keep_out_of_legacy_files(lambda weight: getattr(weight, "is_position", False))
@@ -105,7 +106,7 @@ class _Random(Drawn, keras.layers.Layer):
         """The output in training mode."""
         raise NotImplementedError(f"{type(self).__name__}._train")  # each layer defines it
 
-    def _take(self, inputs: tf.Tensor) -> Key | tf.Tensor:
+    def _next_position(self, inputs: tf.Tensor) -> Key | tf.Tensor:
         """The position of this call, on these inputs; advances the layer by one call. A layer without a key that drops
         nothing changes no state, and its position is not used."""
         if self.stream is not None:
@@ -164,7 +165,7 @@ class _Dropout(_OfRate):
 
     def _next_mask(self, inputs: tf.Tensor) -> Mask:
         p, axes = self._p, axes_of(inputs, self._axes(inputs))  # checked before a position is taken
-        return Mask(p, self._take(inputs), 0, axes)
+        return Mask(p, self._next_position(inputs), 0, axes)
 
     @property
     def _p(self) -> float:
@@ -256,7 +257,7 @@ class GaussianDropout(_OfRate):
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
         rate = checks.probability_below_one("rate", self.rate)  # checked before a position is taken
-        return applied(family.GaussianDropout(rate), inputs, self._take(inputs))
+        return applied(family.GaussianDropout(rate), inputs, self._next_position(inputs))
 
 
 @keras.saving.register_keras_serializable(package="multidrop")
@@ -281,7 +282,7 @@ class GaussianNoise(_Random):
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
         stddev = masks.noise_stddev("stddev", self.stddev)  # checked before a position is taken
-        return applied(family.GaussianNoise(stddev), inputs, self._take(inputs))
+        return applied(family.GaussianNoise(stddev), inputs, self._next_position(inputs))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "stddev": self.stddev}

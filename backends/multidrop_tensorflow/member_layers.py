@@ -27,7 +27,7 @@ class _OfMember(OfMember, _Random):
         super().__init__(seed, kwargs, member=family.checked(member))
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
-        return through(self.member, inputs, lambda: self._take(inputs))
+        return through(self.member, inputs, lambda: self._next_position(inputs))
 
     @property
     def _idle(self) -> bool:
@@ -180,7 +180,7 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
         return self.factor * self.member.regularizer(tf.math, logit, 0.0, features, 0.0)
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
-        return through(self.member, inputs, lambda: self._take(inputs), learned=self.logit)
+        return through(self.member, inputs, lambda: self._next_position(inputs), learned=self.logit)
 
     def regularizer(self, weight: Any, *, length_scale: float = 1.0) -> tf.Tensor:
         """The part of the loss that keeps p up: `multidrop.family.ConcreteDropout.regularizer`. Divide it by the number
