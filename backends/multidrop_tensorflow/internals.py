@@ -22,7 +22,7 @@ import tensorflow as tf
 
 try:
     # The private function under `tf.custom_gradient`: calling it saves 70 µs and one retained tensor. Without it,
-    # `functional.with_gradient` calls `tf.custom_gradient`.
+    # `autograd.with_gradient` calls `tf.custom_gradient`.
     from tensorflow.python.eager.record import record_operation, stop_recording
 except ImportError:
     record_operation, stop_recording = None, nullcontext

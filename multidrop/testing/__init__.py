@@ -30,15 +30,7 @@ _MODULES = {
     "same_bits": "bits",
 }
 
-__all__ = [
-    "Conformance",
-    "assert_expectation_preserved",
-    "assert_resumes",
-    "assert_same_mask",
-    "assert_same_values",
-    "conformance",
-    "same_bits",
-]
+__all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> Any:
