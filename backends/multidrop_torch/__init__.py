@@ -1,6 +1,7 @@
 """multidrop for PyTorch."""
 
 import torch
+from torch import __version__ as version
 
 from .apply import apply
 from .comparison import Probe
@@ -28,8 +29,6 @@ from .net import Net, concise_net, get_state, set_state
 from .training import Trainer
 from .weights import drop_weights
 
-name = NAME
-version = torch.__version__
 types = (torch.Tensor, torch.nn.Parameter, torch.nn.Module)
 
 __all__ = [
