@@ -55,7 +55,7 @@ def quantized(torch: Any) -> None:
 @pytest.mark.parametrize("reader", [scripted, traced_by_fx, quantized_by_fx, quantized])
 def test_the_error_names_the_cure(torch: Any, reader: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """And it is one: with torch's own layers, the same works."""
-    with pytest.raises(TypeError, match=r"md\.restore\(model\)"):
+    with pytest.raises(TypeError, match=r"multidrop\.restore\(model\)"):
         reader(torch)
     convert = md.convert
 

@@ -248,13 +248,15 @@ def check_floating(X: Tensor, name: str = "X") -> None:
         if isinstance(X, torch.fx.Proxy):
             raise TypeError(
                 f"{name}: expected a tensor; got a torch.fx.Proxy: torch.fx cannot hold a mask's position: call "
-                "md.restore(model) before it traces the model, or use torch.export"
+                "multidrop.restore(model) before it traces the model, or use torch.export"
             )
         if not isinstance(X, Tensor):
             raise checks.not_floating(checks.shown(X), f"torch.as_tensor({name})", name)
         remedy = f"{name}.float()"
         if X.is_quantized:
-            remedy = f"{name}.dequantize(), or put torch's own layers back with md.restore(model) before you quantize"
+            remedy = (
+                f"{name}.dequantize(), or put torch's own layers back with multidrop.restore(model) before you quantize"
+            )
         checks.floating(str(X.dtype).removeprefix("torch."), remedy, name)
         raise TypeError(
             f"{name}: expected a tensor of strided or jagged layout; got {X.layout}: convert it with {name}.to_dense()"

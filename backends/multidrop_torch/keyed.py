@@ -96,8 +96,8 @@ class Keyed(nn.Module):
             TypeError: always, because TorchScript compiles Python and does not know this library's.
         """
         raise TypeError(
-            f"obj: expected layers that TorchScript compiles; got {checks.shown(self)}: call md.restore(model) before "
-            "torch.jit.script, or use torch.jit.trace or torch.export"
+            f"obj: expected layers that TorchScript compiles; got {checks.shown(self)}: call "
+            "multidrop.restore(model) before torch.jit.script, or use torch.jit.trace or torch.export"
         )
 
     def __getstate__(self) -> dict[str, Any]:
