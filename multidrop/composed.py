@@ -8,7 +8,7 @@ from typing import Any
 
 from . import checks
 from .family import Draw, MaskMember, Member, rate
-from .family._member import setting
+from .family._member import along, some_axes
 from .protocol import Backend
 from .spec import masks
 from .spec.keys import Key
@@ -22,10 +22,9 @@ class _SharedDropout(MaskMember, listed=False):
     """Dropout whose elements share decisions along some axes, which may be negative."""
 
     p: float = rate(0.5)
-    shared: tuple[int, ...] = setting((), lambda _, value: checks.axis_numbers(value))
+    shared: tuple[int, ...] = some_axes()
 
-    def axes(self, ndim: int) -> tuple[int, ...]:
-        return checks.axes(self.shared, ndim)
+    axes = along
 
 
 class _ReLUDropout(Member, listed=False):

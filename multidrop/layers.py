@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, replace
 from functools import cache
 from typing import Any, ClassVar
@@ -52,15 +52,22 @@ def constructor(kind: type[Member]) -> Callable[..., Any]:
     return build
 
 
-def signature(kind: type[Member], rate: str = "p") -> inspect.Signature:
-    """The arguments of a layer of a kind of member: its settings, of which p has the name `rate`, and `seed`."""
+def from_table(layers: Mapping[type[Member], Any], member: Member, seed: int | Key | None) -> Any:
+    """A layer of a member: of the class that the table `layers` has for its kind, which takes the member's settings, or
+    else of the one for `Member`, which takes any member."""
+    named = layers.get(type(member))
+    if named is None:
+        return layers[Member](member, seed=seed)
+    return named(*settings(member).values(), seed=seed)
+
+
+def signature(kind: type[Member], rate: str = "p", chosen: Collection[str] = ()) -> inspect.Signature:
+    """The arguments of a layer of a kind of member: its settings, of which p has the name `rate` and those `chosen` by
+    the framework the default None, and `seed`."""
     seed = inspect.Parameter("seed", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="int | Key | None")
-    return inspect.Signature([*_settings(kind, rate).parameters.values(), seed])
-
-
-def _settings(kind: type[Member], rate: str) -> inspect.Signature:
-    parameters = inspect.signature(kind).parameters.values()
-    return inspect.Signature([each.replace(name=rate) if each.name == "p" else each for each in parameters])
+    own = inspect.signature(kind).parameters
+    changed: dict[str, dict[str, Any]] = {"p": {"name": rate}, **{name: {"default": None} for name in chosen}}
+    return inspect.Signature([*(each.replace(**changed.get(name, {})) for name, each in own.items()), seed])
 
 
 def documentation(kind: type[Member], rate: str = "p", more: str = "") -> str:
@@ -73,10 +80,14 @@ def documentation(kind: type[Member], rate: str = "p", more: str = "") -> str:
     return f"{text}{start}\n{seed}{more and chr(10) + more}{mark}{raises}"
 
 
-def settings(member: Member, rate: str = "p") -> str:
+def settings(member: Member, rate: str = "p") -> dict[str, Any]:
+    """A member's settings by name, p by the name `rate`."""
+    return {rate if each.name == "p" else each.name: getattr(member, each.name) for each in fields(member)}
+
+
+def shown_settings(member: Member, rate: str = "p") -> str:
     """A member's settings as a layer's repr shows them, p by the name `rate`."""
-    named = ((rate if each.name == "p" else each.name, getattr(member, each.name)) for each in fields(member))
-    return ", ".join(f"{name}={value}" for name, value in named)
+    return ", ".join(f"{name}={value}" for name, value in settings(member, rate).items())
 
 
 def mask_axes(layer: Any, member: Member, shape: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -131,16 +142,18 @@ class OfSettings(OfMember):
     """Base class of the layers of one kind of member, built from its settings, such as
     `class DropPath(OfSettings, kind=family.DropPath)`.
 
-    A framework derives its own base class from this one and from its layer of any member, and sets the first three
+    A framework derives its own base class from this one and from its layer of any member, and sets the first four
     attributes there.
     """
 
-    layers: ClassVar[dict[type[Member], type]]
-    """The classes by the kind of member; each class adds itself."""
+    layers: ClassVar[dict[type[Member], Any]]
+    """The classes by the kind of member, for `from_table`; each class adds itself."""
     name_of_p: ClassVar[str] = "p"
     """What the framework calls p."""
     more: ClassVar[str] = ""
     """The documentation of further arguments that the framework's layers take."""
+    chosen: ClassVar[Mapping[str, Callable[[], Any]]] = {}
+    """The settings whose default the framework chooses, and not the member, by name."""
 
     kind: ClassVar[type[Member]]
 
@@ -148,20 +161,16 @@ class OfSettings(OfMember):
         super().__init_subclass__()
         if kind is not None:  # None for a subclass of the user's
             cls.kind, cls.__doc__ = kind, cls.__doc__ or documentation(kind, cls.name_of_p, cls.more)
-            cls.__signature__ = signature(kind, cls.name_of_p)  # type: ignore[attr-defined]  # what inspect looks for
+            cls.__signature__ = signature(kind, cls.name_of_p, cls.chosen)  # type: ignore[attr-defined]  # for inspect
             cls.layers[kind] = cls
 
     def __init__(self, *settings: Any, seed: int | Key | None = None, **named: Any) -> None:
-        own = _settings(self.kind, self.name_of_p)
+        own = signature(self.kind, self.name_of_p, self.chosen)
         given = own.bind(*settings, **{name: named.pop(name) for name in own.parameters if name in named}).arguments
-        member = _built(self.kind, given, self.name_of_p)
-        super().__init__(member, seed=seed, **named)  # type: ignore[call-arg]  # of the framework's layer of any member
-
-
-def _built(kind: type[Member], given: Mapping[str, Any], rate: str) -> Member:
-    """Builds the member of these settings. Errors name p as the framework does."""
-    settings = dict(given)
-    if rate in settings and rate != "p":
-        (check,) = (each.metadata["check"] for each in fields(kind) if each.name == "p")
-        settings["p"] = check(rate, settings.pop(rate))
-    return kind(**settings)
+        for name, default in self.chosen.items():
+            if name in own.parameters and given.get(name) is None:
+                given[name] = default()
+        if self.name_of_p in given:
+            (check,) = (each.metadata["check"] for each in fields(self.kind) if each.name == "p")
+            given["p"] = check(self.name_of_p, given.pop(self.name_of_p))  # whose errors name p as the framework does
+        super().__init__(self.kind(**given), seed=seed, **named)  # type: ignore[call-arg]  # the layer of any member

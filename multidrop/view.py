@@ -35,6 +35,24 @@ class Drawing(NamedTuple):
     """The probability in its last call, if known; `p` may have changed since."""
 
 
+class Drawn:
+    """Base class of the layers of every framework: what a backend's `drawing` asks of them. A layer that drops by a
+    mask overrides both."""
+
+    @property
+    def _p(self) -> Any:
+        """The probability that an element is dropped; None for a layer without a mask."""
+        return None
+
+    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+        """The axes along which all elements of an input of that shape share one decision; () if no shape is known.
+
+        Raises:
+            TypeError: for a layer without a mask.
+        """
+        raise not_a_layer(self)
+
+
 @dataclass(frozen=True)
 class LayerMask:
     """One mask of a layer, described by what it is computed from.

@@ -193,10 +193,10 @@ class TestKeras:
 
     def test_the_numbers(self, run: Any) -> None:
         import tensorflow as tf
-        from multidrop_tensorflow.draw import normals
+        from multidrop_tensorflow.draw import normal
         from multidrop_tensorflow.position import position_of
 
-        z = run(lambda position: normals(tf.TensorShape((2**20 - 3,)), position))(position_of(KEY)).numpy()
+        z = run(lambda position: normal(tf.TensorShape((2**20 - 3,)), position))(position_of(KEY)).numpy()
         assert ulps(z, masks.normals(2**20 - 3, KEY)) <= ULPS
 
     def test_values(self, layer: Any, run: Any) -> None:

@@ -57,6 +57,8 @@ class TestKeras:
             ("DropPath", {"rate": 0.3, "mode": "batch"}, family.DropPath(0.3, "batch")),
             ("DropBlock", {"rate": 0.3, "block_size": 2}, family.DropBlock(0.3, 2, "channels_last")),
             ("DropBlock", {"data_format": "channels_first"}, family.DropBlock()),
+            ("SpatialDropout", {"rate": 0.3}, family.SpatialDropout(0.3, "channels_last")),
+            ("FeatureAlphaDropout", {"data_format": "channels_first"}, family.FeatureAlphaDropout()),
             ("LockedDropout", {"rate": 0.3}, family.LockedDropout(0.3, True)),
             ("ConcreteDropout", {"rate": 0.3, "temperature": 0.2}, family.ConcreteDropout(0.3, 0.2)),
         ],

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 import multidrop as md
-from multidrop import moved
+from multidrop import family, moved
 
 
 def python(code: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -38,6 +39,13 @@ def test_all_public_names() -> None:
     assert set(md.__all__) <= set(dir(md))
     with pytest.raises(AttributeError, match="module 'multidrop' has no attribute 'dropout'"):
         md.dropout  # noqa: B018  # the error is what is tested
+
+
+def test_every_backend_has_a_class_for_each_member(backend: Any) -> None:
+    """Under the member's name, so that two backends read side by side."""
+    names = {name for name, kind in family.MEMBERS.items() if kind.__module__.startswith("multidrop.family.")}
+    assert "DropBlock" in names
+    assert names - set(backend.__all__) == set()
 
 
 @pytest.mark.parametrize("name", moved.MOVED)

@@ -27,7 +27,7 @@ from .member_layers import (  # noqa: E402  # after MXNet
 )
 from .net import Net, concise_net, get_state, set_state  # noqa: E402  # after MXNet
 from .training import Trainer  # noqa: E402  # after MXNet
-from .weight_layers import DropConnect, EmbeddingDropout  # noqa: E402  # after MXNet
+from .weights import DropConnect, EmbeddingDropout  # noqa: E402  # after MXNet
 
 types = (mx.np.ndarray, mx.nd.NDArray, mx.sym.Symbol, mx.gluon.Block, Net)
 version = mx.__version__

@@ -34,7 +34,7 @@ def drop(X: Array, mask: Mask, relu: bool = False) -> Array:
         if 0 in shape:
             return X
         if place[0] == _CPU:
-            return on_host.dropped(kind, X, shape, place, mask, relu)
+            return on_host.drop(kind, X, shape, place, mask, relu)
         return _brought(_dropped(X, mask, relu), X, kind)
 
 
@@ -57,7 +57,7 @@ def assign(target: Array, request: str, X: Array, mask: Mask) -> None:
     if request == "add":
         target[:] = target + drop(X, mask)
     elif _in_host_memory(X):
-        on_host.drop(X, target, X.size, name_of(X), mask)
+        on_host.drop_into(X, target, X.size, name_of(X), mask)
     else:
         assign_values(target, request, _dropped(X, mask))
 

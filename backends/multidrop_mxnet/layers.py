@@ -12,7 +12,7 @@ from multidrop import checks
 from multidrop.spec.keys import Key
 from multidrop.spec.masks import Mask
 from multidrop.streams import layer_key
-from multidrop.view import Drawing, before, not_a_layer
+from multidrop.view import Drawing, Drawn, before, not_a_layer
 
 from . import internals, operators
 from .autograd import masked, rectified
@@ -20,7 +20,7 @@ from .functional import NAME, Array, check_floating, draw_key
 from .position import StreamParameter
 
 
-class Random(gluon.HybridBlock):
+class Random(Drawn, gluon.HybridBlock):
     """Base class of the layers that draw. In training mode (`autograd.record()`) each call takes the next key. Within a
     hybridized net a layer is an operator of the net's program; a layer that is hybridized alone runs imperatively.
 
@@ -65,20 +65,7 @@ class Random(gluon.HybridBlock):
         """The output in training mode."""
         raise NotImplementedError(f"{type(self).__name__}._train")  # each layer's own
 
-    @property
-    def _p(self) -> Any:
-        """The probability that an element is dropped; None for a layer without a mask."""
-        return None
-
-    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-        """The axes along which all elements of an array of that shape share one decision; () if no shape is known.
-
-        Raises:
-            TypeError: for a layer without a mask.
-        """
-        raise not_a_layer(self)
-
-    def _take(self, X: Array, idle: bool) -> Key | None:
+    def _next_key(self, X: Array, idle: bool) -> Key | None:
         """The key of this call. A keyed layer moves on by one call. An unkeyed layer draws none for an `idle` call or
         an empty array, since nothing is dropped."""
         shape = X.shape
@@ -136,7 +123,7 @@ class Dropout(Random):
 
     def _next_mask(self, X: Array) -> Mask:
         p, axes = self._p, self._axes_for(X.shape)  # before a key is taken
-        return Mask(p, self._take(X, p == 0.0), 0, axes)
+        return Mask(p, self._next_key(X, p == 0.0), 0, axes)
 
     def __repr__(self) -> str:
         return self._shown(type(self).__name__, f"p = {self.rate}", f"axes={self.axes}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import mxnet as mx
@@ -10,7 +10,7 @@ import numpy as np
 
 from multidrop import family
 from multidrop.family import Member
-from multidrop.layers import OfMember, OfSettings, settings
+from multidrop.layers import OfMember, OfSettings, from_table, shown_settings
 from multidrop.spec.keys import Key
 
 from . import internals
@@ -45,10 +45,10 @@ class MemberLayer(OfMember, Random):
         return symbol(self.member, X, stream, of_layer=True)
 
     def _train(self, X: Array) -> Array:
-        return through(self.member, X, lambda idle: self._take(X, idle))
+        return through(self.member, X, lambda idle: self._next_key(X, idle))
 
     def __repr__(self) -> str:
-        return self._shown(type(self.member).__name__, settings(self.member))
+        return self._shown(type(self.member).__name__, shown_settings(self.member))
 
     @property
     def rate(self) -> Any:
@@ -63,12 +63,12 @@ class MemberLayer(OfMember, Random):
 class _OfSettings(OfSettings, MemberLayer):
     """Base class of the layers of one kind of member, built from its settings; p has Gluon's name, `rate`."""
 
-    layers: ClassVar[dict[type[Member], type]] = {}
+    layers: ClassVar[dict[type[Member], Any]] = {Member: MemberLayer, family.Dropout: Dropout}
     name_of_p: ClassVar[str] = "rate"
     more: ClassVar[str] = "    **kwargs: `prefix` and `params` of `gluon.Block`."
 
     def __repr__(self) -> str:
-        return self._shown(type(self).__name__, settings(self.member, self.name_of_p))
+        return self._shown(type(self).__name__, shown_settings(self.member, self.name_of_p))
 
 
 class DropPath(_OfSettings, kind=family.DropPath): ...
@@ -131,7 +131,7 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
         return symbol(self.member, X, stream, self.logit.var(), of_layer=True)
 
     def _train(self, X: Array) -> Array:
-        return through(self.member, X, lambda idle: self._take(X, idle), learned=self.logit.data(X.ctx))
+        return through(self.member, X, lambda idle: self._next_key(X, idle), learned=self.logit.data(X.ctx))
 
     def regularizer(self, weight: Any, *, length_scale: float = 1.0) -> Any:
         """The term of the loss that keeps p up: `multidrop.family.ConcreteDropout.regularizer`. Divide it by the number
@@ -163,9 +163,4 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
 
 def layer(member: Member, *, seed: int | Key | None = None) -> Random:
     """`multidrop.layer`: an instance of the class of the member's name, or else of `MemberLayer`."""
-    if type(member) is family.Dropout:
-        return Dropout(member.p, seed=seed)
-    kind = _OfSettings.layers.get(type(member))
-    if kind is None:
-        return MemberLayer(member, seed=seed)
-    return kind(*(getattr(member, each.name) for each in fields(member)), seed=seed)
+    return from_table(_OfSettings.layers, member, seed)

@@ -19,17 +19,15 @@ from multidrop.spec.masks import Mask
 from .internals import Array, address_of, empty, name_of, wait_to_write
 
 
-def dropped(
-    kind: type[Array], X: Array, shape: tuple[int, ...], place: tuple[int, int], mask: Mask, relu: bool
-) -> Array:
+def drop(kind: type[Array], X: Array, shape: tuple[int, ...], place: tuple[int, int], mask: Mask, relu: bool) -> Array:
     """Applies a mask to X, or to max(X, 0), in a new array of a kind."""
     name = name_of(X)
     Y = _new(kind, shape, name, place)
-    drop(X, Y, math.prod(shape), name, mask, relu)
+    drop_into(X, Y, math.prod(shape), name, mask, relu)
     return Y
 
 
-def drop(X: Array, Y: Array, size: int, name: str, mask: Mask, relu: bool = False) -> None:
+def drop_into(X: Array, Y: Array, size: int, name: str, mask: Mask, relu: bool = False) -> None:
     """Applies a mask to X, or to max(X, 0), and writes the result to Y."""
     X.wait_to_read()
     p, key, start, axes = mask

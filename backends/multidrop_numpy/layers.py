@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy.typing as npt
 
@@ -11,7 +10,7 @@ from multidrop import checks, host
 from multidrop.spec import masks
 from multidrop.spec.keys import Key
 from multidrop.streams import Stream, layer_key
-from multidrop.view import Drawing, not_a_layer
+from multidrop.view import Drawing, Drawn, not_a_layer
 
 from .functional import NAME, draw_key, floating
 
@@ -107,7 +106,7 @@ class Flatten(Layer):
         return "Flatten()"
 
 
-class Random(Layer):
+class Random(Drawn, Layer):
     """Base class of the layers that draw. In training mode each call takes the next key. No mask is stored: `backward`
     draws it again from the key of `forward`."""
 
@@ -137,19 +136,6 @@ class Random(Layer):
         if dY.shape != self._shape:
             raise ValueError(f"dY: expected the shape of the last output, {self._shape}; got {dY.shape}")
         return dY
-
-    @property
-    def _p(self) -> Any:
-        """The probability that an element is dropped; None for a layer without a mask."""
-        return None
-
-    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-        """The axes along which all elements of an array of that shape share one decision; () if no shape is known.
-
-        Raises:
-            TypeError: for a layer without a mask.
-        """
-        raise not_a_layer(self)
 
 
 class Dropout(Random):

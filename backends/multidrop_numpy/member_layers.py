@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from multidrop import checks, family
 from multidrop.family import Member, oracle
-from multidrop.family._member import setting
-from multidrop.layers import OfMember, OfSettings, settings
+from multidrop.family.alpha_dropout import AlphaDropoutAlong
+from multidrop.layers import OfMember, OfSettings, from_table, shown_settings
 from multidrop.spec.keys import Key
 
 from .functional import floating
 from .layers import Array, Dropout, Random
-
-
-def layer(member: Member, *, seed: int | Key | None = None) -> Random:
-    """`multidrop.layer`: an instance of the class of the member's name, or else of `MemberLayer`."""
-    if type(member) is family.Dropout:
-        return Dropout(member.p, seed=seed)
-    kind = _OfSettings.layers.get(type(member))
-    if kind is None:
-        return MemberLayer(member, seed=seed)
-    return kind(*(getattr(member, each.name) for each in fields(member)), seed=seed)
 
 
 class MemberLayer(OfMember, Random):
@@ -74,13 +64,13 @@ class MemberLayer(OfMember, Random):
         return self.member.idle
 
     def __repr__(self) -> str:
-        return f"{type(self.member).__name__}({settings(self.member)})"
+        return f"{type(self.member).__name__}({shown_settings(self.member)})"
 
 
 class _OfSettings(OfSettings, MemberLayer):
     """Base class of the layers of one kind of member, built from its settings."""
 
-    layers: ClassVar[dict[type[Member], type]] = {}
+    layers: ClassVar[dict[type[Member], Any]] = {Member: MemberLayer, family.Dropout: Dropout}
 
 
 class DropPath(_OfSettings, kind=family.DropPath): ...
@@ -110,28 +100,20 @@ class DropConnect(_OfSettings, kind=family.DropConnect): ...
 class EmbeddingDropout(_OfSettings, kind=family.EmbeddingDropout): ...
 
 
-@dataclass(frozen=True)
-class _AlphaAlong(family.AlphaDropout, listed=False):
-    along: tuple[int, ...] = setting((), lambda _, value: checks.axis_numbers(value))
-
-    def axes(self, ndim: int) -> tuple[int, ...]:
-        return checks.axes(self.along, ndim)
-
-
 class AlphaDropout(MemberLayer):
     """Dropout for SELU networks: sets dropped elements to SELU's lower limit, then scales and shifts all elements to
     keep mean 0 and variance 1. Args and errors are those of `Dropout`. Source: G. Klambauer et al., "Self-normalizing
     neural networks", NeurIPS 30 (2017), section 2."""
 
-    member: _AlphaAlong
+    member: AlphaDropoutAlong
 
     def __init__(self, p: float = 0.5, axes: int | Sequence[int] = (), *, seed: int | Key | None = None) -> None:
-        super().__init__(_AlphaAlong(p, axes), seed=seed)  # type: ignore[arg-type]  # which takes an integer too
+        super().__init__(AlphaDropoutAlong(p, axes), seed=seed)  # type: ignore[arg-type]  # which takes an integer too
 
     @property
     def axes(self) -> tuple[int, ...]:
         """The axes along which all elements share one decision."""
-        return self.member.along
+        return self.member.shared
 
     @property
     def _p(self) -> float:
@@ -207,3 +189,8 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
 
     def __repr__(self) -> str:
         return f"ConcreteDropout(p={self.p:.4g}, temperature={self.member.temperature})"
+
+
+def layer(member: Member, *, seed: int | Key | None = None) -> Random:
+    """`multidrop.layer`: an instance of the class of the member's name, or else of `MemberLayer`."""
+    return from_table(_OfSettings.layers, member, seed)

@@ -20,11 +20,20 @@ from .layers import (
     drawing,
 )
 from .loss import r_drop
-from .member_layers import ConcreteDropout, DropBlock, DropPath, LockedDropout, MemberLayer, layer
+from .member_layers import (
+    ConcreteDropout,
+    DropBlock,
+    DropPath,
+    FeatureAlphaDropout,
+    LockedDropout,
+    MemberLayer,
+    SpatialDropout,
+    layer,
+)
 from .net import Net, concise_net, get_state, set_state
 from .recomputation import recompute_grad
 from .training import Trainer
-from .weight_layers import DropConnect, EmbeddingDropout
+from .weights import DropConnect, EmbeddingDropout
 
 # keras.Variable is no tf.Variable but holds one. A KerasTensor, which has no values, is here for Keras' error about it,
 # and composite tensors, such as ragged ones, for an error with a remedy.
@@ -38,12 +47,14 @@ __all__ = [
     "DropPath",
     "Dropout",
     "EmbeddingDropout",
+    "FeatureAlphaDropout",
     "GaussianDropout",
     "GaussianNoise",
     "LockedDropout",
     "MemberLayer",
     "Net",
     "Probe",
+    "SpatialDropout",
     "SpatialDropout1D",
     "SpatialDropout2D",
     "SpatialDropout3D",

@@ -17,8 +17,9 @@ from multidrop.spec.keys import Key, as_key
 from multidrop.spec.masks import Mask
 
 from . import internals
+from .autograd import masked, with_gradient
 from .draw import Draw, first_of
-from .functional import check_floating, masked, tensor, with_gradient
+from .functional import check_floating, tensor
 from .position import calls
 
 

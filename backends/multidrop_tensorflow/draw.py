@@ -22,10 +22,10 @@ from .position import PHILOX, counter_of, position_of
 PLANE1 = 2**63  # plane 1 is bit 31 of the counter's second word: of the 64-bit block, the highest
 
 
-def dropped(X: tf.Tensor, mask: Mask) -> tf.Tensor:
+def drop(X: tf.Tensor, mask: Mask) -> tf.Tensor:
     """X through a mask, without a gradient."""
     if tf.executing_eagerly():
-        return on_host.drop(X, mask) if on_host.readable(X) else _dropped_by_operators(X, mask)
+        return on_host.drop(X, mask) if on_host.fits(X) else _dropped_by_operators(X, mask)
     if isinstance(mask.key, Key):
         mask = mask._replace(key=position_of(mask.key))
     for_xla = None if mask.axes else internals.in_trace_for_xla()
@@ -38,7 +38,7 @@ def dropped(X: tf.Tensor, mask: Mask) -> tf.Tensor:
 
 def fuses_relu(X: tf.Tensor) -> bool:
     """Whether one pass can compute a ReLU, a dropout and later their gradient."""
-    return tf.executing_eagerly() and on_host.readable(X)
+    return tf.executing_eagerly() and on_host.fits(X)
 
 
 def rectified(X: tf.Tensor) -> tf.Tensor:
@@ -61,7 +61,7 @@ class Draw:
         self.key, self.start = key, start
 
     def dropout(self, X: tf.Tensor, p: float, axes: tuple[int, ...] = ()) -> tf.Tensor:
-        return dropped(X, Mask(p, self.key, first_of(X, self.start, axes), axes))
+        return drop(X, Mask(p, self.key, first_of(X, self.start, axes), axes))
 
     def keep(self, X: tf.Tensor, p: float, axes: tuple[int, ...] = (), margin: tuple[int, ...] = ()) -> tf.Tensor:
         first = first_of(X, self.start, axes, margin)
@@ -74,10 +74,10 @@ class Draw:
         return keep_mask(tf.stack(drawn), p, self.key, first)
 
     def normal(self, X: tf.Tensor, mean: float, stddev: float) -> tf.Tensor:
-        return self.wide(mean + stddev * normals(_shape(X), self.key, self.start), X)
+        return self.wide(mean + stddev * normal(_shape(X), self.key, self.start), X)
 
     def uniform(self, X: tf.Tensor) -> tf.Tensor:
-        return uniforms(_shape(X), self.key, self.start)
+        return uniform(_shape(X), self.key, self.start)
 
     def select(self, X: tf.Tensor, keep: tf.Tensor, scale: float) -> tf.Tensor:
         wide = self.wide(X, X)
@@ -141,13 +141,13 @@ def keep_mask(shape: tuple[int, ...] | tf.Tensor, p: float, position: Key | tf.T
     return tf.reshape(kept[skipped : skipped + count], shape)
 
 
-def normals(shape: tf.TensorShape | tf.Tensor, position: Key | tf.Tensor, start: int = 0) -> tf.Tensor:
+def normal(shape: tf.TensorShape | tf.Tensor, position: Key | tf.Tensor, start: int = 0) -> tf.Tensor:
     """`multidrop.spec.masks.normals` for a shape that is known, or an int64 tensor that holds one; float64."""
     compute = _normals_at_once if tf.executing_eagerly() else _normals
     return tf.reshape(compute(*_places(shape, position, start)), shape)
 
 
-def uniforms(shape: tf.TensorShape | tf.Tensor, position: Key | tf.Tensor, start: int = 0) -> tf.Tensor:
+def uniform(shape: tf.TensorShape | tf.Tensor, position: Key | tf.Tensor, start: int = 0) -> tf.Tensor:
     """`multidrop.spec.masks.open_uniforms` for such a shape; float64."""
     return tf.reshape(_uniforms(*_places(shape, position, start)), shape)
 

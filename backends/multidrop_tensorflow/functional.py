@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -15,8 +15,7 @@ from multidrop.spec import masks
 from multidrop.spec.keys import Key, as_key
 from multidrop.spec.masks import Mask
 
-from . import internals, native, on_host
-from .draw import dropped, fuses_relu, rectified
+from .autograd import masked
 from .draw import keep_mask as drawn_mask
 from .position import calls, draw_position
 
@@ -118,7 +117,7 @@ def _dropout(
     count = math.prod(masks.drawn_shape(tuple(shape), axes)) if shape.is_fully_defined() else 0
     start = checks.span(start, count)
     position = calls.next(p == 0.0) if key is None else as_key(key)
-    return (masked_relu if relu else masked)(X, Mask(p, position, start, axes))
+    return masked(X, Mask(p, position, start, axes), relu)
 
 
 def axes_of(X: tf.Tensor, axes: int | Sequence[int]) -> tuple[int, ...]:
@@ -148,36 +147,3 @@ def keep_mask(shape: int | Sequence[int] | tf.Tensor, dropout: float, key: int |
         return drawn_mask(tf.cast(shape, tf.int64), p, key, start)
     sizes = checks.shape(shape)
     return drawn_mask(sizes, p, key, checks.span(start, math.prod(sizes)))
-
-
-def masked(X: tf.Tensor, mask: Mask) -> tf.Tensor:
-    """X through a mask: `dropout_layer` after its checks.
-
-    The gradient of a dropout is the same dropout of the gradient, so the backward pass keeps only the position, and can
-    be differentiated again.
-    """
-    if mask.p == 0.0:
-        return X
-    return with_gradient(X, lambda X: dropped(X, mask), lambda dY: masked(dY, mask))
-
-
-def masked_relu(X: tf.Tensor, mask: Mask) -> tf.Tensor:
-    """max(X, 0) through a mask. The backward pass keeps the output, which the next operation mostly keeps anyway."""
-    if mask.p == 0.0 or not fuses_relu(X):
-        return masked(rectified(X), mask)
-    Y = on_host.drop(X, mask, relu=True)
-    return with_gradient(X, lambda X: Y, lambda dY: _gated(dY, Y, mask.p))
-
-
-def _gated(dY: tf.Tensor, Y: tf.Tensor, p: float) -> tf.Tensor:
-    """The gradient of `masked_relu` for its output Y. It is linear in dY, and so its own gradient."""
-    return with_gradient(dY, lambda dY: on_host.gate(dY, Y, p), lambda ddX: _gated(ddX, Y, p))
-
-
-def with_gradient(X: tf.Tensor, function: Callable[..., tf.Tensor], gradient: Callable[..., tf.Tensor]) -> tf.Tensor:
-    """`function(X)`, with `gradient` as its gradient."""
-    if internals.record_operation is None:
-        return tf.custom_gradient(lambda X: (function(X), gradient))(X)
-    Y = function(X)
-    internals.record_operation(native.OP, [Y], [X], lambda dY: [gradient(dY)])
-    return Y

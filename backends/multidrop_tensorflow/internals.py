@@ -22,7 +22,7 @@ import tensorflow as tf
 
 try:
     # The private function under `tf.custom_gradient`: calling it saves 70 µs and one retained tensor. Without it,
-    # `functional.with_gradient` calls `tf.custom_gradient`.
+    # `autograd.with_gradient` calls `tf.custom_gradient`.
     from tensorflow.python.eager.record import record_operation, stop_recording
 except ImportError:
     record_operation, stop_recording = None, nullcontext
@@ -234,6 +234,19 @@ def automatic_name(kind: type[keras.layers.Layer]) -> str:
     from keras.src.utils.naming import to_snake_case
 
     return to_snake_case(kind.__name__)
+
+
+def default_generator() -> keras.random.SeedGenerator | None:
+    """The generator that functions of `keras.random` without a seed share; None before the first of them. `audit` puts
+    it back. Without the names: it stays where the audit's runs left it."""
+    try:
+        from keras.src.backend.common import global_state
+        from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR as name
+
+        return global_state.get_global_attribute(name)
+    except (ImportError, AttributeError):
+        warn("the default generator of keras.random", "md.audit does not put it back")
+        return None
 
 
 def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:

@@ -10,22 +10,23 @@ import keras
 import tensorflow as tf
 
 from multidrop import checks, family
-from multidrop.family import Member
+from multidrop.family.alpha_dropout import AlphaDropoutAlong
 from multidrop.spec import masks
 from multidrop.spec.keys import Key
 from multidrop.spec.masks import Mask
 from multidrop.streams import layer_key
-from multidrop.view import Drawing, before, not_a_layer
+from multidrop.view import Drawing, Drawn, before, not_a_layer
 
 from . import internals
 from .apply import applied
-from .functional import NAME, axes_of, check_floating, masked, not_dense
+from .autograd import masked
+from .functional import NAME, axes_of, check_floating, not_dense
 from .position import NOTHING, generator_key, key_at, next_of_generator, next_position, position_of, words_of
 
 internals.keep_out_of_legacy_files(lambda weight: getattr(weight, "is_position", False))
 
 
-class _Random(keras.layers.Layer):
+class _Random(Drawn, keras.layers.Layer):
     """Base class of the dropout layers: active in training mode, where each call takes the next key. Like every Keras
     layer they first cast floating input to their own type.
 
@@ -105,16 +106,7 @@ class _Random(keras.layers.Layer):
         """The output in training mode."""
         raise NotImplementedError(f"{type(self).__name__}._train")  # each layer defines it
 
-    @property
-    def _p(self) -> Any:
-        """The probability that an element is dropped; None for a layer without a mask."""
-        return None
-
-    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-        """The axes along which all elements of an input share one decision; TypeError for a layer without a mask."""
-        raise not_a_layer(self)
-
-    def _take(self, inputs: tf.Tensor) -> Key | tf.Tensor:
+    def _next_position(self, inputs: tf.Tensor) -> Key | tf.Tensor:
         """The position of this call, on these inputs; advances the layer by one call. A layer without a key that drops
         nothing changes no state, and its position is not used."""
         if self.stream is not None:
@@ -173,7 +165,7 @@ class _Dropout(_OfRate):
 
     def _next_mask(self, inputs: tf.Tensor) -> Mask:
         p, axes = self._p, axes_of(inputs, self._axes(inputs))  # checked before a position is taken
-        return Mask(p, self._take(inputs), 0, axes)
+        return Mask(p, self._next_position(inputs), 0, axes)
 
     @property
     def _p(self) -> float:
@@ -243,20 +235,7 @@ class AlphaDropout(Dropout):
         return applied(_alpha_dropout(mask.p, mask.axes), inputs, mask.key)
 
 
-class _SharedAlphaDropout(family.AlphaDropout, listed=False):
-    """`multidrop.family.AlphaDropout` whose elements share decisions along some axes."""
-
-    shared: tuple[int, ...]
-
-    def axes(self, ndim: int) -> tuple[int, ...]:
-        return self.shared
-
-
-@cache
-def _alpha_dropout(p: float, axes: tuple[int, ...]) -> Member:
-    member = _SharedAlphaDropout(p)
-    object.__setattr__(member, "shared", axes)  # past the dataclass, which is frozen
-    return member
+_alpha_dropout = cache(AlphaDropoutAlong)
 
 
 @keras.saving.register_keras_serializable(package="multidrop")
@@ -278,7 +257,7 @@ class GaussianDropout(_OfRate):
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
         rate = checks.probability_below_one("rate", self.rate)  # checked before a position is taken
-        return applied(family.GaussianDropout(rate), inputs, self._take(inputs))
+        return applied(family.GaussianDropout(rate), inputs, self._next_position(inputs))
 
 
 @keras.saving.register_keras_serializable(package="multidrop")
@@ -303,7 +282,7 @@ class GaussianNoise(_Random):
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
         stddev = masks.noise_stddev("stddev", self.stddev)  # checked before a position is taken
-        return applied(family.GaussianNoise(stddev), inputs, self._take(inputs))
+        return applied(family.GaussianNoise(stddev), inputs, self._next_position(inputs))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "stddev": self.stddev}

@@ -3,15 +3,16 @@ Keras lacks."""
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
 
 from multidrop import checks, family
 from multidrop.family import Member
-from multidrop.layers import OfMember
+from multidrop.layers import OfMember, OfSettings, from_table, settings
 from multidrop.spec.keys import Key
 
 from .apply import through
@@ -26,7 +27,7 @@ class _OfMember(OfMember, _Random):
         super().__init__(seed, kwargs, member=family.checked(member))
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
-        return through(self.member, inputs, lambda: self._take(inputs))
+        return through(self.member, inputs, lambda: self._next_position(inputs))
 
     @property
     def _idle(self) -> bool:
@@ -59,40 +60,37 @@ class MemberLayer(_OfMember):
         return super().from_config({**config, "member": family.of_text(config["member"])})
 
 
-class _Named(_OfMember):
-    """Base class of the layers of one class of members, whose settings are the configuration, with p as `rate`."""
+class _OfSettings(OfSettings, _OfMember):
+    """Base class of the layers of one kind of member, built from its settings, which are the configuration; p has
+    Keras' name, `rate`."""
+
+    layers: ClassVar[dict[type[Member], Any]] = {Member: MemberLayer, family.Dropout: Dropout}
+    name_of_p: ClassVar[str] = "rate"
+    more: ClassVar[str] = "    **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`."
+    chosen: ClassVar[Mapping[str, Callable[[], Any]]] = {
+        "data_format": keras.config.image_data_format,
+        "batch_first": lambda: True,
+    }
+
+    def __init_subclass__(cls, kind: type[Member] | None = None) -> None:
+        super().__init_subclass__(kind)
+        if kind is not None:
+            keras.saving.register_keras_serializable(package="multidrop")(cls)
 
     def get_config(self) -> dict[str, Any]:
-        settings = {each.name: getattr(self.member, each.name) for each in fields(self.member)}
-        return {**super().get_config(), "rate": settings.pop("p"), **settings}
+        return {**super().get_config(), **settings(self.member, self.name_of_p)}
 
 
-@keras.saving.register_keras_serializable(package="multidrop")
-class DropPath(_Named):
-    """`multidrop.family.DropPath`: drops whole residual branches in training mode (stochastic depth).
-
-    Args:
-        rate: p, the probability that the branch is dropped, in [0, 1].
-        mode: "example" decides for each example separately, "batch" once for all.
-        seed: an integer or a `Key`; by default `multidrop.manual_seed` keys the layer, else a Keras `SeedGenerator`.
-        **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
-
-    Raises:
-        ValueError: for a bad probability, mode or seed.
-    """
-
-    def __init__(self, rate: float = 0.1, mode: str = "example", seed: int | Key | None = None, **kwargs: Any) -> None:
-        super().__init__(family.DropPath(checks.probability("rate", rate), mode), seed, **kwargs)
+class DropPath(_OfSettings, kind=family.DropPath): ...
 
 
-@keras.saving.register_keras_serializable(package="multidrop")
-class DropBlock(_Named):
-    """`multidrop.family.DropBlock`: drops blocks of neighbouring positions of sequences, images or volumes in training
-    mode.
+class DropBlock(_OfSettings, kind=family.DropBlock):
+    """Drops blocks of neighbouring positions of sequences, images or volumes in training mode:
+    `multidrop.family.DropBlock`.
 
     Args:
         rate: p, the probability that an element is dropped, in [0, 1].
-        block_size: the size of a block along each axis of positions.
+        block_size: the length of a block along each axis.
         data_format: "channels_first" or "channels_last"; by default that of Keras' configuration.
         seed: an integer or a `Key`; by default `multidrop.manual_seed` keys the layer, else a Keras `SeedGenerator`.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
@@ -101,26 +99,34 @@ class DropBlock(_Named):
         ValueError: for a bad probability, size, format or seed; when called, for another number of dimensions.
     """
 
-    def __init__(
-        self,
-        rate: float = 0.1,
-        block_size: int = 7,
-        data_format: str | None = None,
-        seed: int | Key | None = None,
-        **kwargs: Any,
-    ) -> None:
-        chosen = keras.config.image_data_format() if data_format is None else data_format
-        super().__init__(family.DropBlock(checks.probability("rate", rate), block_size, chosen), seed, **kwargs)
+
+class SpatialDropout(_OfSettings, kind=family.SpatialDropout):
+    """Drops whole channels of sequences, images or volumes in training mode: `multidrop.family.SpatialDropout`.
+    `SpatialDropout1D` to `SpatialDropout3D` have Keras' names, and take one number of dimensions each.
+
+    Args:
+        rate: p, the probability that a channel is dropped, in [0, 1].
+        data_format: "channels_first" or "channels_last"; by default that of Keras' configuration.
+        seed: an integer or a `Key`; by default `multidrop.manual_seed` keys the layer, else a Keras `SeedGenerator`.
+        **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
+
+    Raises:
+        ValueError: for a bad probability, format or seed; when called, for another number of dimensions.
+    """
 
 
-@keras.saving.register_keras_serializable(package="multidrop")
-class LockedDropout(_Named):
-    """`multidrop.family.LockedDropout`: drops the same features at each step of a sequence in training mode.
+class FeatureAlphaDropout(_OfSettings, kind=family.FeatureAlphaDropout):
+    """`AlphaDropout` of whole channels: `multidrop.family.FeatureAlphaDropout`. Args and errors are those of
+    `SpatialDropout`."""
+
+
+class LockedDropout(_OfSettings, kind=family.LockedDropout):
+    """Drops the same features at each step of a sequence in training mode: `multidrop.family.LockedDropout`.
 
     Args:
         rate: p, the probability that a feature is dropped, in [0, 1].
-        batch_first: whether the input's shape is (n, steps, …), as for Keras' recurrent layers, rather than
-            (steps, n, …).
+        batch_first: whether the input's shape is (n, steps, …), as for Keras' recurrent layers and by default, rather
+            than (steps, n, …).
         seed: an integer or a `Key`; by default `multidrop.manual_seed` keys the layer, else a Keras `SeedGenerator`.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
@@ -128,14 +134,8 @@ class LockedDropout(_Named):
         ValueError: for a bad probability, flag or seed; when called, for fewer than three dimensions.
     """
 
-    def __init__(
-        self, rate: float = 0.5, batch_first: bool = True, seed: int | Key | None = None, **kwargs: Any
-    ) -> None:
-        super().__init__(family.LockedDropout(checks.probability("rate", rate), batch_first), seed, **kwargs)
 
-
-@keras.saving.register_keras_serializable(package="multidrop")
-class ConcreteDropout(_Named):
+class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
     """`multidrop.family.ConcreteDropout` whose p is learned, as the weight `logit` = log(p/(1 − p)).
 
     The paper's regulariser keeps p from 0. Its entropy term, regularizer·d·(p·log p + (1 − p)·log(1 − p)) for the d
@@ -148,7 +148,7 @@ class ConcreteDropout(_Named):
     Args:
         rate: the initial p, in (0, 1).
         temperature: above 0; the paper's is 0.1.
-        regularizer: the factor of the entropy term, at least 0: 1/N for the mean of the losses of N examples.
+        regularizer: by name; the factor of the entropy term, at least 0: 1/N for the mean of the losses of N examples.
         seed: an integer or a `Key`; by default `multidrop.manual_seed` keys the layer, else a Keras `SeedGenerator`.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
@@ -157,23 +157,15 @@ class ConcreteDropout(_Named):
             size that is not known.
     """
 
-    def __init__(
-        self,
-        rate: float = 0.1,
-        temperature: float = 0.1,
-        regularizer: float = 1e-5,
-        seed: int | Key | None = None,
-        **kwargs: Any,
-    ) -> None:
-        member = family.ConcreteDropout(checks.probability_below_one("rate", rate), temperature)
-        begin, regularizer = member.logit, checks.at_least_zero("regularizer", regularizer)
-        super().__init__(member, seed, **kwargs)
+    def __init__(self, *settings: Any, regularizer: float = 1e-5, seed: int | Key | None = None, **named: Any) -> None:
+        regularizer = checks.at_least_zero("regularizer", regularizer)
+        super().__init__(*settings, seed=seed, **named)
         self.factor, self.features = regularizer, 0
         self.logit = self.add_weight(
             name="logit",
             shape=(),
-            initializer=keras.initializers.Constant(begin),
-            regularizer=lambda logit: self.factor * self.features * negative_entropy(tf.convert_to_tensor(logit)),
+            initializer=keras.initializers.Constant(self.member.logit),
+            regularizer=self._entropy_term,
             autocast=False,
         )
 
@@ -183,13 +175,16 @@ class ConcreteDropout(_Named):
         if self.features is None:
             raise ValueError(f"inputs: expected a last axis of known size; got the shape {tuple(input_shape)}")
 
+    def _entropy_term(self, logit: tf.Tensor) -> tf.Tensor:
+        logit, features = tf.convert_to_tensor(logit), float(self.features)
+        return self.factor * self.member.regularizer(tf.math, logit, 0.0, features, 0.0)
+
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
-        return through(self.member, inputs, lambda: self._take(inputs), learned=self.logit)
+        return through(self.member, inputs, lambda: self._next_position(inputs), learned=self.logit)
 
     def regularizer(self, weight: Any, *, length_scale: float = 1.0) -> tf.Tensor:
-        """The part of the loss that keeps p away from 0: the divergence of the weight's distribution from its prior,
-        length_scale²·(1 − p)/2·‖M‖² − K·H(p), equation 3 of the paper, where M, the weight before dropout scales, is
-        weight/(1 − p). Divide it by the number of training examples, and add it to their mean loss.
+        """The part of the loss that keeps p up: `multidrop.family.ConcreteDropout.regularizer`. Divide it by the number
+        of training examples, and add it to their mean loss.
 
         Args:
             weight: the kernel of the layer after this one, of shape (…, K, outputs), where K is the number of features
@@ -203,11 +198,10 @@ class ConcreteDropout(_Named):
             ValueError: for a bad length scale.
             TypeError: for a weight that is not floating.
         """
-        scale, weight = checks.at_least_zero("length_scale", length_scale), tensor(weight, name="weight")
+        weight = tensor(weight, name="weight")
         check_floating(weight, "weight")
-        logit = tf.cast(tf.convert_to_tensor(self.logit), weight.dtype)
-        squares = tf.reduce_sum(tf.square(weight)) * (1.0 + tf.exp(logit))
-        return scale**2 / 2.0 * squares + float(weight.shape[-2]) * negative_entropy(logit)
+        logit, squares = tf.cast(tf.convert_to_tensor(self.logit), weight.dtype), tf.reduce_sum(tf.square(weight))
+        return self.member.regularizer(tf.math, logit, squares, float(weight.shape[-2]), length_scale)
 
     @property
     def _idle(self) -> bool:
@@ -232,23 +226,6 @@ class ConcreteDropout(_Named):
         return {**super().get_config(), "regularizer": self.factor}
 
 
-def negative_entropy(logit: tf.Tensor) -> tf.Tensor:
-    """p·log p + (1 − p)·log(1 − p) for p = sigmoid(logit), without overflow."""
-    return tf.sigmoid(logit) * logit - tf.nn.softplus(logit)
-
-
-_NAMED: dict[type[Member], Any] = {
-    family.ConcreteDropout: ConcreteDropout,
-    family.DropBlock: DropBlock,
-    family.DropPath: DropPath,
-    family.Dropout: Dropout,
-    family.LockedDropout: LockedDropout,
-}
-
-
 def layer(member: Member, *, seed: int | Key | None = None) -> _Random:
-    """`multidrop.layer`: a Keras layer of any member; a named one where there is one."""
-    named = _NAMED.get(type(member))
-    if named is None:
-        return MemberLayer(member, seed)
-    return named(*(getattr(member, each.name) for each in fields(member)), seed=seed)
+    """`multidrop.layer`: an instance of the class of the member's name, or else of `MemberLayer`."""
+    return from_table(_OfSettings.layers, member, seed)

@@ -16,7 +16,7 @@ from multidrop.spec.masks import Mask
 from .position import key_at
 
 
-def readable(X: tf.Tensor) -> bool:
+def fits(X: tf.Tensor) -> bool:
     """Whether an eager tensor has memory that the kernel can read."""
     return "CPU" in X.device and X.shape.num_elements() > 0
 
@@ -33,7 +33,7 @@ def drop(X: tf.Tensor, mask: Mask, relu: bool = False) -> tf.Tensor:
     return _tensor(Y, X.dtype)
 
 
-def gate(dY: tf.Tensor, Y: tf.Tensor, p: float) -> tf.Tensor:
+def relu_gradient(dY: tf.Tensor, Y: tf.Tensor, p: float) -> tf.Tensor:
     """The gradient of `drop` with ReLU whose output is Y, from dY, the gradient with respect to Y."""
     dX = _empty_like(dY)
     host.gate(_address(dY), address_of(dX), dX.size, dY.dtype.name, p, _address(Y))

@@ -6,6 +6,7 @@ from torch import __version__ as version
 from .apply import apply
 from .comparison import Probe
 from .conversion import convert, restore
+from .distributed import per_rank
 from .functional import NAME as name
 from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy
 from .keyed import drawing
@@ -61,6 +62,7 @@ __all__ = [
     "keep_mask",
     "layer",
     "name",
+    "per_rank",
     "r_drop",
     "relu_dropout",
     "restore",

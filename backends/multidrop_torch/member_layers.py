@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
-from multidrop import checks, family
+from multidrop import family
 from multidrop.family import Member
-from multidrop.layers import OfMember, OfSettings, settings
+from multidrop.layers import OfMember, OfSettings, from_table, shown_settings
 from multidrop.spec.keys import Key
 from multidrop.streams import layer_key
 
@@ -20,16 +19,6 @@ from .functional import NAME, check_floating
 from .internals import overrides
 from .keyed import Keyed
 from .layers import Dropout
-
-
-def layer(member: Member, *, seed: int | Key | None = None) -> Keyed:
-    """`multidrop.layer`."""
-    if type(member) is family.Dropout:
-        return Dropout(member.p, seed=seed)
-    kind = _OfSettings.layers.get(type(member))
-    if kind is None:
-        return MemberLayer(member, seed=seed)
-    return kind(*(getattr(member, each.name) for each in fields(member)), seed=seed)
 
 
 class MemberLayer(OfMember, Keyed):
@@ -57,7 +46,7 @@ class MemberLayer(OfMember, Keyed):
         return self._next(input) if self.training else input
 
     def _next(self, X: Tensor) -> Tensor:
-        return apply_next(self.member, X, self.stream, note=self.__dict__)
+        return apply_next(self.member, X, self.stream, note=self.__dict__, ranks=self.ranks)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """The value that is stored when a parametrized weight is set."""
@@ -68,13 +57,13 @@ class MemberLayer(OfMember, Keyed):
         return type(self.member).__name__
 
     def extra_repr(self) -> str:
-        return settings(self.member) + super().extra_repr()
+        return shown_settings(self.member) + super().extra_repr()
 
 
 class _OfSettings(OfSettings, MemberLayer):
     """Base class of layers of one kind of member, built from its settings."""
 
-    layers: ClassVar[dict[type[Member], type]] = {}
+    layers: ClassVar[dict[type[Member], Any]] = {Member: MemberLayer, family.Dropout: Dropout}
 
 
 class DropPath(_OfSettings, kind=family.DropPath): ...
@@ -126,13 +115,11 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
         self.logit = nn.Parameter(torch.tensor(self.member.logit))
 
     def _next(self, X: Tensor) -> Tensor:
-        return apply_next(self.member, X, self.stream, learned=self.logit)
+        return apply_next(self.member, X, self.stream, learned=self.logit, ranks=self.ranks)
 
     def regularizer(self, weight: Tensor, *, length_scale: float = 1.0) -> Tensor:
-        """The term of the loss that keeps p up: the divergence of the weight's distribution from its prior, equation 3
-        of the paper, length_scale²·(1 − p)/2·‖M‖² − K·H(p). M is the weight without dropout's scale, weight/(1 − p),
-        because this layer scales by 1/(1 − p). Divide the term by the number of training examples, and add it to their
-        mean loss.
+        """The term of the loss that keeps p up: `multidrop.family.ConcreteDropout.regularizer`. Divide it by the number
+        of training examples, and add it to their mean loss.
 
         Args:
             weight: the next layer's, of shape (outputs, K, …) for K features that are dropped.
@@ -144,9 +131,7 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
         Raises:
             ValueError: for a bad length scale.
         """
-        scale = checks.at_least_zero("length_scale", length_scale)
-        entropy = softplus(self.logit) - torch.sigmoid(self.logit) * self.logit
-        return scale**2 / 2 * weight.square().sum() * (1 + self.logit.exp()) - weight.shape[1] * entropy
+        return self.member.regularizer(torch, self.logit, weight.square().sum(), weight.shape[1], length_scale)
 
     @property
     def p(self) -> float:
@@ -161,3 +146,8 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
     def extra_repr(self) -> str:
         p = self.member.p if self.logit.is_meta else self.p
         return f"p={p:.4g}, temperature={self.member.temperature}" + Keyed.extra_repr(self)
+
+
+def layer(member: Member, *, seed: int | Key | None = None) -> Keyed:
+    """`multidrop.layer`."""
+    return from_table(_OfSettings.layers, member, seed)

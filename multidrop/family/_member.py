@@ -94,6 +94,16 @@ def flag(default: bool) -> Any:
     return setting(default, checks.flag, (False, True))
 
 
+def some_axes() -> Any:
+    """A field: axes of X, which may be negative; by default none."""
+    return setting((), lambda _, value: checks.axis_numbers(value))
+
+
+def along(member: Any, ndim: int) -> tuple[int, ...]:
+    """`Member.axes` of a member whose elements share decisions along those of its field `shared`."""
+    return checks.axes(member.shared, ndim)
+
+
 CHANNELS_FIRST, CHANNELS_LAST = "channels_first", "channels_last"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..spec import masks
-from ._member import Draw, Member, Tensor, rate
+from ._member import Draw, Member, Tensor, along, rate, some_axes
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,15 @@ class AlphaDropout(Member):
     def gradient(self, dY: Tensor, draw: Draw) -> Tensor:
         scale, _ = masks.alpha_affine(self.p)
         return draw.dropout(draw.wide(dY, dY), self.p, self.axes(len(dY.shape))) * scale
+
+
+@dataclass(frozen=True)
+class AlphaDropoutAlong(AlphaDropout, listed=False):
+    """`AlphaDropout` whose elements share decisions along some axes, which may be negative."""
+
+    shared: tuple[int, ...] = some_axes()
+
+    axes = along
 
 
 def lifted(X: Tensor, p: float, dropout: Callable[[Tensor], Tensor]) -> Tensor:
