@@ -10,6 +10,7 @@ from . import moved
 
 if TYPE_CHECKING:
     from . import family
+    from .auditing import Audit, RandomLayer, audit
     from .comparison import Comparison, Difference, compare
     from .conversion import Report, convert, restore
     from .dispatch import BackendError, available_backends, get_backend, set_backend, use_backend
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 # The public names by module, which is imported when a name is first used: a program that drops a tensor waits for
 # neither the course nor the comparison.
 _MODULES = {
+    "auditing": ("Audit", "RandomLayer", "audit"),
     "comparison": ("Comparison", "Difference", "compare"),
     "conversion": ("Report", "convert", "restore"),
     "dispatch": ("BackendError", "available_backends", "get_backend", "set_backend", "use_backend"),
@@ -82,6 +84,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "Audit",
     "BackendError",
     "Batches",
     "CheckpointError",
@@ -93,9 +96,11 @@ __all__ = [
     "Key",
     "LayerMask",
     "Net",
+    "RandomLayer",
     "Report",
     "Stream",
     "apply",
+    "audit",
     "available_backends",
     "compare",
     "concise_net",

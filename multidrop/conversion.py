@@ -1,8 +1,8 @@
-"""This library's layers in the place of a framework's own, in a model that is there already."""
+"""Replaces the dropout layers of an existing model by this library's, and puts them back."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,7 +11,6 @@ from .dispatch import backend_of, part
 from .protocol import Backend, Conversion
 from .spec.keys import Key, as_key
 from .streams import layer_key
-from .unreached import Unreached
 
 __all__ = ["Replaced", "Report", "Unreached", "convert", "restore"]
 
@@ -23,13 +22,20 @@ class Replaced(NamedTuple):
     layer: str
 
 
+class Unreached(NamedTuple):
+    """What drops and could not be replaced: where it is, and what."""
+
+    path: str
+    what: str
+
+
 @dataclass(frozen=True)
 class Report:
-    """What a conversion found; printed, a line for each.
+    """What `convert` did; printed, a line for each layer.
 
     Attributes:
         replaced: the layers that are this library's now.
-        unreached: what drops as before.
+        unreached: what is known to drop as before.
     """
 
     replaced: tuple[Replaced, ...]
@@ -41,6 +47,7 @@ class Report:
         parts = []
         for title, lines in (("replaced", self.replaced), ("not reached", self.unreached)):
             parts += [f"{title}: {len(lines)}", *(f"  {shown_path(path):{width}}  {what}" for path, what in lines)]
+        parts.append("md.audit(model, *inputs) names whatever else is random.")
         return "\n".join(parts)
 
 
@@ -50,22 +57,26 @@ def shown_path(path: str) -> str:
 
 
 def convert(model: Any, *, seed: int | Key | None = None) -> Report:
-    """Makes every dropout layer of a model this library's, in place: wherever it sits, the model itself too, and a
-    layer that is shared once. Rates, modes, names and weights stay; what holds a layer goes on holding it. Layers that
-    are this library's already stay as they are, with their keys, and are not in the report: to key those that a
-    conversion made anew, `restore` first.
+    """Replaces every dropout layer of a model by this library's, in place: wherever the layer sits, the model itself
+    too; a shared layer once. Rates, modes, names and weights stay, and whatever holds a layer goes on holding it. This
+    library's own layers stay as they are, with their keys, and are not in the report. To key the layers of an earlier
+    conversion, call `restore` first.
+
+    In torch it also replaces stochastic depth and DropBlock of timm, torchvision and others. The report says where the
+    new layer drops another share than the old one.
 
     Args:
-        model: a `torch.nn.Module`, a Keras model or layer, or a Gluon block. A compiled or hybridized program of it is
+        model: a `torch.nn.Module`, a Keras model or layer, or a Gluon block. Its compiled or hybridized programs are
             traced anew.
         seed: keys each layer by its path, so that a model of the same architecture in another framework, whose layers
-            have the same paths, draws the same masks. Without one the layers are as those that are built now: keyed
-            after `manual_seed`, else by the framework's generator. What wraps a torch module, to compile, distribute or
-            average it, is no part of a path, nor is the number in a name that Keras made up, which the report shows.
+            have the same paths, draws the same masks. Without a seed, the layers are like newly built ones: keyed after
+            `manual_seed`, else by the framework's generator. What compiles, distributes or averages a torch module
+            is not part of a path. Neither is the number in a name that Keras made up; the report does show it.
 
     Returns:
-        What was replaced, and what drops and could not be reached: functional calls, attention that drops inside of a
-        fused operation, subclasses of the framework's layers, and layers that the framework does not find.
+        The layers that were replaced, and what is known to drop and was not: subclasses of the framework's layers,
+        layers that drop within a fused operation, layers in plain lists, and layers whose `forward` is patched. It does
+        not tell which functions the model calls: `multidrop.audit` runs the model and finds everything random.
 
     Raises:
         ValueError: for a bad seed.
@@ -83,15 +94,16 @@ def convert(model: Any, *, seed: int | Key | None = None) -> Report:
 
 
 def restore(model: Any, report: Report | None = None) -> int:
-    """Undoes `convert`: its layers are the framework's own again, with the rates that they have now. Layers that were
-    built as this library's stay, and so in Keras all those of a copy or a loaded model, which it builds anew.
+    """Undoes `convert`: gives the model its framework's own layers back, with the rates that the layers have now. What
+    was built as this library's layer stays one. In Keras, so does each layer of a copied or loaded model, because Keras
+    builds them anew.
 
     Args:
-        model: one that was converted.
-        report: what a conversion gave, to undo that one alone; without it, all are undone.
+        model: a converted model.
+        report: what `convert` returned, to undo that conversion alone; without it, all are undone.
 
     Returns:
-        How many layers there were.
+        How many layers were put back.
 
     Raises:
         TypeError: for what is no model of a known framework, or no report.
@@ -108,3 +120,40 @@ def _backend(model: Any) -> Backend:
     if not (isinstance(model, tuple(backend.types)) and callable(model)):  # a framework's tensors are not called
         raise TypeError(f"model: expected a model of a framework's; got {shown(model)}")
     return backend
+
+
+def unregistered(
+    layers: Collection[tuple[str, Any]],
+    parts: Callable[[Any], Iterable[tuple[str, Any]]],
+    base: type,
+    dropouts: tuple[type, ...],
+    ours: type | tuple[type, ...],
+) -> Iterator[Unreached]:
+    """Finds dropout layers that other layers hold in plain lists, tuples and dicts, where the framework does not look.
+
+    Args:
+        layers: the layers that the framework finds in a model, by path.
+        parts: gives a layer and all within it, by path.
+        base: the type of all layers.
+        dropouts: the types of dropout layers.
+        ours: the types among them that are this library's.
+    """
+    reached = {id(layer) for _, layer in layers}
+    for path, layer in layers:
+        for place, held in _held(vars(layer), base):
+            for inner, found in parts(held) if id(held) not in reached else ():
+                if isinstance(found, dropouts) and not isinstance(found, ours) and id(found) not in reached:
+                    reached.add(id(found))
+                    where = f"{type(layer).__name__}{place}.{inner}".rstrip(".")
+                    yield Unreached(path, f"{where}, a {type(found).__name__} that is not registered as a layer of it")
+
+
+def _held(holder: Any, base: type, place: str = "", above: tuple[int, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Walks lists, tuples and dicts, such as a layer's attributes, and yields each object of a type with its place."""
+    above += (id(holder),)
+    for key, value in holder.items() if isinstance(holder, dict) else enumerate(holder):
+        where = f"{place}[{key!r}]" if place else f".{key}"
+        if isinstance(value, base):
+            yield where, value
+        elif isinstance(value, list | tuple | dict) and id(value) not in above:
+            yield from _held(value, base, where, above)

@@ -13,12 +13,16 @@ A backend is a module (or any object) with the attributes of `Backend`, declared
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
 
 from .family import Member
 from .spec.keys import Key
+
+if TYPE_CHECKING:
+    from .comparison.watch import Watcher
 
 # A framework's own types are opaque here: the library hands them back to the backend they came from.
 Tensor = Any
@@ -64,6 +68,19 @@ class Probe(Protocol):
 
     def __init__(self, model: Model) -> None: ...
 
+    @property
+    def layers(self) -> Mapping[str, Model]:
+        """All layers by path, the model itself by ""."""
+        ...
+
+    def watch(self, watcher: Watcher) -> AbstractContextManager[None]:
+        """Reports each call of a layer to a watcher, by path."""
+        ...
+
+    def batch(self, X: npt.NDArray[Any]) -> Tensor:
+        """A NumPy array as the model takes it."""
+        ...
+
     def __enter__(self) -> Probe: ...
 
     def __exit__(self, *_: object) -> None: ...
@@ -95,6 +112,74 @@ class Probe(Protocol):
 
     def write(self, values: Weights) -> None:
         """Gives weights new values."""
+        ...
+
+
+class Auditing(Protocol):
+    """The further methods of a `Probe`, which `multidrop.audit` needs."""
+
+    model: Model
+    """The model that is run."""
+    tensors: tuple[type, ...]
+    """The types of tensors, symbolic ones included."""
+    weights: tuple[type, ...]
+    """The types of tensors that hold weights, which no forward pass changes."""
+
+    def __init__(self, model: Model) -> None: ...
+
+    @property
+    def layers(self) -> Mapping[str, Model]:
+        """As a `Probe` has them."""
+        ...
+
+    def watch(self, watcher: Watcher) -> AbstractContextManager[None]:
+        """As a `Probe` does."""
+        ...
+
+    def batch(self, X: npt.NDArray[Any]) -> Tensor:
+        """As a `Probe` does."""
+        ...
+
+    def built(self) -> bool:
+        """Whether the model has all its layers and weights; if not, the first run creates them."""
+        ...
+
+    def run(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Calls the layer at a path, in training mode."""
+        ...
+
+    def seed(self, number: int) -> None:
+        """Seeds the framework's own generators."""
+        ...
+
+    def drew(self) -> bool:
+        """Whether a number was drawn since `seed` from them, or from generators that are attributes of layers. May
+        advance them."""
+        ...
+
+    def generators(self) -> Callable[[], None]:
+        """A function that restores the current state of all these generators."""
+        ...
+
+    def state(self) -> Callable[[], None]:
+        """A function that restores what a forward pass changes outside of the attributes of layers, such as running
+        statistics and the positions of streams."""
+        ...
+
+    def symbolic(self, tensor: Tensor) -> bool:
+        """Whether a tensor has no values, as in a trace."""
+        ...
+
+    def copy(self, tensor: Tensor) -> Tensor:
+        """A copy of a tensor, with its own memory."""
+        ...
+
+    def same(self, a: Tensor, b: Tensor) -> bool:
+        """Whether two tensors have the same type, shape and values; NaN is equal to NaN."""
+        ...
+
+    def assign(self, tensor: Tensor, values: Tensor) -> None:
+        """Writes values into a tensor, if layers of the framework write into tensors."""
         ...
 
 
@@ -220,5 +305,5 @@ class Comparison(Protocol):
     """Optional: two models side by side. `multidrop.compare` needs `Conversion` besides."""
 
     def Probe(self, model: Model) -> Probe:
-        """What runs a model for `multidrop.compare`."""
+        """What runs a model for `multidrop.compare`, and where it has what `Auditing` asks for, `multidrop.audit`."""
         ...

@@ -145,6 +145,18 @@ def call_key(framework: str) -> Key | None:
     return stream.next()
 
 
+def keyless_position(framework: str, position: Key | None = None) -> Key | None:
+    """Where the `dropout_layer` calls without a key stand that `call_key` counts, None before the first; given such a
+    position, they go on from there."""
+    with lock:
+        stream = _manual.calls.get(framework)
+    if stream is not None and position is not None:
+        stream.key = position
+    elif stream is not None:
+        return stream.key
+    return None
+
+
 def on_manual_seed(listener: Callable[[Key | None], None]) -> None:
     """Calls `listener` with the root key now, after each `manual_seed`, and in each forked child. A backend whose
     traced programs hold the position of calls without a key uses it to reset that position."""

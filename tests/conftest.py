@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,24 @@ def path(tmp_path: Path) -> Path:
     """The path of a file to write, in an empty folder."""
     (tmp_path / "out").mkdir()
     return tmp_path / "out" / "file.png"
+
+
+@pytest.fixture(scope="session")
+def torchvision(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """torchvision beside a CPU build of torch, for which its compiled operators are not made. Its import fails where an
+    operator that it gives a shape function does not exist, and so does that of what imports it, timm and parts of
+    transformers."""
+    loaded(request.config, "torch")
+    import torch
+
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        with contextlib.suppress(RuntimeError):  # it exists
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import torchvision
+
+    yield torchvision
+    del library
 
 
 @pytest.fixture(scope="session")

@@ -186,6 +186,14 @@ class TestLearned:
         step = 1e-6 * np.eye(4)[:, None]
         assert np.allclose(got[0], [(loss(logit + d) - loss(logit - d)) / 2e-6 for d in step], rtol=1e-7)
 
+    @pytest.mark.parametrize("logit", [-1.0, [-1.0, 0.0, 1.0, 2.0], np.float64(-1.0), np.zeros((5, 1), np.float32)])
+    def test_host_data(self, backend: Any, logit: Any) -> None:
+        """In every framework."""
+        x = values((5, 4))
+        Y = md.apply(self.member, backend.tensor(x), KEY, learned=logit)
+        expected = oracle.apply(self.member, x, KEY, learned=np.asarray(logit))
+        assert np.allclose(backend.to_numpy(Y), expected, rtol=1e-5)
+
     def test_it_is_the_member_with_that_p(self) -> None:
         x = values((5, 4))
         fixed = md.apply(family.ConcreteDropout(0.2, 0.5), x, KEY)

@@ -104,9 +104,6 @@ def at_use() -> Iterator[tuple[str, Callable[[], object]]]:
     yield "_rate", lambda: md.convert(rnn.DropoutCell(0.5))
     data = mx.sym.var("data", dtype="float32")
     yield "_cached_graph", lambda: md.convert(mx.gluon.SymbolBlock(mx.sym.relu(data), data))
-    yield "_func_impl", lambda: md.convert(nn.Lambda("relu"))
-    for name in ("_func", "_func_name"):
-        yield name, lambda: md.convert(nn.HybridLambda("relu"))
 
 
 def test_looked_up_at_use(without: Callable[[ModuleType, str], None], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,6 +209,23 @@ def test_keras_moved_to_snake_case(ours: Any, monkeypatch: pytest.MonkeyPatch) -
         md.convert(model)
 
 
+def test_keras_moved_its_default_generator(
+    internals: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The audit finds the same, and does not put that generator back."""
+    import keras
+    from keras.src.random import seed_generator
+
+    keras.random.uniform((1,))
+    assert internals.default_generator() is not None
+    model = keras.Sequential([keras.layers.Dropout(0.5, name="drop")])
+    monkeypatch.delattr(seed_generator, "GLOBAL_SEED_GENERATOR")
+    with caplog.at_level(logging.WARNING, "multidrop"):
+        assert [path for path, _, _ in md.audit(model, np.ones((4, 4), np.float32)).random] == ["drop"]
+    assert "expected the default generator of keras.random" in caplog.text
+    assert internals.default_generator() is None
+
+
 def test_keras_moved_the_weights_of_legacy_files(
     internals: Any, ours: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

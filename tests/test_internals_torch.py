@@ -196,6 +196,55 @@ def test_what_transformers_marks() -> None:
     assert layer.stream.tolist() == [3, 0]
 
 
+def nested() -> Any:
+    return torch.nested.nested_tensor([torch.ones(3, 4), torch.ones(5, 4)], layout=torch.jagged)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage:UserWarning")
+def test_the_class_of_jagged_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under another name such a tensor is one of a subclass that does not know the operator, and torch says so."""
+    from multidrop_torch import subclasses
+
+    kind = type(nested())
+    assert internals.jagged_class() is kind
+    assert subclasses._rules(kind)
+    with moved("torch.nested._internal.nested_tensor"):
+        assert internals.jagged_class() is None
+        assert subclasses._rules(kind) == {}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage:UserWarning")
+def test_the_values_of_jagged_tensors() -> None:
+    """Under another name the operator gets no tensor, and raises. The other parts of such a tensor are kept."""
+    X = nested()
+    Y = internals.with_values(X, internals.values_of(X) * 2)
+    assert torch.equal(Y.values(), 2 * X.values())
+    assert (Y + X).shape == X.shape
+    with pytest.raises(RuntimeError, match="Expected a value of type 'Tensor'"):
+        torch.ops.multidrop.uniform.default(internals.values_of(ones()), torch.zeros(2, dtype=torch.int64), 0)
+
+
+def test_the_name_of_functionalize(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under another name torch raises, for want of a rule."""
+    function = torch.func.functionalize(lambda X: Dropout(0.5, seed=1)(X))
+    function(ones())
+    monkeypatch.setattr(internals, "functionalizes", lambda: False)
+    with pytest.raises(RuntimeError, match="Functionalize rule"):
+        function(ones())
+
+
+def test_rules_for_subclasses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A torch that takes none for operators says so."""
+    from multidrop_torch import subclasses
+
+    class Other(torch.Tensor): ...
+
+    monkeypatch.setattr(subclasses, "_rules", lambda kind: {"drop": print})
+    monkeypatch.delattr(torch.library, "register_torch_dispatch")
+    with pytest.raises(RuntimeError, match=r"torch: expected torch\.library\.register_torch_dispatch"):
+        subclasses.ready(Other)
+
+
 class TestCheckpoint:
     """Parts are found by names in torch's frames, and a part that is not found is no part that is recomputed by another
     mask."""
@@ -226,6 +275,14 @@ class TestCheckpoint:
         Y = checkpoint.checkpoint(lambda X: Dropout(0.5, seed=1)(X).sin(), X, use_reentrant=reentrant)
         with pytest.raises(RuntimeError, match="got a keyed dropout in a backward pass"):
             Y.sum().backward()
+
+
+def test_layers_within_a_keras_layer() -> None:
+    """Where Keras moves its list of them, the layer itself is named."""
+    layer = types.SimpleNamespace(_flatten_layers=lambda: (1, 2))
+    assert internals.keras_layers(layer) == [1, 2]
+    del layer._flatten_layers
+    assert internals.keras_layers(layer) == [layer]
 
 
 def test_no_other_file_uses_a_private_name() -> None:

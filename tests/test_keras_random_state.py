@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,63 @@ def test_without_state(xla: bool | None) -> None:
         Y, state = run(tf.ones((8, 8)), state)
         assert np.array_equal(Y, 2.0 * md.keep_mask((8, 8), 0.5, md.Key(5, call)))
     assert np.array_equal(layer.seed_generator.state, own)
+
+
+@every_home
+@pytest.mark.parametrize("file", ["model.keras", "model.weights.h5"])
+def test_a_saved_model_has_no_state_of_a_generator(home: str, file: str, tmp_path: Path) -> None:
+    """What loads it stays where its own generator is."""
+    import keras
+
+    def build_model() -> Any:
+        return keras.Sequential([keras.Input((8,)), build(home)])
+
+    model = build_model()
+    model(np.ones((2, 8), np.float32), training=True)
+    if file.endswith(".keras"):
+        model.save(tmp_path / file)
+        loaded = keras.models.load_model(tmp_path / file)
+    else:
+        model.save_weights(tmp_path / file)
+        loaded = build_model()
+        loaded.load_weights(tmp_path / file)
+    assert loaded.layers[0].seed_generator.state.numpy()[1] == 0
+
+
+@every_home
+def test_the_seeds_of_tensorflow_are_of_calls_alone(home: str) -> None:
+    """A layer has its own generator."""
+    import tensorflow as tf
+
+    def outputs(run: Callable[[Any], Any]) -> list[bytes]:
+        found = []
+        for _ in range(2):
+            tf.random.set_seed(3)
+            found.append(run(tf.ones((8, 8))).numpy().tobytes())
+        return found
+
+    layer = build(home)
+    assert len(set(outputs(lambda X: layer(X, training=True)))) == 2
+    assert len(set(outputs(lambda X: md.dropout_layer(X, 0.5)))) == 1
+
+
+@every_home
+def test_a_program_counts_in_two_steps(home: str) -> None:
+    """It reads the counter and then writes it, unless the layer is keyed."""
+    import tensorflow as tf
+    from multidrop_tensorflow import Dropout
+
+    X = tf.ones((2, 8))
+
+    def operators(layer: Any) -> set[str]:
+        layer(X, training=True)  # which builds it
+        graph = tf.function(lambda: layer(X, training=True)).get_concrete_function().graph
+        return {node.type for node in graph.get_operations()}
+
+    assert {"ReadVariableOp", "AssignVariableOp"} <= operators(build(home))
+    keyed = operators(Dropout(0.5, seed=3))
+    assert "RngReadAndSkip" in keyed
+    assert not {"ReadVariableOp", "AssignVariableOp"} & keyed
 
 
 def drop_connect(ours: Any) -> Any:

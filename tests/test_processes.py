@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import json
 import os
 import pickle
 import re
@@ -211,26 +210,6 @@ def test_forked_workers_repeat_no_mask(name: str, way: str, loader: str, need: A
     assert len(masks) >= 2 * (1 + forked.ITEMS)
     assert len(set(masks)) == len(masks)
     assert runs[1].stdout.split() == masks
-
-
-def test_ranks_of_torch_distributed(need: Any, tmp_path: Path) -> None:
-    """Training goes on, states are saved and loaded, and ranks have the masks that docs/processes.md says."""
-    need("torch")
-    script = Path(__file__).with_name("ranks.py")
-    processes = [subprocess.Popen([sys.executable, script, str(rank), tmp_path]) for rank in range(2)]
-    assert [process.wait() for process in processes] == [0, 0]
-    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
-    keys = [md.Key(5).fold_in(rank).seed for rank in range(2)]
-    signed = [[[key - 2**64 if key >= 2**63 else key, 2]] for key in keys]
-    for way in ("replicated", "sharded"):
-        assert [first[way]["streams"], second[way]["streams"]] == signed
-        assert first[way]["resumed"]
-        assert second[way]["resumed"]
-    assert first["unseeded"]["mask"] != second["unseeded"]["mask"]
-    for way in ("replicated", "unseeded"):
-        assert first[way]["total"] == second[way]["total"]
-    for found in (first["distributed"], second["distributed"]):
-        assert found == {"whole": dict.fromkeys(("rows", "columns", "copies"), True), "stream": [3, 1]}
 
 
 def test_replicas_of_tensorflow(need: Any) -> None:

@@ -20,7 +20,7 @@ def images(n: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(n, *shape)).astype(np.float32)
 
 
-def test_layers_in_a_model_of_transformers(need: Any, tmp_path: Path) -> None:
+def test_layers_in_a_model_of_transformers(need: Any, torchvision: Any, tmp_path: Path) -> None:
     """`from_pretrained` builds it without memory, and gives what a file lacks any: a layer's position is then that of
     its seed, or the one that is in the file. A model that is converted afterwards has no position before."""
     need("torch")
@@ -62,9 +62,9 @@ def test_layers_in_a_model_of_transformers(need: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("name", ["Bert", "GPT2"])
-def test_transformers(need: Any, name: str, attention: str) -> None:
-    """Of Hugging Face, built from a configuration: each dropout layer by name; attention by a fused function drops as
-    before, which the report says."""
+def test_transformers(need: Any, torchvision: Any, name: str, attention: str) -> None:
+    """Of Hugging Face, built from a configuration: each dropout layer by name; attention by a function drops as before,
+    which the audit says."""
     need("torch")
     import torch
     import transformers
@@ -91,9 +91,11 @@ def test_transformers(need: Any, name: str, attention: str) -> None:
         labels = torch.from_numpy(tokens(4))
     report = md.convert(model, seed=0)
     assert [path for path, _ in report.replaced] == expected
-    assert {path for path, _ in report.unreached} == {path.rpartition(".")[0] for path in rates}
-    model.train()
+    assert report.unreached == ()
     X = torch.from_numpy(tokens(4))
+    attends = [path.rpartition(".")[0] for path in expected if path in rates]
+    assert [path for path, _, _ in md.audit(model, input_ids=X).random] == attends
+    model.train()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     losses = []
     for _ in range(3):

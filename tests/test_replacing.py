@@ -1,4 +1,4 @@
-"""Claims of docs/drop-in.md and docs/processes.md on models whose dropout layers are replaced, and put back."""
+"""Claims of the pages in docs/ on models whose layers are replaced and put back, and on the frameworks' own layers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TestTorch:
         md.convert(model, seed=seed)
         readers = (torch.jit.script, torch.fx.symbolic_trace)
         for read in readers:
-            with pytest.raises(Exception):  # noqa: B017, PT011  # torch.jit and torch.fx raise different types
+            with pytest.raises(TypeError, match=r"multidrop\.restore\(model\)"):
                 read(model)
         md.restore(model)
         X = torch.ones(2, 4)
@@ -58,6 +58,14 @@ class TestTorch:
             with pytest.raises(TypeError, match=r"X: expected a tensor of type float16, .*; got quint8"):
                 layer.eval()(X)
 
+    def test_a_dropped_nan(self, torch: Any) -> None:
+        """Becomes 0; torch's own layer multiplies, which leaves it."""
+        from multidrop_torch import Dropout
+
+        X = torch.full((64,), torch.nan)
+        assert bool(torch.nn.Dropout(0.5)(X).isnan().all())
+        assert np.array_equal(Dropout(0.5, seed=1)(X) == 0, ~md.keep_mask((64,), 0.5, 1))
+
     def test_the_state_of_torchs_generator_resumes_unseeded_layers(self, torch: Any) -> None:
         from multidrop_torch import Dropout
 
@@ -66,15 +74,6 @@ class TestTorch:
         masks = [layer(X), layer(X)]
         torch.set_rng_state(state)
         assert all(torch.equal(layer(X), mask) for mask in masks)
-
-    def test_a_state_holds_the_counter_itself(self, torch: Any) -> None:
-        """As it holds the weights themselves, and not copies."""
-        from multidrop_torch import Dropout
-
-        layer = Dropout(0.5, seed=2)
-        state = layer.state_dict()
-        layer(torch.ones(4))
-        assert state["stream"].tolist() == [2, 1]
 
 
 class TestKeras:
@@ -109,3 +108,75 @@ class TestKeras:
             tape.watch(X)
             Y = tf.recompute_grad(lambda X: layer(X, training=True))(X)
         assert not np.array_equal(Y, tape.gradient(Y, X))
+
+
+class TestGluon:
+    @pytest.fixture(autouse=True)
+    def backend(self, need: Any) -> Any:
+        return need("mxnet")
+
+    def test_a_dropped_nan(self, backend: Any) -> None:
+        """Becomes 0; MXNet's own layer multiplies, which leaves it, and at p = 1 gives NaN for every number."""
+        import mxnet as mx
+
+        X, ones = mx.nd.full((64,), np.nan), mx.nd.ones((64,))
+        own, ours = mx.gluon.nn.Dropout, backend.Dropout
+        with mx.autograd.record():
+            assert np.isnan(own(0.5)(X).asnumpy()).all()
+            assert np.isnan(own(1.0)(ones).asnumpy()).all()
+            assert np.array_equal(ours(0.5, seed=1)(X).asnumpy() == 0, ~md.keep_mask((64,), 0.5, 1))
+            assert not ours(1.0, seed=1)(ones).asnumpy().any()
+
+    def test_own_layers_make_sparse_arrays_dense(self) -> None:
+        import mxnet as mx
+
+        X = mx.nd.ones((4, 5)).tostype("csr")
+        with mx.autograd.record():
+            assert mx.gluon.nn.Dropout(0.5)(X).stype == "default"
+
+    @pytest.mark.parametrize("own", [True, False])
+    def test_a_hybridized_net_keeps_its_rate(self, backend: Any, own: bool) -> None:
+        """Until it is hybridized again."""
+        import mxnet as mx
+
+        net, X = mx.gluon.nn.HybridSequential(), mx.nd.ones((64,))
+        net.add(mx.gluon.nn.Dropout(0.5) if own else backend.Dropout(0.5, seed=1))
+        net.hybridize()
+
+        def drops() -> bool:
+            with mx.autograd.record():
+                return not net(X).asnumpy().all()
+
+        assert drops()
+        setattr(net[0], "_rate" if own else "rate", 0.0)
+        assert drops()
+        net.hybridize()
+        assert not drops()
+
+    @pytest.mark.parametrize(("dtype", "right"), [("float32", False), ("float64", True)])
+    def test_the_gradient_of_a_maximum_in_evaluation_mode(self, dtype: str, right: bool) -> None:
+        """Of MXNet's own pooling is wrong in float32."""
+        import mxnet as mx
+
+        X = mx.nd.array([[[[1.0, 2.0], [4.0, 3.0]]]], dtype=dtype)
+        X.attach_grad()
+        with mx.autograd.record(train_mode=False):
+            Y = mx.gluon.nn.MaxPool2D(2)(X)
+        Y.backward()
+        assert (X.grad.asnumpy().ravel().tolist() == [0, 0, 1, 0]) == right
+
+
+def test_defaults_of_normalization(need: Any) -> None:
+    """Differ between the frameworks."""
+    for name in ("torch", "tensorflow", "mxnet"):
+        need(name)
+    import keras
+    import mxnet as mx
+    import torch
+
+    batch, layer = torch.nn.BatchNorm1d(1), torch.nn.LayerNorm(1)
+    assert (batch.eps, batch.momentum, layer.eps) == (1e-5, 0.1, 1e-5)
+    batch, layer = keras.layers.BatchNormalization(), keras.layers.LayerNormalization()
+    assert (batch.epsilon, batch.momentum, layer.epsilon) == (1e-3, 0.99, 1e-3)
+    batch, layer = mx.gluon.nn.BatchNorm()._kwargs, mx.gluon.nn.LayerNorm()._kwargs
+    assert (batch["eps"], batch["momentum"], layer["eps"]) == (1e-5, 0.9, 1e-5)

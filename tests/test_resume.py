@@ -296,6 +296,49 @@ def test_programs_within_what_is_recomputed(way: str, need: Any) -> None:
         assert np.array_equal(Y, dX)
 
 
+def test_a_program_that_was_traced_before_it_is_recomputed(need: Any) -> None:
+    """Runs without Python, so that nothing tells that it runs again: its gradient has another mask."""
+    need("tensorflow")
+    import tensorflow as tf
+    from multidrop_tensorflow import Dropout, recompute_grad
+
+    layer, X = Dropout(0.5, seed=1), tf.ones((4, 16))
+    inner = tf.function(lambda X: layer(X, training=True))
+    inner(X)
+    with tf.GradientTape() as tape:
+        tape.watch(X)
+        Y = recompute_grad(lambda X: inner(X))(X)
+    assert np.array_equal(Y, 2.0 * md.keep_mask(X.shape, 0.5, md.Key(1, 1)))
+    assert np.array_equal(tape.gradient(Y, X), 2.0 * md.keep_mask(X.shape, 0.5, md.Key(1, 2)))
+
+
+@pytest.mark.parametrize("seed", [1, None])
+def test_a_scope_in_which_keras_recomputes(seed: int | None, need: Any) -> None:
+    """`keras.RematScope` leaves a layer of this library alone; the gradient of one that contains it raises."""
+    need("tensorflow")
+    import keras
+    import tensorflow as tf
+    from multidrop_tensorflow import Dropout
+
+    class Outer(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop = Dropout(0.5, seed=seed)
+
+        def call(self, X: Any) -> Any:
+            return self.drop(X, training=True)
+
+    with keras.RematScope(mode="full"):
+        layer, outer = Dropout(0.5, seed=seed), Outer()
+    X = tf.ones((4, 16))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(X)
+        Y, within = layer(X, training=True), outer(X)
+    assert np.array_equal(Y, tape.gradient(Y, X))
+    with pytest.raises(RuntimeError, match="expected a function whose masks are named by a key"):
+        tape.gradient(within, X)
+
+
 def test_a_recomputed_function_drops_as_often_as_at_first(need: Any) -> None:
     need("tensorflow")
     import tensorflow as tf

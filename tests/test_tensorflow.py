@@ -220,6 +220,23 @@ print("done")
     assert (done.returncode, done.stdout.strip()) == (0, "done"), done.stderr
 
 
+def test_a_program_ends_once_a_dataset_that_xla_runs_in_is_gone() -> None:
+    """XLA's handler calls Python for tensors of this size."""
+    code = """
+import tensorflow as tf, multidrop as md, multidrop_tensorflow
+ones = tf.ones((1024, 1024))
+drop = tf.function(lambda i: md.dropout_layer(ones + tf.cast(i, tf.float32), 0.5, 3), jit_compile=True)
+rows = iter(tf.data.Dataset.range(10**9).map(drop, num_parallel_calls=4).prefetch(8))
+for _ in range(3):
+    next(rows)
+del rows
+print("done")
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout.strip()) == (0, "done"), done.stderr
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_a_forked_process_ends_without_the_threads_of_its_parent() -> None:
     """Which were with Python when it was forked."""
@@ -254,12 +271,39 @@ def test_a_saved_program_runs_where_the_backend_is_imported(tmp_path: Path) -> N
     module.dropout = traced(lambda X: md.dropout_layer(X, 0.5, 1), input_signature=[tf.TensorSpec((None, 8))])
     tf.saved_model.save(module, str(tmp_path))
     code = f"""
-import numpy as np, tensorflow as tf, multidrop as md, multidrop_tensorflow
+import numpy as np, tensorflow as tf, multidrop as md
+try:
+    tf.saved_model.load({str(tmp_path)!r})
+except RuntimeError as error:
+    print("Op type not registered 'MultidropDropout'" in str(error))
+import multidrop_tensorflow
 Y = tf.saved_model.load({str(tmp_path)!r}).dropout(tf.ones((4, 8)))
 print(np.array_equal(Y.numpy(), 2.0 * md.keep_mask((4, 8), 0.5, 1)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "True", done.stderr
+    assert done.stdout.split() == ["True", "True"], done.stderr
+
+
+def test_a_call_without_a_key_cannot_be_saved(tmp_path: Path) -> None:
+    """Its position is no part of the model; that of a layer is."""
+    import keras
+    import multidrop_tensorflow
+
+    def model(drop: Any) -> Any:
+        return keras.Sequential([keras.Input((8,)), Within(drop)])
+
+    class Within(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+        def __init__(self, drop: Any) -> None:
+            super().__init__()
+            self.drop = drop
+
+        def call(self, X: Any) -> Any:
+            return self.drop(X)
+
+    with pytest.raises(AssertionError, match="untracked' resource"):
+        model(lambda X: md.dropout_layer(X, 0.5)).export(tmp_path / "call", verbose=False)
+    model(lambda X: md.dropout_layer(X, 0.5, 1)).export(tmp_path / "key", verbose=False)
+    model(multidrop_tensorflow.Dropout(0.5)).export(tmp_path / "layer", verbose=False)
 
 
 def test_tensorflow_lite_says_what_it_cannot_convert() -> None:

@@ -660,9 +660,9 @@ def test_traced_by_torch_jit() -> None:
 def test_what_cannot_hold_a_layer_names_the_cure(seed: int | None) -> None:
     net = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.5))
     report = md.convert(net, seed=seed)
-    with pytest.raises(TypeError, match=r"call multidrop\.restore\(model\) before torch\.jit\.script"):
+    with pytest.raises(TypeError, match=r"call md\.restore\(model\) before torch\.jit\.script"):
         torch.jit.script(net)
-    with pytest.raises(TypeError, match=r"got a torch\.fx\.Proxy: .* call multidrop\.restore\(model\)"):
+    with pytest.raises(TypeError, match=r"got a torch\.fx\.Proxy: .* call md\.restore\(model\)"):
         torch.fx.symbolic_trace(net)
     md.restore(net, report)
     torch.jit.script(net)

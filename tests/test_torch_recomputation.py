@@ -182,6 +182,15 @@ def test_without_the_state_of_the_generator(reentrant: bool) -> None:
     assert trained(run, blocks(0.0))[:2] == trained(plain, blocks(0.0))[:2]
 
 
+@pytest.mark.parametrize("kind", [Dropout, nn.Dropout] if torch is not None else [])
+def test_without_a_key_or_the_state_of_the_generator(kind: Any) -> None:
+    """Nothing names the first mask, with torch's own layers as with these."""
+    layer, X = kind(0.5), torch.ones(64, requires_grad=True)
+    Y = checkpoint(lambda X: layer(X).sin(), X, use_reentrant=True, preserve_rng_state=False)
+    Y.sum().backward()
+    assert not torch.equal(Y != 0, X.grad != 0)
+
+
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
 def test_compiled_blocks_in_parts(reentrant: bool, compiler: str) -> None:

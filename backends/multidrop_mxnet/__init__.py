@@ -2,42 +2,69 @@
 
 from .numpy_names import import_mxnet
 
-# ruff: noqa: E402  # this must come before the first `import mxnet` below
+# Must come before the first `import mxnet` below; hence the exceptions from E402.
 mx = import_mxnet()
 
-from .apply import apply as apply
-from .comparison import Probe as Probe
-from .conversion import convert as convert
-from .conversion import restore as restore
-from .functional import NAME
-from .functional import draw_key as draw_key
-from .functional import dropout_layer as dropout_layer
-from .functional import keep_mask as keep_mask
-from .functional import relu_dropout as relu_dropout
-from .functional import tensor as tensor
-from .functional import to_numpy as to_numpy
-from .layers import Dropout as Dropout
-from .layers import drawing as drawing
-from .loss import r_drop as r_drop
-from .member_layers import AlphaDropout as AlphaDropout
-from .member_layers import ConcreteDropout as ConcreteDropout
-from .member_layers import DropBlock as DropBlock
-from .member_layers import DropPath as DropPath
-from .member_layers import FeatureAlphaDropout as FeatureAlphaDropout
-from .member_layers import GaussianDropout as GaussianDropout
-from .member_layers import GaussianNoise as GaussianNoise
-from .member_layers import LockedDropout as LockedDropout
-from .member_layers import MemberLayer as MemberLayer
-from .member_layers import SpatialDropout as SpatialDropout
-from .member_layers import layer as layer
-from .net import Net as Net
-from .net import concise_net as concise_net
-from .net import get_state as get_state
-from .net import set_state as set_state
-from .training import Trainer as Trainer
-from .weights import DropConnect as DropConnect
-from .weights import EmbeddingDropout as EmbeddingDropout
+from .apply import apply  # noqa: E402  # after MXNet
+from .comparison import Probe  # noqa: E402  # after MXNet
+from .conversion import convert, restore  # noqa: E402  # after MXNet
+from .functional import NAME as name  # noqa: E402  # after MXNet
+from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy  # noqa: E402  # after MXNet
+from .layers import Dropout, drawing  # noqa: E402  # after MXNet
+from .loss import r_drop  # noqa: E402  # after MXNet
+from .member_layers import (  # noqa: E402  # after MXNet
+    AlphaDropout,
+    ConcreteDropout,
+    DropBlock,
+    DropPath,
+    FeatureAlphaDropout,
+    GaussianDropout,
+    GaussianNoise,
+    LockedDropout,
+    MemberLayer,
+    SpatialDropout,
+    layer,
+)
+from .net import Net, concise_net, get_state, set_state  # noqa: E402  # after MXNet
+from .training import Trainer  # noqa: E402  # after MXNet
+from .weights import DropConnect, EmbeddingDropout  # noqa: E402  # after MXNet
 
-name = NAME
 types = (mx.np.ndarray, mx.nd.NDArray, mx.sym.Symbol, mx.gluon.Block, Net)
 version = mx.__version__
+
+__all__ = [
+    "AlphaDropout",
+    "ConcreteDropout",
+    "DropBlock",
+    "DropConnect",
+    "DropPath",
+    "Dropout",
+    "EmbeddingDropout",
+    "FeatureAlphaDropout",
+    "GaussianDropout",
+    "GaussianNoise",
+    "LockedDropout",
+    "MemberLayer",
+    "Net",
+    "Probe",
+    "SpatialDropout",
+    "Trainer",
+    "apply",
+    "concise_net",
+    "convert",
+    "draw_key",
+    "drawing",
+    "dropout_layer",
+    "get_state",
+    "keep_mask",
+    "layer",
+    "name",
+    "r_drop",
+    "relu_dropout",
+    "restore",
+    "set_state",
+    "tensor",
+    "to_numpy",
+    "types",
+    "version",
+]

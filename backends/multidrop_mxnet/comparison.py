@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, ClassVar
 
 import mxnet as mx
 import numpy as np
@@ -13,11 +14,13 @@ from mxnet.gluon import nn
 
 from multidrop.comparison import parts
 from multidrop.comparison.parts import Part, Point, first_tensor
+from multidrop.comparison.watch import Watcher, watched
 from multidrop.spec.keys import Key
+from multidrop.streams import keyless_position
 
 from . import internals
 from .conversion import blocks_of
-from .functional import Array, tensor, to_numpy
+from .functional import NAME, Array, tensor, to_numpy
 from .layers import Random, parameters_of
 from .net import Net
 from .position import StreamParameter
@@ -30,6 +33,7 @@ class Probe:
     def __init__(self, model: gluon.Block | Net) -> None:
         self.model = model
         self._blocks = {} if isinstance(model, Net) else dict(blocks_of(model))
+        self.layers: dict[str, Any] = {"": model} | (self._blocks or self.dropouts())
         layouts = [layout for block in self._blocks.values() if (layout := _layout(block))]
         self.channels_last = layouts[0].endswith("C") if layouts else None
         dtypes = [array.dtype for array in self._arrays().values()] or [
@@ -64,44 +68,58 @@ class Probe:
         return before
 
     def __enter__(self) -> Probe:
-        self._handles = [self._watch(path, block) for path, block in self._blocks.items()]
-        hybrid = [block for block in self._blocks.values() if isinstance(block, gluon.HybridBlock)]
-        self._programs = {block: internals.is_active(block) for block in hybrid}
-        for block in hybrid:
-            internals.set_active(block, False)  # a program's inner blocks are not called
         if isinstance(self.model, Net):
             self._mode = self.model.is_training
+        self._stack = ExitStack()
+        self._stack.enter_context(self.watch(self))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.detach()
-        for block, active in self._programs.items():
-            internals.set_active(block, active)
+        self._stack.close()
         if isinstance(self.model, Net):
             self.model.is_training = self._mode
 
-    def _watch(self, path: str, block: gluon.Block) -> Any:
-        kind, last = parts.DROPOUT if isinstance(block, Random) else _kind(block), _channels_last(block)
+    @contextmanager
+    def watch(self, watcher: Watcher) -> Iterator[None]:
+        """Reports each call of a layer to a watcher. Nothing runs hybridized, because a program calls no blocks."""
+        hybrid = [block for block in self._blocks.values() if isinstance(block, gluon.HybridBlock)]
+        active = {block: internals.is_active(block) for block in hybrid}
+        for block in hybrid:
+            internals.set_active(block, False)
+        try:
+            with watched(self.layers, ("forward", "after_relu"), watcher):
+                yield
+        finally:
+            for block in hybrid:
+                internals.set_active(block, active[block])
 
-        def record(block: gluon.Block, inputs: tuple[Any, ...], output: Any) -> None:
-            if inputs and isinstance(inputs[0], mx.nd.NDArray) and isinstance(output, mx.nd.NDArray):
-                given = to_numpy(inputs[0])
-                if isinstance(block, nn.Dense) and internals.flattens(block):
-                    given = given.reshape(len(given), -1)
-                self._points.append(Point(path, kind, given, to_numpy(output), last))
+    def enter(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Changes nothing: see `Watcher.enter`."""
+        return args, kwargs
 
-        return block.register_forward_hook(record)
+    def leave(self, path: str, args: tuple[Any, ...], output: Any) -> Any:
+        """Records the input and output of a layer: see `Watcher.leave`."""
+        block = self._blocks.get(path)  # none of a `Net`, which is compared as a whole
+        if block is not None and args and isinstance(args[0], mx.nd.NDArray) and isinstance(output, mx.nd.NDArray):
+            kind = parts.DROPOUT if isinstance(block, Random) else _kind(block)
+            given = to_numpy(args[0])
+            if isinstance(block, nn.Dense) and internals.flattens(block):
+                given = given.reshape(len(given), -1)
+            self._points.append(Point(path, kind, given, to_numpy(output), _channels_last(block)))
+        return output
+
+    def batch(self, X: npt.NDArray[Any]) -> Array:
+        """A NumPy array as the model takes it."""
+        X = X.astype(self.dtype) if X.dtype.kind == "f" else X
+        return mx.np.array(X, X.dtype) if mx.util.is_np_array() else mx.nd.array(X, dtype=X.dtype)
 
     def forward(self, X: npt.NDArray[Any], training: bool) -> tuple[npt.NDArray[Any], list[Point]]:
         """The output for a batch, and what went through the layers, in the order in which they ran."""
         self._points.clear()
         if isinstance(self.model, Net):
             self.model.is_training = training
-        X = X.astype(self.dtype) if X.dtype.kind == "f" else X
-        batch = mx.np.array(X, X.dtype) if mx.util.is_np_array() else mx.nd.array(X, dtype=X.dtype)
         with mx.autograd.record(train_mode=training):
-            self._Y = first_tensor(self.model(batch), (mx.nd.NDArray,))
+            self._Y = first_tensor(self.model(self.batch(X)), (mx.nd.NDArray,))
         return to_numpy(self._Y), list(self._points)
 
     def backward(self, dY: npt.NDArray[Any]) -> dict[tuple[str, str], npt.NDArray[Any]]:
@@ -140,6 +158,82 @@ class Probe:
             for name, param in _weights(block).items()
             if internals.initialized(param)
         }
+
+    # The methods below serve `multidrop.audit`; see `multidrop.protocol.Auditing`.
+
+    tensors: ClassVar = (mx.nd.NDArray, mx.sym.Symbol)
+    weights: ClassVar[tuple[type, ...]] = ()
+
+    def built(self) -> bool:
+        """Whether all weights have a shape."""
+        return all(internals.initialized(param) for param in self._parameters())
+
+    def _parameters(self) -> list[gluon.Parameter]:
+        params = [] if isinstance(self.model, Net) else self.model.collect_params().values()
+        return [param for param in params if not isinstance(param, StreamParameter)]
+
+    def run(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Calls a block in training mode."""
+        if isinstance(self.model, Net):
+            self.model.is_training = True
+        with mx.autograd.record():
+            return self.layers[path](*args, **kwargs)
+
+    def seed(self, number: int) -> None:
+        """Seeds MXNet's generators."""
+        mx.random.seed(number)
+        self._expected = _drawn()
+        mx.random.seed(number)
+
+    def drew(self) -> bool:
+        """Whether a number was drawn from them since `seed`."""
+        return _drawn() != self._expected
+
+    def generators(self) -> Callable[[], None]:
+        """A function that seeds MXNet's generators, whose state cannot be read, with a number that they drew now."""
+        number = int(mx.nd.random.randint(0, 2**31 - 1).asscalar())
+        return lambda: mx.random.seed(number)
+
+    def state(self) -> Callable[[], None]:
+        """A function that restores what is not trained, such as running statistics and positions, to its values now."""
+        held = [param for param in self._parameters() if param.grad_req == "null" and internals.initialized(param)]
+        before = [(array, array.copy()) for param in held for array in param.list_data()]
+        positions = {layer.stream: layer.stream.key for layer in self.dropouts().values() if layer.stream is not None}
+        calls = keyless_position(NAME)
+
+        def back() -> None:
+            for array, value in before:
+                self.assign(array, value)
+            for stream, key in positions.items():
+                stream.key = key
+            keyless_position(NAME, calls)
+
+        return back
+
+    def symbolic(self, tensor: Any) -> bool:
+        """Whether a tensor has no values."""
+        return isinstance(tensor, mx.sym.Symbol)
+
+    def copy(self, tensor: Array) -> Array:
+        """An array with memory of its own."""
+        return tensor.copy()
+
+    def same(self, a: Array, b: Array) -> bool:
+        """Whether two arrays have equal values; NaN is equal to NaN."""
+        if (a.shape, a.dtype, a.stype) != (b.shape, b.dtype, b.stype):
+            return False
+        return parts.equal(to_numpy(a), to_numpy(b))
+
+    def assign(self, tensor: Array, values: Array) -> None:
+        """Gives an array other values."""
+        with mx.autograd.pause():
+            tensor.as_nd_ndarray()[:] = values.as_nd_ndarray()
+
+
+def _drawn() -> tuple[float, ...]:
+    """What MXNet's generators give next: those of random operators, dropout among them, and of shuffling."""
+    of_operators, shuffled = mx.nd.random.uniform(), mx.nd.random.shuffle(mx.nd.arange(16))
+    return (*of_operators.asnumpy().tolist(), *shuffled.asnumpy().tolist())
 
 
 _NORMS = (nn.BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm)

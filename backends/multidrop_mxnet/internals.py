@@ -315,15 +315,6 @@ def graph_of(block: gluon.SymbolBlock) -> mx.sym.Symbol:
     return found(block, "_cached_graph")[1]
 
 
-def function_of(block: gluon.nn.Lambda | gluon.nn.HybridLambda) -> Callable[..., Any]:
-    """The function that a lambda block calls. Gluon keeps no public copy of the argument."""
-    if isinstance(block, gluon.nn.Lambda):
-        return found(block, "_func_impl")
-    function = found(block, "_func")
-    of_name = function.__module__ == gluon.nn.HybridLambda.__module__  # Gluon wraps an operator given by name
-    return getattr(mx.nd, found(block, "_func_name")) if of_name else function
-
-
 def forget_program(block: gluon.HybridBlock) -> None:
     """Has a hybridized block traced again by its next call. The public `hybridize` also switches its children."""
     found(block, "_clear_cached_op")()

@@ -1,12 +1,11 @@
-"""NumPy has no dropout layer but this library's: a conversion finds nothing."""
+"""Converts nothing: NumPy has no dropout layer but this library's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from multidrop.conversion import Replaced
+from multidrop.conversion import Replaced, Unreached
 from multidrop.spec.keys import Key
-from multidrop.unreached import Unreached
 
 from .layers import Layer
 

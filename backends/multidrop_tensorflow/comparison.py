@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -13,13 +14,14 @@ import tensorflow as tf
 from multidrop import checks
 from multidrop.comparison import parts
 from multidrop.comparison.parts import Part, Point, first_tensor
+from multidrop.comparison.watch import Watcher, watched
 from multidrop.spec.keys import Key
 
+from . import internals
 from .conversion import layers_of
 from .functional import to_numpy
-from .internals import own_variables
 from .layers import _Random
-from .position import key_at
+from .position import calls, key_at
 
 
 class Probe:
@@ -28,21 +30,21 @@ class Probe:
 
     def __init__(self, model: keras.layers.Layer) -> None:
         self.model = model
-        self._layers = dict(layers_of(model))
-        formats = [layer.data_format for layer in self._layers.values() if hasattr(layer, "data_format")]
+        self.layers = dict(layers_of(model))
+        formats = [layer.data_format for layer in self.layers.values() if hasattr(layer, "data_format")]
         self.channels_last = formats[0] == "channels_last" if formats else None
         self._points: list[Point] = []
 
     @property
     def dtype(self) -> str:
         """The name of the type that the model computes in: the coarsest among its layers with weights."""
-        found = {layer.compute_dtype for layer in self._layers.values() if _weights(layer)} & set(checks.FLOATING)
+        found = {layer.compute_dtype for layer in self.layers.values() if _weights(layer)} & set(checks.FLOATING)
         return min(found, key=checks.FLOATING.index, default=self.model.compute_dtype)
 
     def parts(self) -> list[Part]:
         """The layers with weights, in the order of their definition. The model must have run."""
         found = []
-        for path, layer in self._layers.items():
+        for path, layer in self.layers.items():
             if variables := _weights(layer):
                 axes = {name: tuple(range(variable.ndim)) for name, variable in variables.items()}
                 found.append(Part(path, _kind(layer), axes, _activation(layer)))
@@ -50,44 +52,48 @@ class Probe:
 
     def dropouts(self) -> dict[str, keras.layers.Layer]:
         """The dropout layers by path, in the order of their definition."""
-        return {path: layer for path, layer in self._layers.items() if isinstance(layer, _Random)}
+        return {path: layer for path, layer in self.layers.items() if isinstance(layer, _Random)}
 
     def key(self, path: str, key: Key | None) -> Key | None:
         """Moves a dropout layer to a key, or to Keras' generator; returns the key of its next call before."""
-        layer = self._layers[path]
+        layer = self.layers[path]
         before = None if layer.stream is None else key_at(layer.stream)
         layer._key_by(key)
         return before
 
     def __enter__(self) -> Probe:
-        for path, layer in self._layers.items():
-            object.__setattr__(layer, "call", self._watched(path, layer))  # bypasses Keras, which would track it
+        self._stack = ExitStack()
+        self._stack.enter_context(self.watch(self))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for layer in self._layers.values():
-            del layer.__dict__["call"]
+        self._stack.close()
 
-    def _watched(self, path: str, layer: keras.layers.Layer) -> Callable[..., Any]:
-        call, kind, last = (
-            layer.call,
-            parts.DROPOUT if isinstance(layer, _Random) else _kind(layer),
-            _channels_last(layer),
-        )
+    def watch(self, watcher: Watcher) -> AbstractContextManager[None]:
+        """Reports each call of a layer to a watcher."""
+        return watched(self.layers, ("call",), watcher)
 
-        def recorded(*args: Any, **kwargs: Any) -> Any:
-            outputs = call(*args, **kwargs)
-            if args and tf.is_tensor(args[0]) and tf.is_tensor(outputs):
-                self._points.append(Point(path, kind, to_numpy(args[0]), to_numpy(outputs), last))
-            return outputs
+    def enter(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Changes nothing: see `Watcher.enter`."""
+        return args, kwargs
 
-        return recorded
+    def leave(self, path: str, args: tuple[Any, ...], output: Any) -> Any:
+        """Records the input and output of a layer: see `Watcher.leave`."""
+        if args and tf.is_tensor(args[0]) and tf.is_tensor(output):
+            layer = self.layers[path]
+            kind = parts.DROPOUT if isinstance(layer, _Random) else _kind(layer)
+            self._points.append(Point(path, kind, to_numpy(args[0]), to_numpy(output), _channels_last(layer)))
+        return output
+
+    def batch(self, X: npt.NDArray[Any]) -> tf.Tensor:
+        """A NumPy array as the model takes it."""
+        return tf.constant(X)
 
     def forward(self, X: npt.NDArray[Any], training: bool) -> tuple[npt.NDArray[Any], list[Point]]:
         """The output for a batch, and the inputs and outputs of the layers in the order in which they ran."""
         self._points.clear()
         with tf.GradientTape() as self._tape:
-            self._Y = first_tensor(self.model(tf.constant(X), training=training), (tf.Tensor,))
+            self._Y = first_tensor(self.model(self.batch(X), training=training), (tf.Tensor,))
         return to_numpy(self._Y), list(self._points)
 
     def backward(self, dY: npt.NDArray[Any]) -> dict[tuple[str, str], npt.NDArray[Any]]:
@@ -107,7 +113,98 @@ class Probe:
             variables[name].assign(value)
 
     def _variables(self) -> dict[tuple[str, str], keras.Variable]:
-        return {(path, name): v for path, layer in self._layers.items() for name, v in _weights(layer).items()}
+        return {(path, name): v for path, layer in self.layers.items() for name, v in _weights(layer).items()}
+
+    # The methods below serve `multidrop.audit`; see `multidrop.protocol.Auditing`.
+
+    tensors: ClassVar = (tf.Tensor, tf.RaggedTensor, tf.SparseTensor, keras.KerasTensor)
+    weights: ClassVar[tuple[type, ...]] = ()
+
+    def built(self) -> bool:
+        """Whether all layers have made what they are made of."""
+        return all(layer.built for layer in self.layers.values())
+
+    def run(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Calls a layer in training mode."""
+        layer = self.layers[path] if path else self.model
+        return layer(*args, **({"training": True} | kwargs))
+
+    def seed(self, number: int) -> None:
+        """Seeds TensorFlow's generator. Those that are objects go on, which makes each run another."""
+        tf.random.set_seed(number)
+        self._expected = float(tf.random.uniform(()))
+        tf.random.set_seed(number)
+        self._positions = [np.array(variable) for variable in self._generators()]
+
+    def drew(self) -> bool:
+        """Whether a number was drawn from them since `seed`."""
+        moved = any(
+            not np.array_equal(before, variable)
+            for before, variable in zip(self._positions, self._generators(), strict=False)
+        )
+        return moved or float(tf.random.uniform(())) != self._expected
+
+    def generators(self) -> Callable[[], None]:
+        """A function that restores the current state of all generators. That of TensorFlow's own cannot be read: it is
+        seeded with a number that it drew before."""
+        number = int(tf.random.uniform((), maxval=2**31 - 1, dtype=tf.int32))
+        own = [(variable, np.array(variable)) for variable in self._generators()]
+
+        def back() -> None:
+            tf.random.set_seed(number)
+            for variable, value in own:
+                variable.assign(value)
+
+        return back
+
+    def _generators(self) -> list[Any]:
+        """The states of the generators that are objects: the default ones, and the attributes of layers."""
+        held = [value for layer in self.layers.values() for value in vars(layer).values()]
+        keras_own = [value for value in held if isinstance(value, keras.random.SeedGenerator)]
+        default = internals.default_generator()
+        generators = [value for value in held if isinstance(value, tf.random.Generator)]
+        return [
+            *(generator.state.value for generator in (*keras_own, *([default] if default else ()))),
+            *(generator.state for generator in (*generators, tf.random.get_global_generator())),
+        ]
+
+    def state(self) -> Callable[[], None]:
+        """A function that restores the current values of all variables except trained weights and generators."""
+        skipped = {id(variable) for variable in self._generators()}
+        held = [
+            value for layer in self.layers.values() for value in vars(layer).values() if isinstance(value, tf.Variable)
+        ]
+        variables = [v.value for v in self.model.non_trainable_variables] + held
+        before = [(variable, np.array(to_numpy(variable))) for variable in variables if id(variable) not in skipped]
+        keyless = calls.position()
+
+        def back() -> None:
+            for variable, value in before:
+                variable.assign(tf.cast(value, variable.dtype))
+            calls.go_on_from(keyless)
+
+        return back
+
+    def symbolic(self, tensor: Any) -> bool:
+        """Whether a tensor has no values."""
+        return isinstance(tensor, keras.KerasTensor) or any(map(tf.is_symbolic_tensor, _flat(tensor)))
+
+    def copy(self, tensor: Any) -> Any:
+        """A tensor that nobody writes over."""
+        return tensor
+
+    def same(self, a: Any, b: Any) -> bool:
+        """Whether two tensors have equal values; NaN is equal to NaN."""
+        pairs = list(zip(_flat(a), _flat(b), strict=False))
+        return len(_flat(a)) == len(_flat(b)) and all(parts.equal(x.numpy(), y.numpy()) for x, y in pairs)
+
+    def assign(self, tensor: Any, values: Any) -> None:
+        """Nothing: no tensor is written over."""
+
+
+def _flat(tensor: Any) -> list[tf.Tensor]:
+    """The plain tensors that a tensor is made of."""
+    return tf.nest.flatten(tensor, expand_composites=True)
 
 
 _NORMS = (keras.layers.BatchNormalization, keras.layers.LayerNormalization, keras.layers.GroupNormalization)
@@ -146,7 +243,7 @@ def _weights(layer: keras.layers.Layer) -> dict[str, keras.Variable]:
     if isinstance(layer, _NORMS):
         names = dict(zip(("gamma", "beta", "moving_mean", "moving_variance"), parts.NORM_WEIGHTS, strict=True))
     stream = layer.stream if isinstance(layer, _Random) else None
-    variables = [v for v in own_variables(layer) if v is not stream]
+    variables = [v for v in internals.own_variables(layer) if v is not stream]
     return {names.get(variable.name, variable.name): variable for variable in variables}
 
 

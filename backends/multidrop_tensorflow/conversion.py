@@ -1,4 +1,4 @@
-"""This library's layers in the place of Keras', in a model that is there already."""
+"""Replaces the dropout layers of a Keras model by this library's, and puts them back."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from collections.abc import Callable, Collection, Iterator
 import keras
 import tensorflow as tf
 
-from multidrop.conversion import Replaced
+from multidrop.conversion import Replaced, Unreached
 from multidrop.spec.keys import Key
-from multidrop.unreached import Unreached, calls, unreached
 
 from . import internals
 from .layers import (
@@ -36,7 +35,7 @@ THEIRS = {ours: theirs for theirs, ours in OURS.items()}
 def convert(
     model: keras.layers.Layer, key_of: Callable[[str], Key | None]
 ) -> tuple[tuple[Replaced, ...], tuple[Unreached, ...]]:
-    """`multidrop.convert`: gives layers another class, so that all that holds one, a model's graph too, holds the new
+    """`multidrop.convert`: gives layers another class, so that whatever holds one, a model's graph too, holds the new
     layer."""
     replaced, others, strategy = [], [], _strategy_of(model)
     keyed = {id(layer): path for path, layer in layers_of(model, _own_name)}
@@ -57,7 +56,7 @@ def convert(
 
 
 def _strategy_of(model: keras.layers.Layer) -> tf.distribute.Strategy:
-    """That of the model's variables, so that those that are added have a value in each replica too."""
+    """The strategy of the model's variables, so that a variable that is added has a value in each replica too."""
     found = (getattr(variable.value, "distribute_strategy", None) for variable in model.variables)
     return next(filter(None, found), tf.distribute.get_strategy())
 
@@ -82,7 +81,7 @@ def _shown_name(parent: keras.layers.Layer, child: keras.layers.Layer) -> str:
 
 
 def _own_name(parent: keras.layers.Layer, child: keras.layers.Layer) -> str:
-    """What names a layer in the model alone: the number of an automatic name counts the layers of the process."""
+    """A layer's name without the number that Keras gives it, which counts the layers of the process."""
     own = internals.automatic_name(type(child))
     automatic = re.fullmatch(rf"((?:forward_|backward_)?{own})(?:_\d+)?", child.name)  # Bidirectional's have a prefix
     if automatic is None:
@@ -93,8 +92,8 @@ def _own_name(parent: keras.layers.Layer, child: keras.layers.Layer) -> str:
 def layers_of(
     model: keras.layers.Layer, name_of: Callable[[keras.layers.Layer, keras.layers.Layer], str] = _shown_name
 ) -> Iterator[tuple[str, keras.layers.Layer]]:
-    """A layer and all within it, each once, by the names along the way, as their parents have them; where several of
-    one parent have the same, with a number."""
+    """Yields a layer and all within it, each once, by path. A path joins names along the way; where several children of
+    one parent have the same name, those after the first get a number."""
     seen: set[int] = set()
 
     def walk(layer: keras.layers.Layer, path: str) -> Iterator[tuple[str, keras.layers.Layer]]:
@@ -111,7 +110,7 @@ def layers_of(
 
 
 def _numbered(names: list[str]) -> Iterator[str]:
-    """Names, with a number behind each that was there before, as Keras numbers its own."""
+    """Appends a number to each name that occurred before, as Keras does."""
     taken, before = set(names), set[str]()
     for name in names:
         if name in before:
@@ -122,20 +121,21 @@ def _numbered(names: list[str]) -> Iterator[str]:
 
 
 def _unreached(layer: keras.layers.Layer) -> Iterator[str]:
+    kind, of_keras = type(layer).__name__, type(layer).__module__.startswith("keras.")
     if isinstance(layer, _Random):
-        return iter(())
+        return
     if isinstance(layer, tuple(OURS)):
-        return iter([f"{type(layer).__name__}, a subclass with a call of its own"])
-    if isinstance(layer, keras.layers.Lambda):
-        return (f"{type(layer).__name__} calls {function}" for function in dict.fromkeys(calls(layer.function)))
-    of_keras = type(layer).__module__.startswith("keras.")
-    if of_keras and not layer.built and any("dropout" in name and value for name, value in vars(layer).items()):
-        return iter([f"{type(layer).__name__}, which makes its layers when it is built: convert after the first call"])
-    return unreached(layer, "call", (_Random, *OURS), "keras.")
+        yield f"{kind}, a subclass with a call of its own"
+    elif of_keras and not layer.built and any("dropout" in name and value for name, value in vars(layer).items()):
+        yield f"{kind}, which makes its layers when it is built: convert after the first call"
+    elif of_keras and not any(isinstance(value, (_Random, *OURS)) for value in vars(layer).values()):
+        for name in ("dropout", "_dropout", "recurrent_dropout", "drop_path_rate"):
+            if rate := vars(layer).get(name):
+                yield f"{kind}, which drops by itself: {name} = {rate}"
 
 
 def _trace_anew(model: keras.layers.Layer) -> None:
-    """Compiled steps, of a model within the model too, hold the layers that they were traced with."""
+    """Drops compiled steps, of models within the model too: they hold the layers that they were traced with."""
     for _, layer in layers_of(model):
         for name in ("train_function", "test_function", "predict_function"):
             if hasattr(layer, name):

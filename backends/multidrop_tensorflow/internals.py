@@ -236,6 +236,19 @@ def automatic_name(kind: type[keras.layers.Layer]) -> str:
     return to_snake_case(kind.__name__)
 
 
+def default_generator() -> keras.random.SeedGenerator | None:
+    """The generator that functions of `keras.random` without a seed share; None before the first of them. `audit` puts
+    it back. Without the names: it stays where the audit's runs left it."""
+    try:
+        from keras.src.backend.common import global_state
+        from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR as name
+
+        return global_state.get_global_attribute(name)
+    except (ImportError, AttributeError):
+        warn("the default generator of keras.random", "md.audit does not put it back")
+        return None
+
+
 def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
     """A layer's own weights, without those of the layers that it holds. Without the names: an AttributeError from
     `compare`."""

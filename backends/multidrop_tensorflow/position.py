@@ -173,6 +173,18 @@ class _Calls:
         """The values of the variables: the position, and whether a stream is in force."""
         return words_of(self._stream.key if self._stream else Key(0)), self._stream is not None
 
+    def position(self) -> Any:
+        """Where the sequence of calls stands, for `go_on_from`."""
+        return self._stream and self._stream.key, [variable.numpy() for variable in self._variables or ()]
+
+    def go_on_from(self, position: Any) -> None:
+        """Moves the sequence of calls back to a `position`."""
+        key, values = position
+        if self._stream is not None and key is not None:
+            self._stream.key = key
+        for variable, value in zip(self._variables or (), values, strict=False):
+            variable.assign(value)
+
     def next(self, idle: bool = False) -> Key | tf.Tensor:
         """The position of this call. For an `idle` call, which drops nothing, `tf.random` draws nothing; the stream of
         `manual_seed` counts it."""

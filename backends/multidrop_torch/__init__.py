@@ -1,44 +1,74 @@
 """multidrop for PyTorch."""
 
 import torch
+from torch import __version__ as version
 
-from .apply import apply as apply
-from .comparison import Probe as Probe
-from .conversion import convert as convert
-from .conversion import restore as restore
-from .functional import NAME
-from .functional import draw_key as draw_key
-from .functional import dropout_layer as dropout_layer
-from .functional import keep_mask as keep_mask
-from .functional import relu_dropout as relu_dropout
-from .functional import tensor as tensor
-from .functional import to_numpy as to_numpy
-from .keyed import drawing as drawing
-from .layers import AlphaDropout as AlphaDropout
-from .layers import Dropout as Dropout
-from .layers import Dropout1d as Dropout1d
-from .layers import Dropout2d as Dropout2d
-from .layers import Dropout3d as Dropout3d
-from .layers import FeatureAlphaDropout as FeatureAlphaDropout
-from .loss import r_drop as r_drop
-from .member_layers import ConcreteDropout as ConcreteDropout
-from .member_layers import DropBlock as DropBlock
-from .member_layers import DropConnect as DropConnect
-from .member_layers import DropPath as DropPath
-from .member_layers import EmbeddingDropout as EmbeddingDropout
-from .member_layers import GaussianDropout as GaussianDropout
-from .member_layers import GaussianNoise as GaussianNoise
-from .member_layers import LockedDropout as LockedDropout
-from .member_layers import MemberLayer as MemberLayer
-from .member_layers import SpatialDropout as SpatialDropout
-from .member_layers import layer as layer
-from .net import Net as Net
-from .net import concise_net as concise_net
-from .net import get_state as get_state
-from .net import set_state as set_state
-from .training import Trainer as Trainer
-from .weights import drop_weights as drop_weights
+from .apply import apply
+from .comparison import Probe
+from .conversion import convert, restore
+from .distributed import per_rank
+from .functional import NAME as name
+from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy
+from .keyed import drawing
+from .layers import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
+from .loss import r_drop
+from .member_layers import (
+    ConcreteDropout,
+    DropBlock,
+    DropConnect,
+    DropPath,
+    EmbeddingDropout,
+    GaussianDropout,
+    GaussianNoise,
+    LockedDropout,
+    MemberLayer,
+    SpatialDropout,
+    layer,
+)
+from .net import Net, concise_net, get_state, set_state
+from .training import Trainer
+from .weights import drop_weights
 
-name = NAME
-version = torch.__version__
 types = (torch.Tensor, torch.nn.Parameter, torch.nn.Module)
+
+__all__ = [
+    "AlphaDropout",
+    "ConcreteDropout",
+    "DropBlock",
+    "DropConnect",
+    "DropPath",
+    "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
+    "EmbeddingDropout",
+    "FeatureAlphaDropout",
+    "GaussianDropout",
+    "GaussianNoise",
+    "LockedDropout",
+    "MemberLayer",
+    "Net",
+    "Probe",
+    "SpatialDropout",
+    "Trainer",
+    "apply",
+    "concise_net",
+    "convert",
+    "draw_key",
+    "drawing",
+    "drop_weights",
+    "dropout_layer",
+    "get_state",
+    "keep_mask",
+    "layer",
+    "name",
+    "per_rank",
+    "r_drop",
+    "relu_dropout",
+    "restore",
+    "set_state",
+    "tensor",
+    "to_numpy",
+    "types",
+    "version",
+]

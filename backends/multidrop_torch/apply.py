@@ -16,11 +16,12 @@ from multidrop.family import MaskMember, Member, extent
 from multidrop.spec.keys import Key, as_key
 from multidrop.spec.masks import Mask
 
-from . import autograd, programs
+from . import autograd, internals, programs
 from .draw import Draw
 from .functional import check_floating, tensor
 from .internals import is_legacy_batched
 from .position import calls, position_of
+from .subclasses import PLAIN
 
 
 def apply(member: Member, X: Tensor, key: int | Key | None = None, *, start: int = 0, learned: Any = None) -> Tensor:
@@ -63,17 +64,18 @@ def apply_next(
     *,
     learned: Tensor | None = None,
     note: dict[str, Any] | None = None,
+    ranks: tuple[int, ...] | None = None,
 ) -> Tensor:
     """`apply` with the next key of a stream; without a stream, with one that torch's generator draws, if the member
     needs any. `note` gets what `autograd.noted` writes, for a member that is a mask."""
     member, start = _checked(member, X, start, learned)
     if isinstance(member, MaskMember):
-        return autograd.masked_next(X, member.p, stream, start, member.axes(X.ndim), note=note)
+        return autograd.masked_next(X, member.p, stream, start, member.axes(X.ndim), note=note, ranks=ranks)
     if stream is None and learned is None and member.idle:
         at: Key | Tensor = Key(0)
     else:
-        at = programs.take(stream) if programs.tracing() else autograd.next_key(X, stream)
-    return _run(member, X, at, start, learned, True)
+        at = programs.take(stream, X, ranks) if programs.tracing() else autograd.next_key(X, stream, ranks, note)
+    return programs.unless_evaluated(X, _run(member, X, at, start, learned, True))
 
 
 def _checked(member: Member, X: Tensor, start: int, learned: Tensor | None) -> tuple[Member, int]:
@@ -82,22 +84,24 @@ def _checked(member: Member, X: Tensor, start: int, learned: Tensor | None) -> t
     check_floating(X)
     if learned is not None:
         check_floating(learned, "learned")
+    if X.is_nested and (X.layout is torch.strided or not isinstance(member, MaskMember)):
+        raise TypeError(
+            f"X: expected a tensor that is not nested for {type(member).__name__}; got a nested one: convert it with "
+            "torch.nested.to_padded_tensor(X, 0.0)"
+        )
     start = checks.word64("start", start)
     member = family.checked(member, learned, X.shape)
     if isinstance(member, MaskMember):
         axes = member.axes(X.ndim)
         return member, extent(X.shape, start, axes)[1] if start else 0
-    if X.layout is not torch.strided:
-        raise TypeError(
-            f"X: expected a tensor of strided layout for {type(member).__name__}; got {X.layout}: convert it with "
-            "torch.nested.to_padded_tensor(X, 0.0)"
-        )
     return member, member.check(X.shape, start)
 
 
 def _run(member: Member, X: Tensor, at: Key | Tensor, start: int, learned: Tensor | None, random: bool) -> Tensor:
     """X through a member that is no mask, by a key, or in a program by a position. `random` is whether `vmap` decides
     what its examples share: see `autograd.offsets_of`."""
+    if isinstance(at, Key) and (type(X) not in PLAIN or internals.functionalizes()):
+        at = position_of(at)  # a subclass sees an operator, and `functionalize` knows no autograd function
     if learned is not None:
         numbers = Draw(at, start) if isinstance(at, Key) else programs.Draw(at, start)
         return family.run(member, X, numbers, learned=learned)

@@ -12,13 +12,16 @@ from multidrop.spec import masks
 from multidrop.spec.keys import Key
 from multidrop.spec.masks import Mask
 
-from . import draw, internals, programs
+from . import draw, internals, programs, subclasses
 from .position import calls, position_of, signed
+from .ranks import at_place, holders, place_among
 from .recomputation import next_key as next_of
 
 
 def masked(X: Tensor, mask: Mask, *, relu: bool = False) -> Tensor:
     """X, or max(X, 0), through a mask: `dropout_layer` after its checks."""
+    if mask.axes:
+        _check_axes(X)
     if mask.p == 0.0:
         return draw.rectified(X) if relu else X
     if programs.tracing():
@@ -36,30 +39,45 @@ def masked_next(
     inplace: bool = False,
     relu: bool = False,
     note: dict[str, Any] | None = None,
+    ranks: tuple[int, ...] | None = None,
 ) -> Tensor:
     """X, or max(X, 0), through the next mask of a stream; without a stream, through one that torch's generator names,
-    which draws nothing at p = 0. `note` gets what `noted` writes, where Python runs this."""
+    which draws nothing at p = 0. `note` gets what `noted` writes, where Python runs this. `ranks` is that of a
+    layer, as `distributed.per_rank` sets it."""
+    if axes:
+        _check_axes(X)
     if programs.tracing():
         Z = draw.rectified(X) if relu else X
         if p == 0.0 and stream is None:
             return Z
-        if p > 0.0 and programs.without_gradient(Z):
+        if p > 0.0 and ranks is None and type(Z) is Tensor and programs.without_gradient(Z):
             Y = programs.drop_next(Z, stream, p, start, axes)
         else:
-            position = programs.take(stream)
-            Y = Z if p == 0.0 else programs.drop(Z, position, Mask(p, Key(0), start, axes))
+            position = programs.take(stream, Z, ranks)
+            Y = Z
+            if p > 0.0:
+                Y = programs.unless_evaluated(Z, programs.drop(Z, position, Mask(p, Key(0), start, axes)))
         return X.copy_(Y) if inplace else Y
     if inplace:
         _check_in_place(X)
     if p == 0.0:
-        key = Key(0) if stream is None else next_key(X, stream)  # any key names the mask that keeps all
+        key = Key(0) if stream is None else next_key(X, stream, ranks, note)  # any key names the mask that keeps all
         mask, Y = Mask(p, key, start, axes), draw.rectified(X) if relu else X
     else:
-        mask = Mask(p, next_key(X, stream), start, axes)
+        mask = Mask(p, next_key(X, stream, ranks, note), start, axes)
         Y = _differentiable(X, mask, True, inplace, relu)
     if note is not None:
         noted(note, X, mask)
     return Y
+
+
+def _check_axes(X: Tensor) -> None:
+    """TypeError for a nested tensor, whose values have other axes than it."""
+    if X.is_nested:
+        raise TypeError(
+            "X: expected a tensor that is not nested, where elements share a decision; got a nested one: convert it "
+            "with torch.nested.to_padded_tensor(X, 0.0)"
+        )
 
 
 def noted(note: dict[str, Any], X: Tensor, mask: Mask) -> None:
@@ -70,9 +88,17 @@ def noted(note: dict[str, Any], X: Tensor, mask: Mask) -> None:
     note["last"] = mask, None if hidden else X.shape, calls.drawn_in_programs
 
 
-def next_key(X: Tensor, stream: Tensor | None) -> Key:
+def next_key(
+    X: Tensor, stream: Tensor | None, ranks: tuple[int, ...] | None = None, note: dict[str, Any] | None = None
+) -> Key:
     """The next key of a stream for X, outside of a trace; without a stream, one that torch's generator draws. Within
-    `torch.func` it is taken once for all: `vmap` would draw a number for each example."""
+    `torch.func` it is taken once for all: `vmap` would draw a number for each example. With `ranks`, it is the key of
+    this rank's place among them, which `note` gets."""
+    if ranks is not None and stream is not None:
+        place = place_among(ranks, holders(X))
+        if note is not None:
+            note["place"] = place
+        return at_place(next_key(X, stream), place)
     if not internals.transforms():
         return next_of(stream)
     _check_randomness(X)
@@ -134,24 +160,34 @@ def offsets_of(X: Tensor, mask: Mask, random: bool) -> Tensor:
 
 
 def _drop(X: Tensor, mask: Mask, relu: bool = False) -> Tensor:
-    """`draw.drop`; as an operator where a dispatch mode is active, which sees operators alone."""
-    if internals.dispatch_modes() and type(X) is Tensor:
-        Z = draw.rectified(X) if relu else X
-        return programs.drop_values(Z, position_of(mask.key), mask.p, signed(mask.start), mask.axes)
-    return draw.drop(X, mask, relu)
+    """`draw.drop`, as an operator where X is of a subclass or a dispatch mode watches, so that they see what runs."""
+    if type(X) in subclasses.PLAIN and not internals.dispatch_modes():
+        return draw.drop(X, mask, relu)
+    subclasses.ready(type(X))
+    Z = draw.rectified(X) if relu else X
+    return programs.drop_values(Z, position_of(mask.key), mask.p, signed(mask.start), mask.axes)
+
+
+def _drop_(X: Tensor, mask: Mask) -> Tensor:
+    """`_drop` in place."""
+    return draw.drop_(X, mask) if type(X) in subclasses.PLAIN else X.copy_(_drop(X, mask))
 
 
 def _differentiable(X: Tensor, mask: Mask, random: bool = False, inplace: bool = False, relu: bool = False) -> Tensor:
     """X through a mask, by the cheapest function that serves the caller. Autograd functions that support transforms
     take five times as long as plain ones, and those as long as a small dropout itself."""
     if transforms_active():
-        Y = _Transformed.apply(draw.rectified(X) if relu else X, offsets_of(X, mask, random), mask)
+        Z = draw.rectified(X) if relu else X
+        if internals.functionalizes():  # which knows no autograd function
+            Y = programs.drop(Z, position_of(mask.key), mask)
+        else:
+            Y = _Transformed.apply(Z, offsets_of(X, mask, random), mask)
         return X.copy_(Y) if inplace else Y
     if X.requires_grad and torch.is_grad_enabled():
         if relu:
             return _Rectified.apply(X, mask)
         return (_MaskedInPlace if inplace else _Masked).apply(X, mask)
-    return draw.drop_(X, mask) if inplace else _drop(X, mask, relu)
+    return _drop_(X, mask) if inplace else _drop(X, mask, relu)
 
 
 class _Masked(torch.autograd.Function):
@@ -175,7 +211,7 @@ class _MaskedInPlace(_Masked):
     def forward(ctx: Any, X: Tensor, mask: Mask) -> Tensor:
         ctx.mark_dirty(X)
         ctx.mask = mask
-        return draw.drop_(X, mask)
+        return _drop_(X, mask)
 
 
 class _Rectified(torch.autograd.Function):

@@ -3,7 +3,6 @@ for GPUs, or torch's operators with numbers drawn on the host."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,7 +46,7 @@ def relu_gradient(dY: Tensor, Y: Tensor, p: float) -> Tensor:
             return on_host.relu_gradient(dY, Y, p)
         if not dY.is_cpu and device.fits(dY) and device.fits(Y):
             return device.relu_gradient(dY, Y, p)
-    return torch.where(Y == 0, torch.zeros((), dtype=dY.dtype, device=dY.device), _scaled(dY, p))
+    return torch.where(Y == 0, torch.zeros((), dtype=dY.dtype, device=dY.device), scaled(dY, p))
 
 
 def keep_mask(
@@ -55,6 +54,8 @@ def keep_mask(
 ) -> Tensor:
     """`multidrop.keep_mask` as a bool tensor on a device."""
     place = torch.device(place)
+    if place.type == "meta":
+        return torch.empty(shape, dtype=torch.bool, device=place)
     if device.draws(place):
         return device.keep_mask(shape, dropout, key, start, place)
     return torch.from_numpy(host.keep_mask(shape, dropout, key, start)).to(place)
@@ -62,26 +63,25 @@ def keep_mask(
 
 def normal(shape: Sequence[int], key: Key, start: int, place: torch.device) -> Tensor:
     """`multidrop.spec.masks.normals` as a float64 tensor on a device."""
-    return torch.from_numpy(masks.normals(tuple(shape), key, start)).to(place)
+    return _brought(masks.normals, shape, key, start, place)
 
 
 def uniform(shape: Sequence[int], key: Key, start: int, place: torch.device) -> Tensor:
     """`multidrop.spec.masks.open_uniforms` as a float64 tensor on a device."""
-    return torch.from_numpy(masks.open_uniforms(tuple(shape), key, start)).to(place)
+    return _brought(masks.open_uniforms, shape, key, start, place)
+
+
+def _brought(numbers: Any, shape: Sequence[int], key: Key, start: int, place: torch.device) -> Tensor:
+    """Numbers that the host draws, on a device; on the meta device, which has no memory, none are drawn."""
+    if place.type == "meta":
+        return torch.empty(tuple(shape), dtype=torch.float64, device=place)
+    return torch.from_numpy(numbers(tuple(shape), key, start)).to(place)
 
 
 def drop_by_operators(X: Tensor, mask: Mask) -> Tensor:
-    """X through a mask by torch's operators, on X's device. A nested tensor gets the mask of its values, in order; a
-    distributed one that of the whole tensor, which each rank draws and of which it keeps its part."""
-    if X.layout is torch.jagged:
-        jagged: Any = X
-        return torch.nested.nested_tensor_from_jagged(drop(X.values(), mask), jagged.offsets())
+    """X through a mask by torch's operators, on X's device."""
     keep = keep_mask(masks.drawn_shape(tuple(X.shape), mask.axes), mask.p, mask.key, mask.start, X.device)
-    distributed: Any = sys.modules.get("torch.distributed.tensor")  # importing it takes long, and a DTensor's user has
-    if distributed and isinstance(X, distributed.DTensor):
-        whole = keep.expand(X.shape)
-        keep = distributed.distribute_tensor(whole, X.device_mesh, X.placements, src_data_rank=None)
-    return torch.where(keep, _scaled(X, mask.p), torch.zeros((), dtype=X.dtype, device=X.device))
+    return torch.where(keep, scaled(X, mask.p), torch.zeros((), dtype=X.dtype, device=X.device))
 
 
 def rectified(X: Tensor) -> Tensor:
@@ -95,7 +95,8 @@ def is_batched(dY: Tensor) -> bool:
     return internals.is_wrapped(dY) or internals.is_legacy_batched(dY)
 
 
-def _scaled(X: Tensor, p: float) -> Tensor:
+def scaled(X: Tensor, p: float) -> Tensor:
+    """X/(1 − p), rounded as the specification says."""
     compute = torch.float64 if X.dtype == torch.float64 else torch.float32
     return (X.to(compute) * torch.tensor(masks.scale(p, NAMES[X.dtype]), dtype=compute, device="cpu")).to(X.dtype)
 

@@ -18,7 +18,7 @@ from multidrop.spec import masks
 from multidrop.spec.keys import Key, as_key
 from multidrop.spec.masks import Mask
 
-from . import draw
+from . import draw, programs
 from .autograd import masked, masked_next
 from .on_host import NAMES
 from .position import calls
@@ -216,7 +216,7 @@ def _alpha_dropout(
     if p == 0.0:
         return drop(X, axes, inplace)  # which takes a call, and is X
     wide = X if X.dtype == torch.float64 else X.float()
-    Y = lifted(wide, p, lambda Z: drop(Z, axes, False)).to(X.dtype)
+    Y = programs.unless_evaluated(X, lifted(wide, p, lambda Z: drop(Z, axes, False)).to(X.dtype))
     return X.copy_(Y) if inplace else Y
 
 
@@ -248,11 +248,14 @@ def check_floating(X: Tensor, name: str = "X") -> None:
         if isinstance(X, torch.fx.Proxy):
             raise TypeError(
                 f"{name}: expected a tensor; got a torch.fx.Proxy: torch.fx cannot hold a mask's position: call "
-                "multidrop.restore(model) before it traces the model, or use torch.export"
+                "md.restore(model) before it traces the model, or use torch.export"
             )
         if not isinstance(X, Tensor):
             raise checks.not_floating(checks.shown(X), f"torch.as_tensor({name})", name)
-        checks.floating(str(X.dtype).removeprefix("torch."), f"{name}.float()", name)
+        remedy = f"{name}.float()"
+        if X.is_quantized:
+            remedy = f"{name}.dequantize(), or put torch's own layers back with md.restore(model) before you quantize"
+        checks.floating(str(X.dtype).removeprefix("torch."), remedy, name)
         raise TypeError(
             f"{name}: expected a tensor of strided or jagged layout; got {X.layout}: convert it with {name}.to_dense()"
         )

@@ -89,6 +89,12 @@ def interpreters() -> list[Any]:
     return found
 
 
+def functionalizes() -> bool:
+    """Whether the innermost transform of `torch.func` is `functionalize`. Without torch's name for it False: torch then
+    raises, for it has no rule for autograd functions there."""
+    return transforms() and "Functionalize" in str(interpreters()[-1].key())
+
+
 def forward_mode() -> bool:
     """Whether forward-mode differentiation is active, which plain autograd functions do not support. Without torch's
     number for it, every call takes the slower functions, which support all modes."""
@@ -185,6 +191,12 @@ def uncompiled(model: nn.Module) -> nn.Module:
     return inner
 
 
+def keras_layers(layer: Any) -> list[Any]:
+    """A Keras layer, where Keras runs on torch, and all layers within it. Without Keras' name for them the layer alone:
+    a report on what was not converted then names it, and none of those within."""
+    return list(getattr(layer, "_flatten_layers", lambda: [layer])())
+
+
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
@@ -264,3 +276,26 @@ def _hooked(known: list[Any]) -> list[Any]:
         raise missing("the variable `frame` of the hooks of torch.utils.checkpoint")
     part = held.get("frame")
     return [] if part is None or any(part is other for other in known) else [part]
+
+
+def jagged_class() -> Any:
+    """The class of jagged nested tensors, which has no public name. Without it such a tensor meets operators that it
+    does not know, which is an error of torch's."""
+    module: Any = sys.modules.get("torch.nested._internal.nested_tensor")
+    return getattr(module, "NestedTensor", None)
+
+
+def values_of(X: Any) -> Tensor:
+    """The values of a jagged tensor in the order in which they lie, for an operator below autograd. Without torch's
+    name for them the operator gets no tensor, and raises."""
+    values: Tensor = X._values
+    return values
+
+
+def with_values(X: Any, values: Tensor) -> Tensor:
+    """A jagged tensor like X, of other values, made by the protocol that `torch.compile` takes it apart by: no public
+    function keeps its lengths and its ragged dimension. Without torch's name for the values, torch raises."""
+    names, context = X.__tensor_flatten__()
+    parts = {name: getattr(X, name) for name in names} | {"_values": values}
+    made: Tensor = type(X).__tensor_unflatten__(parts, context | {"requires_grad": False}, X.shape, X.stride())
+    return made

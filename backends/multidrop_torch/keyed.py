@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from multidrop.view import Drawing, before, not_a_layer
 
 from . import internals
 from .position import calls, key_at, position_of
+from .ranks import at_place, place_among
 
 
 class Keyed(nn.Module):
@@ -29,9 +31,11 @@ class Keyed(nn.Module):
 
     Attributes:
         stream: the position; None for a layer that follows torch's generator. Write to it in place.
+        ranks: the ranks among which `per_rank` has this one find its place, () for all; None where all drop alike.
     """
 
     stream: Tensor | None
+    ranks: tuple[int, ...] | None = None
     converted: type[nn.Module]  # the class that `convert` replaced
     keyed: bool
     member: Any
@@ -39,7 +43,7 @@ class Keyed(nn.Module):
 
     def _key_by(self, key: Key | None) -> None:
         """Has the layer's stream continue from `key`; None: the layer follows torch's generator."""
-        with torch.inference_mode(False):  # whose tensors cannot be written to later
+        with torch.inference_mode(False), internals.without_transforms():  # whose tensors cannot be written to later
             position = None if key is None else position_of(key)
         stream: Tensor | None = vars(self).get("stream")
         if position is not None and stream is not None:
@@ -65,6 +69,21 @@ class Keyed(nn.Module):
             del vars(self)[name]
         super().__delattr__(name)
 
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The module's buffers. For `recurse=False` also a placeholder of the stream: `set_model_state_dict` asks each
+        module this way where the first rank's state is to reach all others, and sends what a module names alone. It has
+        no dimension, so that its device is not compared with the weights'."""
+        yield from super().named_buffers(prefix, recurse, remove_duplicate)
+        if self.stream is not None and not recurse:
+            yield f"{prefix}.stream" if prefix else "stream", self.stream[0]
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """The module's buffers, without the placeholder: what asks for these wants to move them."""
+        for _, buffer in super().named_buffers(recurse=recurse):
+            yield buffer
+
     def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
         """The axes along which one decision holds for all elements of an input of that shape, () where none is known;
         TypeError where the layer has no mask."""
@@ -77,8 +96,8 @@ class Keyed(nn.Module):
             TypeError: always, because TorchScript compiles Python and does not know this library's.
         """
         raise TypeError(
-            f"obj: expected layers that TorchScript compiles; got {checks.shown(self)}: call multidrop.restore(model) "
-            "before torch.jit.script, or use torch.jit.trace or torch.export"
+            f"obj: expected layers that TorchScript compiles; got {checks.shown(self)}: call md.restore(model) before "
+            "torch.jit.script, or use torch.jit.trace or torch.export"
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -126,7 +145,10 @@ class Keyed(nn.Module):
         self.stream.copy_(position.to_local() if hasattr(position, "to_local") else position)
 
     def extra_repr(self) -> str:
-        return super().extra_repr() + ("" if self.stream is None else f", seed={key_at(self.stream).seed}")
+        if self.stream is None:
+            return super().extra_repr()
+        marked = "" if self.ranks is None else ", per_rank=True"
+        return f"{super().extra_repr()}, seed={key_at(self.stream).seed}{marked}"
 
 
 def drawing(layer: nn.Module, shape: tuple[int, ...] | None = None) -> Drawing:
@@ -140,6 +162,9 @@ def drawing(layer: nn.Module, shape: tuple[int, ...] | None = None) -> Drawing:
         last = None if mask is None or drawn != calls.drawn_in_programs else mask.key
     else:
         key = key_at(layer.stream)
+        if layer.ranks is not None:
+            place = vars(layer).get("place")  # that of its last input, which several ranks may hold
+            key = at_place(key, place_among(layer.ranks, ()) if place is None else place)
         last = before(key)
     last_p = None
     if mask is not None and mask.key == last:  # else a program ran since, which Python did not see

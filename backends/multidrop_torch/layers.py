@@ -38,7 +38,7 @@ class _DropoutNd(Keyed, internals.DropoutBase):
         """X through the next mask."""
         p = checks.probability("p", self.p)
         # Written past `nn.Module`, whose attributes take a microsecond.
-        return masked_next(X, p, self.stream, 0, axes, inplace=inplace, note=self.__dict__)
+        return masked_next(X, p, self.stream, 0, axes, inplace=inplace, note=self.__dict__, ranks=self.ranks)
 
     @staticmethod
     def _axes(ndim: int) -> tuple[int, ...]:
@@ -68,7 +68,8 @@ class Dropout(_DropoutNd, nn.Dropout):
             return self(rectified(X))
         if not self.training:
             return rectified(X)
-        return masked_next(X, checks.probability("p", self.p), self.stream, relu=True, note=self.__dict__)
+        p = checks.probability("p", self.p)
+        return masked_next(X, p, self.stream, relu=True, note=self.__dict__, ranks=self.ranks)
 
 
 class _FeatureDropout(_DropoutNd):

@@ -46,7 +46,7 @@ class MemberLayer(OfMember, Keyed):
         return self._next(input) if self.training else input
 
     def _next(self, X: Tensor) -> Tensor:
-        return apply_next(self.member, X, self.stream, note=self.__dict__)
+        return apply_next(self.member, X, self.stream, note=self.__dict__, ranks=self.ranks)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """The value that is stored when a parametrized weight is set."""
@@ -115,7 +115,7 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
         self.logit = nn.Parameter(torch.tensor(self.member.logit))
 
     def _next(self, X: Tensor) -> Tensor:
-        return apply_next(self.member, X, self.stream, learned=self.logit)
+        return apply_next(self.member, X, self.stream, learned=self.logit, ranks=self.ranks)
 
     def regularizer(self, weight: Tensor, *, length_scale: float = 1.0) -> Tensor:
         """The term of the loss that keeps p up: `multidrop.family.ConcreteDropout.regularizer`. Divide it by the number

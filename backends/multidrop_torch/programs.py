@@ -23,8 +23,9 @@ from multidrop.family import Member
 from multidrop.spec.keys import Key
 from multidrop.spec.masks import Mask
 
-from . import draw, internals
-from .position import calls, key_at, signed
+from . import draw, internals, subclasses
+from .position import calls, key_at, position_of, signed
+from .ranks import at_place, place_among
 from .recomputation import next_key
 
 
@@ -37,34 +38,32 @@ def tracing() -> bool:
     )
 
 
-def take(stream: Tensor | None) -> Tensor:
-    """The position of a stream, which moves on by one call; without a stream, one that torch's generator draws."""
+def take(stream: Tensor | None, X: Tensor, ranks: tuple[int, ...] | None = None) -> Tensor:
+    """The position of a stream for X, and the stream moves on by one call; without a stream, one that torch's generator
+    draws. With `ranks`, it is that of this rank's place among them, which the program finds each time that it runs."""
     operator: Any = _take_exported if torch.compiler.is_exporting() else _take_once
-    return operator(calls.position if stream is None else stream, stream is not None)
+    position: Tensor = operator(calls.position if stream is None else stream, stream is not None)
+    if stream is None or ranks is None:
+        return position
+    on_rank: Any = torch.ops.multidrop.on_rank.default
+    return on_rank(position, X.detach() if hasattr(X, "device_mesh") else None, ranks, ())
 
 
 def drop_next(X: Tensor, stream: Tensor | None, p: float, start: int, axes: tuple[int, ...]) -> Tensor:
-    """X through the next mask of a stream, without a gradient."""
+    """X through the next mask of a stream, without a gradient. X is of no subclass, which might run this twice."""
     keyed = stream is not None
-    arguments = stream if keyed else calls.position, keyed, p, signed(start), axes
-    return _of_values(X, lambda X: _drop_next_once(X, *arguments))
+    return _drop_next_once(X, stream if keyed else calls.position, keyed, p, signed(start), axes)
 
 
 def drop(X: Tensor, position: Tensor, mask: Mask) -> Tensor:
     """X through the mask at a position, differentiable."""
-    return _of_values(X, lambda X: dropout(X, position, mask.p, signed(mask.start), mask.axes))
-
-
-def _of_values(X: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """A function of X; of a nested tensor, which operators do not take, that of its values, in order."""
-    if X.layout is not torch.jagged:
-        return function(X)
-    jagged: Any = X
-    return torch.nested.nested_tensor_from_jagged(function(X.values()), jagged.offsets())
+    subclasses.ready(type(X))
+    return dropout(X, position, mask.p, signed(mask.start), mask.axes)
 
 
 def apply(member: Member, X: Tensor, position: Tensor, start: int) -> Tensor:
     """A member's output for X, by the numbers of a position, differentiable."""
+    subclasses.ready(type(X))
     operator: Any = torch.ops.multidrop.member.default
     return operator(X, position, member.text, signed(start), False)
 
@@ -75,6 +74,16 @@ def without_gradient(X: Tensor) -> bool:
     wanted = X.requires_grad and torch.is_grad_enabled()
     compiled = torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
     return compiled and not wanted and not internals.transforms()
+
+
+def unless_evaluated(X: Tensor, Y: Tensor) -> Tensor:
+    """Y; or X in an exported program that torchao's `move_exported_model_to_eval` has changed. That looks for torch's
+    own dropout and turns it off: here, one of a 1 with p = 1, which gives 0 and draws nothing. Its counterpart
+    `move_exported_model_to_train` puts one with p = 0.5 there, which gives 0 or 2."""
+    if not torch.compiler.is_exporting():
+        return Y
+    one = torch.nn.functional.dropout(torch.ones((), device=X.device), 1.0, True)
+    return torch.where(one == 1.0, X, Y)
 
 
 class Draw(draw.Draw):
@@ -101,7 +110,10 @@ def _operator(
 
     def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         kind = "CompositeImplicitAutograd" if composed else "CompositeExplicitAutograd"
-        _library.impl(schema.partition("(")[0], function, kind)
+        name = schema.partition("(")[0]
+        _library.impl(name, function, kind)
+        if not composed:  # of jagged tensors `subclasses` takes care, below autograd
+            _library.impl(name, torch.library.fallthrough_kernel, "AutogradNestedTensor")
         return function
 
     return register
@@ -138,6 +150,19 @@ def _next_key(stream: Tensor, keyed: bool) -> Key:
         return next_key(stream)
     calls.drawn_in_programs += 1
     return next_key(None)
+
+
+@_operator("on_rank(Tensor position, Tensor? X, int[] ranks, int[] holders) -> Tensor")
+def _on_rank(position: Tensor, X: Tensor | None, ranks: Sequence[int], holders: Sequence[int]) -> Tensor:
+    """A position for this rank's place: see `place_among`. Of a distributed X, `subclasses` finds the
+    holders."""
+    place = place_among(ranks, holders)
+    return position_of(at_place(key_at(position), place)).to(position.device)
+
+
+@torch.library.register_fake("multidrop::on_rank")
+def _(position: Tensor, X: Tensor | None, ranks: Sequence[int], holders: Sequence[int]) -> Tensor:
+    return torch.empty_like(position)
 
 
 @_operator("drop(Tensor X, Tensor position, float p, SymInt start, int[] axes) -> Tensor")

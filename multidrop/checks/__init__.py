@@ -5,28 +5,62 @@ A check also converts: it returns a plain Python or NumPy value, which the calle
 
 from __future__ import annotations
 
-from ..shown import shown as shown
-from .host_data import FLOATING as FLOATING
-from .host_data import TENSOR_TYPES as TENSOR_TYPES
-from .host_data import floating as floating
-from .host_data import host_array as host_array
-from .host_data import host_tensor as host_tensor
-from .host_data import integers as integers
-from .host_data import labels as labels
-from .host_data import not_floating as not_floating
-from .host_data import same_type as same_type
-from .numeric import at_least_zero as at_least_zero
-from .numeric import axes as axes
-from .numeric import axis_numbers as axis_numbers
-from .numeric import dimensions as dimensions
-from .numeric import positive as positive
-from .numeric import probability as probability
-from .numeric import probability_below_one as probability_below_one
-from .numeric import shape as shape
-from .numeric import span as span
-from .numeric import word64 as word64
-from .strings import choice as choice
-from .strings import flag as flag
-from .strings import json_object as json_object
-from .strings import path as path
-from .strings import text as text
+from ..shown import shown
+from .host_data import (
+    FLOATING,
+    TENSOR_TYPES,
+    floating,
+    host_array,
+    host_tensor,
+    integers,
+    labels,
+    not_floating,
+    same_type,
+)
+from .numeric import (
+    at_least_zero,
+    axes,
+    axis_numbers,
+    dimensions,
+    positive,
+    probability,
+    probability_below_one,
+    shape,
+    span,
+    word64,
+)
+from .strings import (
+    choice,
+    flag,
+    json_object,
+    path,
+    text,
+)
+
+__all__ = [
+    "FLOATING",
+    "TENSOR_TYPES",
+    "at_least_zero",
+    "axes",
+    "axis_numbers",
+    "choice",
+    "dimensions",
+    "flag",
+    "floating",
+    "host_array",
+    "host_tensor",
+    "integers",
+    "json_object",
+    "labels",
+    "not_floating",
+    "path",
+    "positive",
+    "probability",
+    "probability_below_one",
+    "same_type",
+    "shape",
+    "shown",
+    "span",
+    "text",
+    "word64",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -124,6 +125,8 @@ def compare(
             found += _step(number, layers, sides, inputs, y, loss or default_loss, lr, training)
             result = Comparison((a.name, b.name), number + 1, tolerance, kinds, tuple(found), a.unreached + b.unreached)
             if not result.equal:
+                if training and seed is not None:
+                    result = replace(result, unreached=(*result.unreached, *a.random(), *b.random()))
                 break
     if result is None:
         raise ValueError("batches: expected at least one batch; got none (an exhausted iterator?)")

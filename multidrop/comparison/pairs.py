@@ -64,7 +64,7 @@ def _matched(
         listed = "; ".join(
             f"{s.name} has {len(p)}: {', '.join(map(shown_path, p))}" for s, p in ((a, paths_a), (b, paths_b))
         )
-        listed = "; not keyed: ".join([listed, *a.unreached, *b.unreached])
+        listed = "; not keyed: ".join([listed, *a.unreached, *b.unreached, *a.random(), *b.random()])
         raise ValueError(f"models: expected as many {kind} in both; {listed}")
     rest = iter([path for path in paths_b if path not in pairs.values()])
     return [(path, pairs[path] if path in pairs else next(rest)) for path in paths_a]

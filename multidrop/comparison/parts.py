@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
@@ -61,3 +62,9 @@ def _tensors(output: Any, types: tuple[type, ...]) -> Iterator[Any]:
     elif isinstance(output, Iterable) and not isinstance(output, str):
         for value in output:
             yield from _tensors(value, types)
+
+
+def equal(a: Array, b: Array) -> bool:
+    """Whether two arrays have the same type, shape and values; NaN is equal to NaN."""
+    a, b = np.asarray(a), np.asarray(b)
+    return a.dtype == b.dtype and bool(np.array_equal(a, b, equal_nan=a.dtype.kind in "fcV"))

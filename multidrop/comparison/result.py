@@ -53,7 +53,8 @@ class Comparison:
         rtol: the tolerance for `Difference.value`; masks must be equal.
         layers: the kind of each layer by its paths in both models, in the order in which the layers run.
         differences: all measured differences, in the order in which a step computes them.
-        unreached: dropout in either model that could not be keyed, and so differs.
+        unreached: dropout in either model that could not be keyed, and so differs; where something differs, also what
+            `multidrop.audit` finds to be random.
     """
 
     models: tuple[str, str]

@@ -37,13 +37,23 @@ class Side:
     def __init__(self, model: Model, stack: ExitStack) -> None:
         report = convert(model, seed=0)  # with a seed, so that it takes no key of `manual_seed`
         stack.callback(restore, model, report)
-        self.backend = backend_of(model)
+        self._model, self.backend = model, backend_of(model)
         self.name = f"{self.backend.name} {type(model).__name__}"
         self.unreached = tuple(f"{self.name}, {shown_path(path)}: {what}" for path, what in report.unreached)
         self.probe = stack.enter_context(part(self.backend, Comparison, "Probe", "md.compare").Probe(model))
 
+    def random(self) -> tuple[str, ...]:
+        """What is random in the model besides the dropout layers, for the batch with which it began."""
+        from ..auditing import audit  # which needs what is in this package
+
+        if not hasattr(self.probe, "drew"):
+            return ()
+        found = audit(self._model, self._X).random
+        return tuple(f"{self.name}, {shown_path(path)}: {kind} is random: {what}" for path, kind, what in found)
+
     def begin(self, X: Array, stack: ExitStack) -> None:
         """Runs the model to find its layers in the order in which they run, and its layout."""
+        self._X = X
         _, points = self.probe.forward(X, False)
         first = {point.path: number for number, point in reversed(list(enumerate(points)))}
         self.order = lambda path: first.get(path, len(points))

@@ -30,7 +30,15 @@ _MODULES = {
     "same_bits": "bits",
 }
 
-__all__ = [*_MODULES]
+__all__ = [
+    "Conformance",
+    "assert_expectation_preserved",
+    "assert_resumes",
+    "assert_same_mask",
+    "assert_same_values",
+    "conformance",
+    "same_bits",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,288 @@
+"""Finds the random layers of a model by running it, whatever makes them random."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import checks
+from .comparison.trees import Trees
+from .conversion import shown_path
+from .dispatch import BackendError, backend_of, part
+from .protocol import Auditing, Comparison, Model
+
+__all__ = ["Audit", "RandomLayer", "audit"]
+
+REPEATS, REPEATS_OF_BLOCKS = 1024, 64
+"""How often a call is repeated that drew random numbers without effect, such as that of a branch that is dropped once
+in a hundred times: of a layer that calls none, and of one that calls others, which take longer."""
+
+ROUNDS = 8
+"""How often the model runs at most until a run finds nothing new."""
+
+
+class RandomLayer(NamedTuple):
+    """A layer whose own code is random."""
+
+    path: str
+    """The layer's path in the model; empty for the model itself."""
+    kind: str
+    """The name of its class."""
+    what: str
+    """What was different in two runs with equal inputs, such as "its output"."""
+
+
+@dataclass(frozen=True, repr=False)
+class Audit:
+    """What `audit` found; printed, a line for each random layer, or "None found".
+
+    Attributes:
+        random: the random layers, in the order in which they ran.
+        layers: how many layers ran.
+        runs: how many times the model ran.
+    """
+
+    random: tuple[RandomLayer, ...]
+    layers: int
+    runs: int
+
+    def __str__(self) -> str:
+        ran = f"layers: {self.layers}, runs: {self.runs}"
+        if not self.random:
+            return f"None found ({ran}): equal inputs gave equal outputs."
+        rows = [(shown_path(path), kind, what) for path, kind, what in self.random]
+        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+        lines = [f"  {path:{widths[0]}}  {kind:{widths[1]}}  {what}" for path, kind, what in rows]
+        return "\n".join([f"random: {len(rows)} ({ran}); different for equal inputs:", *lines])
+
+    __repr__ = __str__
+
+
+def audit(model: Model, *inputs: Any, **named: Any) -> Audit:
+    """Names the layers of a model that are random in training mode, and no others: dropout of any package, called as a
+    layer or as a function, within a fused operation, by `bernoulli`, or by Python's or NumPy's generator.
+
+    It runs the model in training mode several times, from equal weights and positions, each time under other seeds of
+    the generators, and compares what goes through each layer. A layer is random if equal inputs give other outputs,
+    although the layers within it gave what they gave in the first run. A keyed layer of this library is not random: it
+    stands at the same position in each run.
+
+    Afterwards the model is as it was: weights, buffers, positions, modes and attributes. So are the generators, but for
+    those of MXNet and TensorFlow, which cannot be read: they are seeded anew with a number that they drew before.
+
+    What is not found: a layer that this input does not reach, and randomness too rare to show in a thousand repetitions
+    of the layer (64 for code between other layers). Code that is not in a layer counts for the innermost layer
+    that calls it. On a GPU, sums in another order make a difference too.
+
+    Args:
+        model: a `torch.nn.Module`, a Keras model or layer, a Gluon block, a NumPy `Layer` or an `md.Net`.
+        *inputs: what the model is called with: tensors, NumPy arrays, or anything else.
+        **named: the same, by keyword. Keras' `training` is True without being given.
+
+    Returns:
+        The random layers, by path.
+
+    Raises:
+        TypeError: for what is no model of a known framework.
+        BackendError: where its backend cannot run a model for an audit.
+        Exception: what the model raises; it is put back as it was before.
+    """
+    backend = backend_of(model, "model")
+    if not (isinstance(model, tuple(backend.types)) and callable(model)):
+        raise TypeError(f"model: expected a model of a framework's; got {checks.shown(model)}")
+    probe: Any = part(backend, Comparison, "Probe", "md.audit").Probe(model)
+    if missing := sorted({name for name in vars(Auditing) if not name.startswith("_")} - set(dir(probe))):
+        raise BackendError(
+            f"backend {backend.name!r}: its Probe has no {', '.join(missing)}: md.audit needs a Probe with what "
+            "multidrop.protocol.Auditing has"
+        )
+    return _Runs(probe, inputs, named).result()
+
+
+class _Call:
+    """One call of a layer, as it was when it was first met."""
+
+    def __init__(self, path: str, inputs: Any) -> None:
+        self.path, self.inputs = path, inputs
+        self.output: Any = None
+        self.calls: list[_Call] = []
+        """What the layer calls, in order."""
+        self.drew = False
+        """Whether the layer's own code drew from a generator."""
+
+
+class _Frame:
+    """A call that is running."""
+
+    def __init__(self, call: _Call, new: bool) -> None:
+        self.call, self.new = call, new
+        self.ahead = [] if new else list(call.calls)
+        """What it called before and has not called yet this time."""
+
+
+class _Runs:
+    """Runs a model again and again, and watches it."""
+
+    def __init__(self, probe: Auditing, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        self.probe, self.trees = probe, Trees(probe)
+        self.inputs = tuple(probe.batch(x) if type(x) is np.ndarray else x for x in inputs)
+        self.named = {name: probe.batch(x) if type(x) is np.ndarray else x for name, x in named.items()}
+        self.found: dict[str, str] = {}
+        self.whole = _Call("", None)
+        self.stack: list[_Frame] = []
+        self.repeating = False
+        self.ran: dict[str, None] = {}
+        self.runs = self.seed = 0
+
+    def result(self) -> Audit:
+        probe = self.probe
+        with ExitStack() as stack:
+            stack.callback(probe.generators())
+            stack.callback(_python_generators())
+            if not probe.built():
+                back, forget = probe.state(), self.trees.cached(probe.layers.values())
+                self._model()  # which makes its layers or weights
+                back()
+                forget()
+                self.probe = probe = type(probe)(probe.model)
+                self.trees = Trees(probe)
+            stack.enter_context(probe.watch(self))
+            self.back = self.trees.attributes(probe.layers.values())
+            stack.callback(self.back)
+            known = -1
+            while self.runs < 2 or (known < len(self.found) + len(self.ran) and self.runs < ROUNDS):
+                known = len(self.found) + len(self.ran)
+                self._run()
+            for call in self._quiet(self.whole):
+                self._repeat(call)
+        kinds = {path: type(layer).__name__ for path, layer in probe.layers.items()}
+        random = tuple(RandomLayer(path, kinds[path], self.found[path]) for path in self.ran if path in self.found)
+        return Audit(random, len(self.ran), self.runs)
+
+    def _model(self) -> Any:
+        return self.probe.run("", *self.trees.copied((self.inputs, self.named)))
+
+    def _run(self) -> None:
+        """Runs the model once: records the calls that are new, and judges the others."""
+        self.back()
+        self.stack = [frame := _Frame(self.whole, self.runs == 0)]
+        self._begin()
+        output = self._model()
+        self._drew(self.whole)
+        if self.runs == 0:
+            self.whole.output = self.trees.copied(output)
+        elif self.trees.differ(self.whole.output, output):  # by a hook on the model
+            self._find(frame, "its output")
+        self.runs += 1
+
+    def enter(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Called before a layer runs: see `Watcher`."""
+        inputs, caller = (args, kwargs), self.stack[-1]
+        call = next((call for call in caller.ahead if call.path == path), None)
+        if self._within_repeated() or self.trees.symbolic(inputs):  # a trace computes nothing
+            self.stack.append(_Frame(call or _Call(path, None), call is None))
+        else:
+            self._drew(caller.call)
+            new = call is None
+            if call is None:
+                call = _Call(path, self.trees.copied(inputs))
+                self.ran.setdefault(path)
+                caller.call.calls.append(call)
+                if not caller.new:
+                    self._find(caller, f"whether it calls {path}")
+            elif not self.repeating and self.trees.differ(call.inputs, inputs):
+                self._find(caller, f"the input of {path}")
+                args, kwargs = self.trees.replaced(inputs, call.inputs)
+            self.stack.append(_Frame(call, new))
+            self._begin()
+        if not self.stack[-1].new:
+            caller.ahead.remove(self.stack[-1].call)
+        return args, kwargs
+
+    def leave(self, path: str, args: tuple[Any, ...], output: Any) -> Any:
+        """Called after a layer has run: see `Watcher`."""
+        while (frame := self.stack.pop()).call.path != path:
+            pass  # an exception ended what the layer called, and the layer went on
+        call = frame.call
+        if self._within_repeated():
+            return output if frame.new else self.trees.copied(call.output)
+        if call.inputs is None:
+            return output
+        self._drew(call)
+        if frame.new:
+            call.output = self.trees.copied(output)
+        else:
+            if frame.ahead and not self.repeating:
+                self._find(frame, f"whether it calls {frame.ahead[0].path}")
+            if self.trees.differ(call.output, output):
+                self._find(frame, "its output")
+                output = self.trees.replaced(output, call.output, written=args)
+        self._begin()
+        return output
+
+    def _within_repeated(self) -> bool:
+        """Whether what runs is within a call that is repeated, so that it is not judged."""
+        return self.repeating and len(self.stack) > 1
+
+    def _find(self, frame: _Frame, what: str) -> None:
+        self.found.setdefault(frame.call.path, what)
+
+    def _begin(self) -> None:
+        """Begins a stretch of a layer's own code, under seeds of its own."""
+        if self.repeating:
+            return  # the generators go on, which makes each time another
+        self.seed += 1
+        self.drawn = _seed_python(self.seed)
+        self.probe.seed(self.seed)
+
+    def _drew(self, call: _Call) -> None:
+        """Ends a stretch of a call's own code."""
+        if not (call.drew or self.repeating) and (self.probe.drew() or self.drawn()):
+            call.drew = True
+
+    def _quiet(self, call: _Call) -> list[_Call]:
+        """The calls that drew numbers and did nothing random."""
+        inner = [quiet for each in call.calls for quiet in self._quiet(each)]
+        return [*inner, call] if call.drew and call.path not in self.found and call is not self.whole else inner
+
+    def _repeat(self, call: _Call) -> None:
+        """Runs one call, until it does something random; the layers within it give what they gave before."""
+        self.repeating = True
+        for _ in range(REPEATS_OF_BLOCKS if call.calls else REPEATS):
+            if call.path in self.found:
+                break
+            self.stack = [top := _Frame(self.whole, False)]
+            top.ahead = [call]
+            self.probe.run(call.path, *self.trees.copied(call.inputs))
+        self.repeating = False
+        self.back()
+
+
+def _seed_python(seed: int) -> Callable[[], bool]:
+    """Seeds Python's and NumPy's generators; tells whether anything was drawn from them since."""
+    random.seed(seed)
+    np.random.seed(seed)
+    before = _state_of_numpy(), random.getstate()
+    return lambda: (_state_of_numpy(), random.getstate()) != before
+
+
+def _state_of_numpy() -> tuple[bytes, int]:
+    """The state of NumPy's default generator, as far as it matters here."""
+    state: Any = np.random.get_state(legacy=False)["state"]
+    return state["key"].tobytes(), state["pos"]
+
+
+def _python_generators() -> Callable[[], None]:
+    """Puts Python's and NumPy's generators back to where they are now."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+
+    def back() -> None:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
+
+    return back
