@@ -121,3 +121,21 @@ assert not xla._registered
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=quiet)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "XLA's calls are of version" in done.stderr
+
+
+@pytest.mark.parametrize("xla", [False, True], ids=["function", "xla"])
+def test_a_fault_in_the_operator_is_raised_where_it_is_run(xla: bool) -> None:
+    code = f"""
+import tensorflow as tf, multidrop as md
+f = tf.function(lambda X: md.dropout_layer(X, 0.5, 1), autograph=False, jit_compile={xla})
+f(tf.ones(16))
+try:
+    f(tf.ones(2**20))
+except tf.errors.OpError as error:
+    print(error.message)
+print(int(tf.math.count_nonzero(f(tf.ones(16)))) > 0)
+"""
+    environment = {"MULTIDROP_NUM_THREADS": "many", "PATH": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert "MULTIDROP_NUM_THREADS: expected" in done.stdout
+    assert done.stdout.splitlines()[-1] == "True"
