@@ -87,14 +87,17 @@ def test_readme_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ne
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:torch")  # torch's own, as it compiles
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
 def test_examples_of_the_docs_run(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], need: Any
-) -> None:
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest, need: Any,
+) -> None:  # fmt: skip
     """And print what the page says, but for numbers, which are of one machine."""
     text = page.read_text()
     blocks, printed = (re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL) for kind in ("python", "text"))
     for name in {"keras": "tensorflow", "torch": "torch", "mxnet": "mxnet"}.items():
         if re.search(rf"^(import|from) {name[0]}\b", text, re.MULTILINE):
             need(name[1])
+    if re.search(r"^from peft\b", text, re.MULTILINE):
+        request.getfixturevalue("torchvision")  # which PEFT imports where it is installed
     if "tensorflow" in sys.modules:
         sys.modules["keras"].utils.clear_session()  # layers are numbered from the start
     monkeypatch.chdir(tmp_path)

@@ -25,6 +25,7 @@ def run(code: str, folder: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # what PEFT imports warns of torch
+@pytest.mark.usefixtures("torchvision")  # which PEFT imports where it is installed
 @pytest.mark.parametrize("code", RECIPES)
 def test_recipe(need: Any, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need("torch")
