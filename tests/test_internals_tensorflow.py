@@ -247,6 +247,19 @@ def test_keras_moved_the_weights_of_legacy_files(
         keyed.load_weights(tmp_path / "own.h5")
 
 
+def test_tensorflow_moved_the_check_of_saved_programs(
+    internals: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A program is then saved without the warning that it needs an import."""
+    from tensorflow.python.saved_model import save
+
+    monkeypatch.delattr(save, "_verify_ops")
+    with caplog.at_level(logging.WARNING, "multidrop"):
+        internals.watch_saved_programs(print)
+    assert "expected tensorflow.python.saved_model.save._verify_ops" in caplog.text
+    assert not hasattr(save, "_verify_ops")
+
+
 def test_tensorflow_moved_the_interface_of_xla(
     internals: Any, ours: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

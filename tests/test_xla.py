@@ -113,7 +113,7 @@ def test_xla_refuses_a_handler_of_another_version(need: Any) -> None:
     code = """
 import multidrop_tensorflow
 from multidrop_tensorflow import xla
-xla.KNOWN_VERSIONS, xla._TARGET = ((9, 9),), "multidrop_of_another_version"
+xla.KNOWN_VERSIONS, xla.TARGET = ((9, 9),), "multidrop_of_another_version"
 xla._register()
 assert not xla._registered
 """

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 from tensorflow import __version__ as version
 
+from . import saving  # noqa: F401  # watches what is saved
 from .apply import apply
 from .comparison import Probe
 from .conversion import convert, restore

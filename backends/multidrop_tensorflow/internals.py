@@ -228,6 +228,28 @@ def keep_out_of_legacy_files(left_out: Callable[[keras.Variable], bool]) -> None
         legacy._legacy_weights = lambda layer: [weight for weight in plain(layer) if not left_out(weight)]
 
 
+def watch_saved_programs(see: Callable[[Any], None]) -> None:
+    """Calls `see` with the `GraphDef` of each SavedModel before it is written. TensorFlow has no hook for it: it asks
+    layers and variables what they hold, not operators. It passes each program to the function that checks its
+    operators' namespaces, which is wrapped.
+
+    Without the function: programs are saved as they are, without the warning that loading them needs an import.
+    """
+    try:
+        from tensorflow.python.saved_model import save
+
+        plain = save._verify_ops
+    except (ImportError, AttributeError):
+        warn("tensorflow.python.saved_model.save._verify_ops", "saved programs do not say which import they need")
+        return
+
+    def verify(graph_def: Any, *rest: Any, **named: Any) -> None:
+        see(graph_def)
+        plain(graph_def, *rest, **named)
+
+    save._verify_ops = verify
+
+
 def automatic_name(kind: type[keras.layers.Layer]) -> str:
     """The name that Keras gives a layer of that class, without its number. Without the function: an ImportError from
     `convert` and `compare`."""

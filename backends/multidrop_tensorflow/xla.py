@@ -25,8 +25,9 @@ from .position import key_of
 
 OP = "XlaCallModule"
 _GRADIENT = "MultidropXla"  # the name under which the gradient of such a node is registered
+P = "_multidrop_p"  # an attribute that only these nodes have
 _VERSION = 5  # the oldest calling convention that TensorFlow accepts
-_TARGET = "multidrop_dropout"
+TARGET = "multidrop_dropout"
 _TYPES = {"float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64"}
 _TYPE_CODES = {10: "float16", 16: "bfloat16", 11: "float32", 12: "float64"}
 
@@ -58,7 +59,7 @@ def dropout(X: tf.Tensor, mask: Mask) -> tf.Tensor:
                 "Tout": value(list=value.ListValue(type=[X.dtype.as_datatype_enum])),
                 "Tin": value(list=value.ListValue(type=[X.dtype.as_datatype_enum, tf.int64.as_datatype_enum])),
                 "platforms": value(list=value.ListValue(s=[b"CPU"])),
-                "_multidrop_p": value(i=p),
+                P: value(i=p),
                 "_multidrop_start": value(i=start),
             },
         )
@@ -66,10 +67,16 @@ def dropout(X: tf.Tensor, mask: Mask) -> tf.Tensor:
 
 
 @tf.RegisterGradient(_GRADIENT)
-def _gradient(node: tf.Operation, dY: tf.Tensor) -> list[tf.Tensor | None]:
+def _gradient(node: tf.Operation | None, dY: tf.Tensor, *_: tf.Tensor) -> list[tf.Tensor | None]:
     """The same dropout of the gradient, as a call too: nothing shows here that the trace is for XLA."""
+    if node is None:  # TensorFlow's saving traces the gradient by the inputs alone
+        raise ValueError(
+            "program: expected one without jit_compile=True; got one that drops, whose gradient tf.saved_model.save "
+            "cannot save: save a function without jit_compile=True, or with "
+            "tf.saved_model.SaveOptions(experimental_custom_gradients=False)"
+        )
     dY.set_shape(node.inputs[0].shape)
-    p, start = node.get_attr("_multidrop_p"), node.get_attr("_multidrop_start")
+    p, start = node.get_attr(P), node.get_attr("_multidrop_start")
     return [dropout(dY, native.mask_of(p, node.inputs[1], start)), None]
 
 
@@ -96,7 +103,7 @@ module @multidrop {{
     {newline.join(lines)}
     %shape = stablehlo.concatenate {", ".join(f"%s{axis}" for axis in range(rank))}, dim = 0 : ({ones}) -> {shape}
     %settings = stablehlo.constant dense<[{p}, {start}]> : tensor<2xi64>
-    %Y = stablehlo.custom_call @{_TARGET}(%X, %position, %settings, %shape) {{
+    %Y = stablehlo.custom_call @{TARGET}(%X, %position, %settings, %shape) {{
       api_version = 4 : i32, has_side_effect = false, indices_of_shape_operands = dense<3> : tensor<1xi64>
     }} : ({X}, tensor<3xi64>, tensor<2xi64>, {shape}) -> {X}
     return %Y : {X}
@@ -188,7 +195,7 @@ def _register() -> None:
     api = internals.xla_interface(_API)
     if api is None:
         return
-    name, platform = (_TEXT(text, len(text)) for text in (_TARGET.encode(), b"Host"))
+    name, platform = (_TEXT(text, len(text)) for text in (TARGET.encode(), b"Host"))
     handler = ctypes.cast(_handler, c_void_p)
     _registered = not api.register(_sized(_REGISTRATION, name=name, platform=platform, execute=handler))
     if not _registered:

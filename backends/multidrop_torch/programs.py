@@ -13,12 +13,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from multidrop import family
+from multidrop import exporting, family
 from multidrop.family import Member
 from multidrop.spec.keys import Key
 from multidrop.spec.masks import Mask
@@ -119,6 +120,25 @@ def _operator(
     return register
 
 
+_told: WeakSet[Any] = WeakSet()  # the exports, by their fake tensor modes: one runs a model several times
+
+
+def _without_memory(name: str) -> Callable[[Callable[..., Tensor]], None]:
+    """Registers a function as an operator for tensors without memory. Each program is traced with these, and this runs
+    in Python also where Dynamo traces the model; so here an export is told what it will hold."""
+
+    def register(function: Callable[..., Tensor]) -> None:
+        @torch.library.register_fake(f"multidrop::{name}")
+        def _(X: Tensor, *rest: Any) -> Tensor:
+            export = getattr(X, "fake_mode", None)
+            if export is not None and torch.compiler.is_exporting() and export not in _told:
+                _told.add(export)
+                exporting.tell(f"multidrop::{name}", "multidrop_torch")
+            return function(X, *rest)
+
+    return register
+
+
 @_operator("take(Tensor(a!) stream, bool keyed) -> Tensor")
 def _take(stream: Tensor, keyed: bool) -> Tensor:
     """`take` as an operator. Without a key the stream is only named: that the operator may write to it keeps it from
@@ -129,7 +149,7 @@ def _take(stream: Tensor, keyed: bool) -> Tensor:
     return position if stream.is_cpu else position.to(stream.device)
 
 
-@torch.library.register_fake("multidrop::take")
+@_without_memory("take")
 def _(stream: Tensor, keyed: bool) -> Tensor:
     return stream.new_empty(2)
 
@@ -140,7 +160,7 @@ def _take_constant(stream: Tensor, keyed: bool) -> Tensor:
     return _take(stream, keyed)
 
 
-@torch.library.register_fake("multidrop::take_exported")
+@_without_memory("take_exported")
 def _(stream: Tensor, keyed: bool) -> Tensor:
     return stream.new_empty(2)
 
@@ -160,7 +180,7 @@ def _on_rank(position: Tensor, X: Tensor | None, ranks: Sequence[int], holders: 
     return position_of(at_place(key_at(position), place)).to(position.device)
 
 
-@torch.library.register_fake("multidrop::on_rank")
+@_without_memory("on_rank")
 def _(position: Tensor, X: Tensor | None, ranks: Sequence[int], holders: Sequence[int]) -> Tensor:
     return torch.empty_like(position)
 
@@ -171,7 +191,7 @@ def _drop(X: Tensor, position: Tensor, p: float, start: int, axes: Sequence[int]
     return draw.drop(X, _mask(p, key_at(position), start, axes))
 
 
-@torch.library.register_fake("multidrop::drop")
+@_without_memory("drop")
 def _(X: Tensor, position: Tensor, p: float, start: int, axes: Sequence[int]) -> Tensor:
     return torch.empty_like(X)
 
@@ -182,7 +202,7 @@ def _drop_next(X: Tensor, stream: Tensor, keyed: bool, p: float, start: int, axe
     return draw.drop(X, _mask(p, _next_key(stream, keyed), start, axes))
 
 
-@torch.library.register_fake("multidrop::next")
+@_without_memory("next")
 def _(X: Tensor, stream: Tensor, keyed: bool, p: float, start: int, axes: Sequence[int]) -> Tensor:
     return torch.empty_like(X)
 
@@ -199,7 +219,7 @@ def _uniform(X: Tensor, position: Tensor, start: int) -> Tensor:
     return draw.uniform(X.shape, key_at(position), start % 2**64, X.device)
 
 
-@torch.library.register_fake("multidrop::uniform")
+@_without_memory("uniform")
 def _(X: Tensor, position: Tensor, start: int) -> Tensor:
     return torch.empty(X.shape, dtype=torch.float64, device=X.device)
 
@@ -211,7 +231,7 @@ def _member_values(X: Tensor, position: Tensor, member: str, start: int, gradien
     return torch.empty_like(X).copy_(Y)
 
 
-@torch.library.register_fake("multidrop::member_values")
+@_without_memory("member_values")
 def _(X: Tensor, position: Tensor, member: str, start: int, gradient: bool) -> Tensor:
     return torch.empty_like(X)
 
@@ -296,7 +316,7 @@ def _drop_by_tensor(X: Tensor, position: Tensor, p: Tensor, start: int, axes: Se
     return draw.drop(X, _mask(p.item(), key_at(position), start, axes))
 
 
-@torch.library.register_fake("multidrop::drop_scheduled")
+@_without_memory("drop_scheduled")
 def _(X: Tensor, position: Tensor, p: Tensor, start: int, axes: Sequence[int]) -> Tensor:
     return torch.empty_like(X)
 
