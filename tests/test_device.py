@@ -122,6 +122,19 @@ def tie(key: Key, index: int, offset: int) -> float:
     return 1.0 - (int(masks.uniforms(1, key, index)[0]) + offset) / 2**32
 
 
+def position(key: Key) -> Any:
+    return ops.position_of(key).to("cuda" if CUDA else "cpu")
+
+
+def assert_bits(count: int, mask: Mask) -> None:
+    """A bit for each element, from the block of the first one on."""
+    skip = mask.start % 8
+    found = device.bits(count, mask, torch.device("cuda" if CUDA else "cpu")).cpu().numpy()
+    assert found.shape == (-(-(skip + count) // 8),)
+    kept = np.unpackbits(found, bitorder="little")[skip : skip + count]
+    assert np.array_equal(kept, masks.keep_mask(count, mask.p, mask.key, mask.start))
+
+
 class TestMask:
     @pytest.mark.parametrize("start", STARTS)
     def test_from_any_start(self, start: int) -> None:
@@ -238,6 +251,8 @@ def _layouts() -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "stepped", lambda: values(3, 5, 6, 14)[..., ::2]
     yield "sliced channels-last", lambda: values(3, 9, 6, 7).to(memory_format=torch.channels_last)[:, 2:7]
     yield "expanded", lambda: values(3, 1, 6, 1).expand(3, 5, 6, 7)
+    yield "in tiles", lambda: values(2, 20, 4, 6).to(memory_format=torch.channels_last)
+    yield "a transposed matrix", lambda: values(48, 70).T
     yield "with ones", lambda: values(3, 1, 6, 7).permute(0, 1, 3, 2)
 
 
@@ -248,15 +263,18 @@ class TestLayouts:
     @pytest.mark.parametrize("layout", LAYOUTS)
     @pytest.mark.parametrize("axes", [(), (2, 3), (0,), (1,), (0, 2), (0, 1, 2, 3)], ids=str)
     def test_masks_go_by_logical_index(self, layout: str, axes: tuple[int, ...]) -> None:
-        X, mask = LAYOUTS[layout](), Mask(P, KEY, 2**35 - 4, axes)
-        Y = drop(X, mask)
-        assert same_bits(Y, expected(X, mask))
-        assert Y.stride() == torch.empty_like(X).stride()
+        X = LAYOUTS[layout]()
+        for start in (2**35 - 4, 2**35 - 8):
+            mask = Mask(P, KEY, start, tuple(axis for axis in axes if axis < X.ndim))
+            Y = drop(X, mask)
+            assert same_bits(Y, expected(X, mask))
+            assert Y.stride() == torch.empty_like(X).stride()
 
     @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "expanded"])
     @pytest.mark.parametrize("axes", [(), (2, 3)], ids=str)
     def test_in_place(self, layout: str, axes: tuple[int, ...]) -> None:
-        X, mask = LAYOUTS[layout](), Mask(P, KEY, 5, axes)
+        X = LAYOUTS[layout]()
+        mask = Mask(P, KEY, 8, tuple(axis for axis in axes if axis < X.ndim))
         Z, version = expected(X, mask), X._version
         assert drop_(X, mask) is X
         assert same_bits(X, Z)
@@ -277,6 +295,44 @@ class TestLayouts:
         assert device.geometry((3, 5, 6, 7), (210, 42, 7, 1), (2, 3)) == ((42, 0), (15, 1))
         assert device.geometry((3, 5, 1, 7), (35, 7, 7, 1), ()) == ((105, 1),)
 
+    def test_tiles(self) -> None:
+        """Which tensors go by tiles: those whose columns each begin a block."""
+        last = torch.channels_last
+        for shape, start, fits in (
+            ((2, 20, 4, 6), 16, True),
+            ((1, 20, 4, 6), 16, True),
+            ((2, 20, 4, 6), 4, False),
+            ((2, 20, 5, 5), 16, False),
+            ((2, 3, 4, 6), 16, False),
+        ):
+            X = torch.empty(shape).to(memory_format=last)
+            assert device.tiled(device.geometry(shape, X.stride(), ()), start) is fits
+        assert not device.tiled(((64, 0), (32, 1)), 0)
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    @pytest.mark.parametrize("p", [0.2, 0.5])
+    def test_tiles_of_all_types(self, dtype: Any, p: float) -> None:
+        """Whole tiles, and parts of them."""
+        for shape in ((2, 64, 8, 16), (1, 96, 3, 8), (3, 17, 1, 8)):
+            X = values(*shape, dtype=dtype).to(memory_format=torch.channels_last)
+            for relu in (False, True):
+                assert same_bits(drop(X, Mask(p, KEY, 64), relu), expected(X, Mask(p, KEY, 64), relu))
+
+    def test_ties_in_tiles_and_bits(self) -> None:
+        for index, offset in ((1063, 0), (1063, 1), (70, 0), (70, 1)):
+            mask = Mask(tie(KEY, index, offset), KEY)
+            X = values(2, 48, 4, 8).fill_(3.0).to(memory_format=torch.channels_last)
+            Y = drop(X, mask)
+            assert same_bits(Y, expected(X, mask))
+            assert bool(Y.flatten()[index] == 0) != bool(offset)
+            assert_bits(2100, mask)
+
+    @pytest.mark.parametrize("p", [0.0, *PROBABILITIES, 1.0])
+    def test_bits(self, p: float) -> None:
+        for key, start in ((KEY, 0), (Key(7, 3), 13), (KEY, 2**64 - 10_000)):
+            for count in (1, 8, 2101):
+                assert_bits(count, Mask(p, key, start))
+
     def test_more_dimensions_than_the_kernel_takes(self) -> None:
         X = values(2, 3, 2, 3, 2, 3, 2)
         for Z in (X, X.permute(6, 5, 4, 3, 2, 1, 0), X.permute(1, 0, 3, 2, 5, 4, 6)):
@@ -290,6 +346,112 @@ class TestLayouts:
     def test_types(self, dtype: Any) -> None:
         X = values(33, 66, dtype=dtype).T
         assert same_bits(drop(X, Mask(P, KEY), True), expected(X, Mask(P, KEY), True))
+
+
+class TestPositions:
+    """Masks by a key that lies in the GPU's memory."""
+
+    @pytest.mark.parametrize("key", KEYS if CUDA else KEYS[2:3], ids=str)
+    def test_drop(self, key: Key) -> None:
+        image = values(2, 20, 4, 6)
+        for X in (values(3000), image, image.to(memory_format=torch.channels_last), image.permute(3, 1, 0, 2)):
+            for start, axes in ((0, ()), (16, ()), (5, ()), (5, (X.ndim - 1,))):
+                mask = Mask(P, key, start, axes)
+                by_position = mask._replace(key=position(key))
+                assert same_bits(drop(X, by_position), expected(X, mask))
+                assert same_bits(drop(X, by_position, True), expected(X, mask, True))
+                assert same_bits(drop_(X.clone(), by_position), expected(X, mask))
+
+    def test_masks(self) -> None:
+        place = torch.device("cuda" if CUDA else "cpu")
+        for key in KEYS:
+            keep = device.keep_mask((50, 3), P, position(key), 5, place)
+            assert np.array_equal(keep.cpu().numpy(), masks.keep_mask((50, 3), P, key, 5))
+            found = device.bits(150, Mask(P, position(key), 5), place)
+            assert torch.equal(found, device.bits(150, Mask(P, key, 5), place))
+
+    @pytest.mark.parametrize("key", KEYS, ids=str)
+    def test_take(self, key: Key) -> None:
+        """A stream moves on by one call, and from the last one to 0."""
+        stream = position(key)
+        assert ops.key_at(device.take(stream)) == key
+        assert ops.key_at(stream) == Key(key.seed, (key.call + 1) % 2**64)
+
+    @pytest.mark.parametrize("n", [1, 16, 1024, 1025, 5000])
+    @pytest.mark.parametrize("relu", [False, True])
+    def test_take_and_drop(self, n: int, relu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In one launch and in two."""
+        for together in (512, 2):
+            monkeypatch.setattr(device, "TOGETHER", together)
+            stream, X = position(Key(7, 2**64 - 1)), values(n)
+            for call in (2**64 - 1, 0, 1):
+                Y, mask = device.take_and_drop(X, Mask(P, None, 3), stream, relu)
+                assert same_bits(Y, expected(X, Mask(P, Key(7, call), 3), relu))
+                assert ops.key_at(mask.key) == Key(7, call)
+                assert mask == (P, mask.key, 3, ())
+            assert ops.key_at(stream) == Key(7, 2)
+            assert not device._counter(X).any()
+
+    def test_take_and_drop_of_others(self) -> None:
+        stream = position(Key(7))
+        image = values(2, 20, 4, 6)
+        inputs = (image, (1,)), (image.to(memory_format=torch.channels_last), ()), (image[:0], ()), (image[..., 1:], ())
+        for call, (X, axes) in enumerate(inputs):
+            Y, mask = device.take_and_drop(X, Mask(P, None, 0, axes), stream)
+            assert same_bits(Y, expected(X, Mask(P, Key(7, call), 0, axes)))
+            assert ops.key_at(mask.key) == Key(7, call)
+
+    def test_positions_are_apart(self) -> None:
+        """None shares its memory with another one, also when more are made than are allocated together."""
+        stream = position(Key(7))
+        taken = [device.take(stream) for _ in range(2 * device.POSITIONS + 3)]
+        assert [ops.key_at(each).call for each in taken] == list(range(len(taken)))
+
+    def test_drawn(self) -> None:
+        place = torch.device("cuda" if CUDA else "cpu")
+        torch.manual_seed(3)
+        drawn = [device.drawn(place) for _ in range(4)]
+        torch.manual_seed(3)
+        assert torch.equal(torch.stack(drawn), torch.stack([device.drawn(place) for _ in range(4)]))
+        assert len({ops.key_at(each) for each in drawn}) == 4
+        assert all(word >= 2**32 for each in drawn for word in each.tolist())  # all of 63 bits are drawn
+
+
+class TestNumbers:
+    @pytest.mark.parametrize("start", STARTS)
+    def test_uniform(self, start: int) -> None:
+        place = torch.device("cuda" if CUDA else "cpu")
+        for key in (KEY, Key(7, 3)):
+            found = device.uniform((3, 700), key, start, place).cpu().numpy()
+            assert np.array_equal(found, masks.open_uniforms((3, 700), key, start))
+            assert torch.equal(
+                device.uniform((5,), position(key), start, place), device.uniform((5,), key, start, place)
+            )
+
+    @pytest.mark.parametrize("start", STARTS)
+    def test_normal(self, start: int) -> None:
+        """In the middle to the bit, and in the tails within the promised distance, for the logarithm of a GPU is not
+        NumPy's."""
+        place = torch.device("cuda" if CUDA else "cpu")
+        found = device.normal((3, 700), KEY, start, place).cpu().numpy()
+        z = masks.normals((3, 700), KEY, start)
+        ulps = np.abs(found.view(np.int64) - z.view(np.int64))
+        middle = np.abs(masks.open_uniforms((3, 700), KEY, start) - 0.5) <= 0.425
+        assert not ulps[middle].any()
+        assert ulps.max() <= (16 if CUDA else 0)
+        at = device.normal((700,), position(KEY), start, place).cpu().numpy()
+        assert np.array_equal(at, found[0])
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    def test_mean_and_deviation(self, dtype: Any) -> None:
+        """Computed in float64, and rounded once."""
+        place = torch.device("cuda" if CUDA else "cpu")
+        found = device.normal((2000,), KEY, 5, place, dtype, 1.0, 0.37).cpu()
+        whole = torch.from_numpy(1.0 + 0.37 * device.normal((2000,), KEY, 5, place).cpu().numpy())
+        assert torch.equal(found, whole.to(dtype))
+
+    def test_none(self) -> None:
+        assert device.normal((0, 3), KEY, 5, torch.device("cuda" if CUDA else "cpu")).shape == (0, 3)
 
 
 class TestReluGradient:
@@ -493,7 +655,7 @@ from types import SimpleNamespace
 import torch
 from multidrop import Key
 from multidrop.spec.masks import Mask
-from multidrop_torch import device
+from multidrop_torch import device, launch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
@@ -512,34 +674,56 @@ stand_in = SimpleNamespace(
 )
 driver.set_active(stand_in)
 
-def holds(name, dtype, constants, warps, *instructions):
-    program = device._program(name, dtype, -1, constants, warps)
-    ptx = program.asm["ptx"]
+def holds(name, types, constants, warps, *instructions):
+    kernel = launch.compiled("triton_kernels", name, types, -1, constants, warps)
+    ptx = kernel.asm["ptx"]
     for instruction in instructions:
         assert instruction in ptx, (instruction, ptx)
     assert not re.search(r"\\bfma\\b|\\.ftz", ptx), ptx
-    assert not any(program.src.attrs.values()), program.src.attrs  # nothing hangs on the arguments' values
+    assert not any(kernel.src.attrs.values()), kernel.src.attrs  # nothing hangs on the arguments' values
+    return ptx
+
+def typed(dtype, count, *more):
+    return (dtype,) * count + more
 
 blocks, size, wide = (device.BLOCKS,), (device.SIZE,), ("ld.global.v4.b32", "st.global.v4.b32")
-# KEEP, RELU, DOUBLE, TIES, SKIPS, ALIGNED
-holds("linear", torch.float32, (*blocks, False, False, False, True, False, True), 2, "mul.rn.f32", *wide)
-holds("linear", torch.bfloat16, (*blocks, False, True, False, True, False, True), 2, "cvt.rn.bf16.f32", *wide)
-holds("linear", torch.float16, (*blocks, False, False, False, False, False, True), 2, "cvt.rn.f16.f32", *wide)
-holds("linear", torch.float64, (*blocks, False, False, True, True, False, True), 2, "mul.rn.f64", "st.global.v2.b64")
-holds("linear", torch.float32, (*blocks, False, False, False, True, True, False), 2, "mul.rn.f32")
-holds("linear", torch.uint8, (*blocks, True, False, False, True, False, True), 2, "st.global.v4.b32")
-# DIMS, WIDE, RELU, DOUBLE, TIES, ALIGNED
-holds("permuted", torch.float32, (*size, 5, False, False, False, True, True), 4, "mul.rn.f32", *wide)
-holds("permuted", torch.bfloat16, (*size, 2, True, True, False, True, True), 4, "cvt.rn.bf16.f32", *wide)
-holds("gate", torch.bfloat16, (*size, False, True), 4, "cvt.rn.bf16.f32", *wide)
-
+tile = (device.TILE_COLUMNS, device.TILE_BLOCKS)
+place = (torch.int64,) * 3
+single, brain, half, double = torch.float32, torch.bfloat16, torch.float16, torch.float64
+# FROM, KEEP, RELU, DOUBLE, TIES, SKIPS, ALIGNED
+for source in (0, 1, 2):
+    holds("linear", typed(single, 2, *place), (*blocks, source, False, False, False, True, False, True), 2,
+          "mul.rn.f32", *wide)
+holds("linear", typed(brain, 2, *place), (*blocks, 0, False, True, False, True, False, True), 2, "cvt.rn.bf16.f32",
+      *wide)
+holds("linear", typed(half, 2, *place), (*blocks, 0, False, False, False, False, False, True), 2, "cvt.rn.f16.f32",
+      *wide)
+holds("linear", typed(double, 2, *place), (*blocks, 0, False, False, True, True, False, True), 2, "mul.rn.f64",
+      "st.global.v2.b64")
+holds("linear", typed(single, 2, *place), (*blocks, 0, False, False, False, True, True, False), 2, "mul.rn.f32")
+holds("linear", typed(torch.uint8, 2, *place), (*blocks, 0, True, False, False, True, False, True), 2,
+      "st.global.v4.b32")
+# ROW, DIMS, WIDE, SHARED, RELU, DOUBLE, ALIGNED
+holds("permuted", typed(single, 2, torch.uint8), (*size, 1, 5, False, False, False, False, True), 4, "mul.rn.f32",
+      *wide)
+holds("permuted", typed(brain, 2, torch.uint8), (*size, 8, 2, True, True, True, False, True), 4, "cvt.rn.bf16.f32",
+      *wide)
+holds("gate", typed(brain, 3), (*size, False, True), 4, "cvt.rn.bf16.f32", *wide)
+holds("plane", (torch.uint8, torch.int64), (*size, 1, True), 4)
+ptx = holds("tile", typed(single, 2, torch.int64), (*tile, 1, False, False, False, True), 4, "mul.rn.f32", *wide)
+products = len(re.findall("mul.hi.u32|mul.wide.u32", ptx))  # two a round: no block is drawn by two threads
+assert products <= 20 * tile[0] * tile[1] // 128, products
 X, key = torch.ones(10, 16), Key(2**64 - 1, 2**63)
 Y = device.drop(X, Mask(0.2, key, 2**64 - 200))
 device.drop_(X.T, Mask(0.2, key))
+device.drop_(X.view(8, 20).T, Mask(0.2, key))
 device.relu_gradient(X, X, 0.2)
 device.keep_mask((5,), 0.5, key, 3, torch.device("cpu"))
+stream = torch.zeros(2, dtype=torch.int64)
+device.take(stream)
+device.take_and_drop(X, Mask(0.2, None), stream)
 names = [source.fn.__name__ for source, _ in launched]
-assert names == ["linear", "permuted", "gate", "linear"], names
+assert names == ["linear", "plane", "permuted", "tile", "gate", "linear", "take", "linear"], names
 for source, arguments in launched:
     given = arguments[-len(source.signature) :]
     for (name, type), value in zip(source.signature.items(), given, strict=True):
@@ -552,7 +736,7 @@ for source, arguments in launched:
     assert constants == list(source.constants.values()), (constants, source.constants)
 _, arguments = launched[0]
 assert arguments[:3] == (1, 1, 1), arguments
-assert arguments[-17:-9] == (X, Y, 160, 0, 2**61 - 25, key.seed, key.call, 52428), arguments
+assert arguments[-21:-10] == (X, Y, Y, Y, Y, 160, 0, 2**61 - 25, key.seed, key.call, 52428), arguments
 """
 
 

@@ -14,7 +14,7 @@ from multidrop.spec import masks
 from multidrop.spec.keys import Key
 from multidrop.spec.masks import Mask
 
-from . import ops
+from . import device, ops
 
 
 def masked(X: Tensor, mask: Mask, *, relu: bool = False) -> Tensor:
@@ -49,6 +49,11 @@ def masked_next(
         return X.copy_(Y) if inplace else Y
     if inplace:
         _check_in_place(X)
+    elif keyed and p > 0.0 and stream.is_cuda and _by_kernels(X, stream):
+        Y, mask = _taken(X, Mask(p, None, start, axes), stream, relu)
+        if note is not None:
+            note["last"] = mask, X.shape
+        return Y
     mask = Mask(p, next_key(X, stream, keyed), start, axes)
     Y = (ops.rectified(X) if relu else X) if p == 0.0 else _differentiable(X, mask, True, inplace, relu)
     if note is not None:
@@ -59,9 +64,31 @@ def masked_next(
     return Y
 
 
-def next_key(X: Tensor, stream: Tensor, keyed: bool) -> Key:
+def _by_kernels(X: Tensor, stream: Tensor) -> bool:
+    """Whether one launch on a GPU can take a mask's position and drop by it, and nothing else is to see that."""
+    return (
+        type(stream) is Tensor
+        and X.get_device() == stream.get_device()
+        and device.fits(X)
+        and not X.is_nested
+        and not transforms_active()
+        and not ops.may_be_checkpointed()
+    )
+
+
+def _taken(X: Tensor, mask: Mask, stream: Tensor, relu: bool) -> tuple[Tensor, Mask]:
+    """X, or max(X, 0), through the next mask of a stream on its GPU, and that mask, by its position."""
+    if not (X.requires_grad and torch.is_grad_enabled()):
+        return device.take_and_drop(X, mask, stream, relu)
+    taken: list[Mask] = []
+    return (_Rectified if relu else _Masked).apply(X, mask, stream, taken), taken[0]
+
+
+def next_key(X: Tensor, stream: Tensor, keyed: bool) -> Key | Tensor:
     """The next key of a stream for X, outside of a trace; of one that is not keyed, a key that torch's generator
     draws."""
+    if not keyed and device.fits(X):
+        return device.drawn(X.device)
     take = ops.next_key if keyed else ops.drawn_key
     if not torch._C._are_functorch_transforms_active():
         return take(stream)
@@ -158,25 +185,34 @@ def _differentiable(X: Tensor, mask: Mask, random: bool = False, inplace: bool =
     return ops.drop_(X, mask) if inplace else ops.drop(X, mask, relu)
 
 
+def _dropped(X: Tensor, mask: Mask, relu: bool, stream: Tensor | None, taken: Any) -> tuple[Tensor, Mask]:
+    """X through a mask, or through the next of a stream on its GPU, which the list `taken` gets; and that mask."""
+    if stream is None:
+        return ops.drop(X, mask, relu), mask
+    Y, mask = device.take_and_drop(X, mask, stream, relu)
+    taken.append(mask)
+    return Y, mask
+
+
 class _Masked(torch.autograd.Function):
     """The gradient of a dropout is the same dropout of the gradient, so that the backward pass keeps the mask's name
     and nothing else, and can be differentiated again."""
 
     @staticmethod
-    def forward(ctx: Any, X: Tensor, mask: Mask) -> Tensor:
-        ctx.mask = mask
-        return ops.drop(X, mask)
+    def forward(ctx: Any, X: Tensor, mask: Mask, stream: Tensor | None = None, taken: Any = None) -> Tensor:
+        Y, ctx.mask = _dropped(X, mask, False, stream, taken)
+        return Y
 
     @staticmethod
-    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor, None]:
-        return (ops.drop_by_operators if ops.is_batched(dY) else _differentiable)(dY, ctx.mask), None
+    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor | None, ...]:
+        return (ops.drop_by_operators if ops.is_batched(dY) else _differentiable)(dY, ctx.mask), None, None, None
 
 
 class _MaskedInPlace(_Masked):
     """The same, over its input."""
 
     @staticmethod
-    def forward(ctx: Any, X: Tensor, mask: Mask) -> Tensor:
+    def forward(ctx: Any, X: Tensor, mask: Mask, *_: Any) -> Tensor:
         ctx.mark_dirty(X)
         ctx.mask = mask
         return ops.drop_(X, mask)
@@ -186,16 +222,16 @@ class _Rectified(torch.autograd.Function):
     """ReLU then dropout. The backward pass keeps the output, which what follows mostly keeps anyway."""
 
     @staticmethod
-    def forward(ctx: Any, X: Tensor, mask: Mask) -> Tensor:
-        Y = ops.drop(X, mask, relu=True)
+    def forward(ctx: Any, X: Tensor, mask: Mask, stream: Tensor | None = None, taken: Any = None) -> Tensor:
+        Y, _ = _dropped(X, mask, True, stream, taken)
         ctx.save_for_backward(Y)
         ctx.p = mask.p
         return Y
 
     @staticmethod
-    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor | None, ...]:
         (Y,) = ctx.saved_tensors
-        return _gated(dY, Y.detach(), ctx.p), None
+        return _gated(dY, Y.detach(), ctx.p), None, None, None
 
 
 def _gated(dY: Tensor, Y: Tensor, p: float) -> Tensor:

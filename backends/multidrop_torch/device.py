@@ -1,6 +1,10 @@
 """Dropout on a GPU: where the Triton kernels can run, and how they are launched.
 
 Triton is imported at the first dropout of a tensor on a GPU.
+
+A mask's key is a `Key`, or a position: an int64 tensor (seed, call) in two's complement on the tensor's GPU. The
+kernels read it there, so that neither the host nor the GPU waits for the other. A CUDA graph that takes positions draws
+new masks in each replay.
 """
 
 from __future__ import annotations
@@ -9,7 +13,6 @@ import math
 import struct
 import warnings
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from typing import Any, TypeAlias
@@ -22,8 +25,14 @@ from multidrop.spec import masks
 from multidrop.spec.keys import Key, as_key
 from multidrop.spec.masks import Mask
 
+from .launch import on, program, raw_stream
+
+KERNELS = "triton_kernels"
 BLOCKS, WARPS = 128, 2  # a program's blocks of eight elements, which reach the speed of a copy on an H200
-SIZE, SIZE_WARPS = 1024, 4  # a program's elements in the other kernels
+SIZE, SIZE_WARPS = 1024, 4  # a program's elements in `permuted` and `gate`, its blocks in `plane`
+TILE_COLUMNS, TILE_BLOCKS, TILE_WARPS = 64, 8, 4  # what a program takes of a matrix
+TOGETHER = 512  # programs at most that take a position themselves, each with an atomic addition
+POSITIONS = 64  # allocated at once
 
 Dimensions: TypeAlias = tuple[tuple[int, int], ...]
 
@@ -32,7 +41,7 @@ def fits(X: Tensor) -> bool:
     """Whether the kernels take X: a strided tensor with memory of its own on a GPU for which Triton compiles."""
     if not (X.is_cuda and X.layout is torch.strided):
         return False
-    return (X.data_ptr() != 0 or X.numel() == 0) and ready(X.device.index)
+    return (X.data_ptr() != 0 or X.numel() == 0) and ready(X.get_device())
 
 
 def draws(place: torch.device) -> bool:
@@ -57,6 +66,40 @@ def ready(index: int) -> bool:
         )
         return False
     return True
+
+
+def take(stream: Tensor) -> Tensor:
+    """The position that a stream on a GPU holds, as a new tensor. The stream moves on by one call, in the order of the
+    CUDA stream."""
+    position = _new_position(stream)
+    launch = program(KERNELS, "take", (torch.int64,) * 2, stream.get_device(), (), 1)
+    with on(stream):
+        launch(1, (stream, position))
+    return position
+
+
+def drawn(place: torch.device) -> Tensor:
+    """A position that the CUDA generator of a GPU draws, the one that `torch.manual_seed` seeds, also when a CUDA graph
+    is captured and replayed: a seed and a call in [0, 2^63)."""
+    return _new_position(torch.empty(0, dtype=torch.int64, device=place)).random_()
+
+
+def take_and_drop(X: Tensor, mask: Mask, stream: Tensor, relu: bool = False) -> tuple[Tensor, Mask]:
+    """`drop` by the next mask of a stream on X's GPU, and that mask, by its position.
+
+    Args:
+        X: as for `drop`.
+        mask: the mask but for its key.
+        stream: the stream, which moves on by one call.
+        relu: as for `drop`.
+    """
+    programs = -(-(X.numel() + 7) // (8 * BLOCKS))
+    if programs > TOGETHER or mask.axes or not X.numel() or not X.is_contiguous() or X.is_neg() or _capturing(X):
+        mask = mask._replace(key=take(stream))
+        return drop(X, mask, relu), mask
+    Y, position = torch.empty_like(X), _new_position(stream)
+    _linear(X, Y, mask._replace(key=stream), relu, kept=position)
+    return Y, mask._replace(key=position)
 
 
 def drop(X: Tensor, mask: Mask, relu: bool = False) -> Tensor:
@@ -90,7 +133,7 @@ def drop_(X: Tensor, mask: Mask) -> Tensor:
     else:
         _anyhow(X, X, mask, False)
     if not X.is_inference():
-        torch.autograd.graph.increment_version(X)  # which autograd looks at, and the kernels do not move
+        torch.autograd.graph.increment_version(X)  # autograd looks at it, and the kernels do not move it
     return X
 
 
@@ -103,16 +146,68 @@ def relu_gradient(dY: Tensor, Y: Tensor, p: float) -> Tensor:
     if n:
         double = dY.dtype == torch.float64
         aligned = (dY.data_ptr() | Y.data_ptr() | dX.data_ptr() | n) % 16 == 0
-        program = _program("gate", dY.dtype, dY.get_device(), (SIZE, double, aligned), SIZE_WARPS)
-        with _on(dY):
-            program[(-(-n // SIZE), 1, 1)](dY, Y, dX, n, _numbers(p, double)[2], SIZE, double, aligned)
+        launch = program(KERNELS, "gate", (dY.dtype,) * 3, dY.get_device(), (SIZE, double, aligned), SIZE_WARPS)
+        with on(dY):
+            launch(-(-n // SIZE), (dY, Y, dX), n, _numbers(p, double)[2])
     return dX
 
 
-def keep_mask(shape: int | Sequence[int], dropout: float, key: int | Key, start: int, device: torch.device) -> Tensor:
-    """`multidrop.keep_mask` on a GPU that is `ready`."""
-    p, key, sizes = checks.probability("dropout", dropout), as_key(key), checks.shape(shape)
+def keep_mask(
+    shape: int | Sequence[int], dropout: float, key: int | Key | Tensor, start: int, device: torch.device
+) -> Tensor:
+    """`multidrop.keep_mask` on a GPU that is `ready`; the key may be a position."""
+    p, sizes = checks.probability("dropout", dropout), checks.shape(shape)
+    key = key if isinstance(key, Tensor) else as_key(key)
     return _keep(sizes, Mask(p, key, checks.span(start, math.prod(sizes))), device)
+
+
+def bits(count: int, mask: Mask, device: torch.device) -> Tensor:
+    """The mask of `count` elements as a uint8 tensor, one byte for each block of eight that has one of them: bit j is 1
+    where element j of the block is kept."""
+    p, key, start, _ = mask
+    first, skip = divmod(start, 8)
+    n = -(-(skip + count) // 8)
+    Y = torch.empty(n, dtype=torch.uint8, device=device)
+    if n:
+        high, low, _ = _numbers(p, False)
+        position, seed, call, source = _named(key, Y)
+        types = (torch.uint8, torch.int64)
+        launch = program(KERNELS, "plane", types, Y.get_device(), (SIZE, source, low != 0), SIZE_WARPS)
+        with on(Y):
+            launch(-(-n // SIZE), (Y, position), n, first, seed, call, high, low)
+    return Y
+
+
+def normal(
+    shape: Sequence[int],
+    key: Key | Tensor,
+    start: int,
+    device: torch.device,
+    dtype: torch.dtype = torch.float64,
+    mean: float = 0.0,
+    stddev: float = 1.0,
+) -> Tensor:
+    """mean + stddev·z for `multidrop.spec.masks.normals`, computed in float64 and rounded once to `dtype`, float32 or
+    float64."""
+    return _drawn(torch.empty(tuple(shape), dtype=dtype, device=device), key, start, mean, stddev, True)
+
+
+def uniform(shape: Sequence[int], key: Key | Tensor, start: int, device: torch.device) -> Tensor:
+    """`multidrop.spec.masks.open_uniforms` on a GPU, float64."""
+    return _drawn(torch.empty(tuple(shape), dtype=torch.float64, device=device), key, start, 0.0, 1.0, False)
+
+
+def _drawn(Y: Tensor, key: Key | Tensor, start: int, mean: float, stddev: float, normal: bool) -> Tensor:
+    """Launches `numbers`, to Y."""
+    n, (first, skip) = Y.numel(), divmod(start, 8)
+    if n:
+        position, seed, call, source = _named(key, Y)
+        types, constants = (Y.dtype, torch.int64), (BLOCKS, source, normal)
+        launch = program("triton_numbers", "numbers", types, Y.get_device(), constants, SIZE_WARPS)
+        numbers = n, skip, first, seed, call, _bits(mean), _bits(stddev)
+        with on(Y):
+            launch(-(-(n + skip) // (8 * BLOCKS)), (Y, position), *numbers)
+    return Y
 
 
 def _keep(sizes: tuple[int, ...], mask: Mask, device: torch.device) -> Tensor:
@@ -122,21 +217,43 @@ def _keep(sizes: tuple[int, ...], mask: Mask, device: torch.device) -> Tensor:
     return keep
 
 
-def _linear(X: Tensor, Y: Tensor, mask: Mask, relu: bool, keep: bool = False) -> None:
-    """Launches `linear`: from X to Y, both contiguous, which may be one."""
+def _linear(X: Tensor, Y: Tensor, mask: Mask, relu: bool, keep: bool = False, kept: Tensor | None = None) -> None:
+    """Launches `linear`: from X to Y, both contiguous, which may be one. Where `kept` is given, the mask's key is a
+    stream, which moves on; `kept` gets the position that was used."""
     n = Y.numel()
     if not n:
         return
     p, key, start, _ = mask
-    double = X.dtype == torch.float64
+    dtype, index = X.dtype, Y.get_device()
+    double = dtype == torch.float64
     high, low, scale = _numbers(p, double)
     first, skip = divmod(start, 8)
     aligned = (X.data_ptr() | Y.data_ptr() | n | skip) % 16 == 0
-    constants = (BLOCKS, keep, relu, double, low != 0, skip != 0, aligned)
-    program = _program("linear", X.dtype, Y.get_device(), constants, WARPS)
-    grid = (-(-(n + skip) // (8 * BLOCKS)), 1, 1)
-    with _on(Y):
-        program[grid](X, Y, n, skip, first, key.seed, key.call, high, low, scale, *constants)
+    position, seed, call, source = _named(key, Y)
+    done = position
+    if kept is None:
+        kept = position
+    else:
+        done, source = _counter(Y), 2
+    constants = (BLOCKS, source, keep, relu, double, low != 0, skip != 0, aligned)
+    launch = program(KERNELS, "linear", _TYPES[dtype], index, constants, WARPS)
+    with on(Y):
+        launch(
+            -(-(n + skip) // (8 * BLOCKS)), (X, Y, position, kept, done), n, skip, first, seed, call, high, low, scale
+        )
+
+
+_TYPES = {
+    dtype: (dtype, dtype, *[torch.int64] * 3)
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)
+}
+
+
+def _named(key: Key | Tensor, Y: Tensor) -> tuple[Tensor, int, int, int]:
+    """A key as the kernels get it: (position, seed, call, FROM). For a `Key`, Y stands in for the position, unread."""
+    if isinstance(key, Tensor):
+        return key if key.get_device() == Y.get_device() else key.to(Y.device), 0, 0, 1
+    return Y, key.seed, key.call, 0
 
 
 def _anyhow(X: Tensor, Y: Tensor, mask: Mask, relu: bool) -> None:
@@ -146,31 +263,60 @@ def _anyhow(X: Tensor, Y: Tensor, mask: Mask, relu: bool) -> None:
     dimensions = geometry(tuple(Y.shape), Y.stride(), mask.axes)
     if dimensions == ((Y.numel(), 1),):
         _linear(X, Y, mask, relu)
+    elif tiled(dimensions, mask.start):
+        _tile(X, Y, dimensions, mask, relu)
     else:
-        _permuted(X, Y, dimensions, mask, relu)
+        count = math.prod(masks.drawn_shape(tuple(Y.shape), mask.axes))
+        _permuted(X, Y, dimensions, bits(count, mask, Y.device), mask.start % 8, mask.p, relu)
 
 
-def _permuted(X: Tensor, Y: Tensor, dimensions: Dimensions, mask: Mask, relu: bool) -> None:
+def tiled(dimensions: Dimensions, start: int) -> bool:
+    """Whether `tile` takes such a tensor: matrices in a row, each column of which is consecutive in the mask and begins
+    a block."""
+    if not 2 <= len(dimensions) <= 3 or start % 8:
+        return False
+    (columns, step), (rows, unit), *outer = dimensions
+    return columns >= 16 and unit == 1 and rows % 8 == step % 8 == 0 < step and all(more % 8 == 0 for _, more in outer)
+
+
+def _tile(X: Tensor, Y: Tensor, dimensions: Dimensions, mask: Mask, relu: bool) -> None:
+    """Launches `tile`."""
+    (columns, step), (rows, _), (matrices, outer) = (*dimensions, (1, 0))[:3]
+    p, key, start, _ = mask
+    double = X.dtype == torch.float64
+    high, low, scale = _numbers(p, double)
+    aligned = (X.data_ptr() | Y.data_ptr() | columns) % 16 == 0
+    position, seed, call, source = _named(key, Y)
+    constants = (TILE_COLUMNS, TILE_BLOCKS, source, relu, double, low != 0, aligned)
+    types = (X.dtype, X.dtype, torch.int64)
+    launch = program(KERNELS, "tile", types, Y.get_device(), constants, TILE_WARPS)
+    programs = -(-columns // TILE_COLUMNS) * -(-rows // (8 * TILE_BLOCKS)) * matrices
+    numbers = columns, rows, step // 8, outer // 8, start // 8, seed, call, high, low, scale
+    with on(Y):
+        launch(programs, (X, Y, position), *numbers)
+
+
+def _permuted(X: Tensor, Y: Tensor, dimensions: Dimensions, bits: Tensor, skip: int, p: float, relu: bool) -> None:
     """Launches `permuted`; of more dimensions than it takes, once for each step along the outermost one."""
-    from . import triton_kernels
+    from .triton_kernels import DIMENSIONS
 
     n = math.prod(size for size, _ in dimensions)
-    if len(dimensions) > triton_kernels.DIMENSIONS:
+    if len(dimensions) > DIMENSIONS:
         *inner, (size, step) = dimensions
         n //= size
         for number in range(size):
             x, y = (Z.as_strided((n,), (1,), Z.storage_offset() + number * n) for Z in (X, Y))
-            _permuted(x, y, tuple(inner), mask._replace(start=mask.start + number * step), relu)
+            _permuted(x, y, tuple(inner), bits, skip + number * step, p, relu)
         return
-    p, key, start, _ = mask
     double = X.dtype == torch.float64
-    high, low, scale = _numbers(p, double)
     aligned = (X.data_ptr() | Y.data_ptr() | n) % 16 == 0
-    constants = (SIZE, len(dimensions), n >= 2**31, relu, double, low != 0, aligned)
-    layout = sum(dimensions, ()) + (1, 0) * (triton_kernels.DIMENSIONS - len(dimensions))
-    program = _program("permuted", X.dtype, Y.get_device(), constants, SIZE_WARPS)
-    with _on(Y):
-        program[(-(-n // SIZE), 1, 1)](X, Y, n, start, key.seed, key.call, high, low, scale, *layout, *constants)
+    size, step = dimensions[0]
+    constants = (SIZE, 1 if size % 8 else 8, len(dimensions), n >= 2**31, step == 0, relu, double, aligned)
+    layout = sum(dimensions, ()) + (1, 0) * (DIMENSIONS - len(dimensions))
+    types = (X.dtype, X.dtype, torch.uint8)
+    launch = program(KERNELS, "permuted", types, Y.get_device(), constants, SIZE_WARPS)
+    with on(Y):
+        launch(-(-n // SIZE), (X, Y, bits), n, skip, _numbers(p, double)[2], *layout)
 
 
 @lru_cache(maxsize=1024)
@@ -199,32 +345,50 @@ def geometry(shape: tuple[int, ...], strides: tuple[int, ...], axes: tuple[int, 
 def _numbers(p: float, double: bool) -> tuple[int, int, int]:
     """The halves of the threshold, and the bits of the scale as a float64."""
     high, low = divmod(masks.threshold(p), 2**16)
-    (bits,) = struct.unpack("<q", struct.pack("<d", masks.scale(p, "float64" if double else "float32")))
-    return high, low, bits
+    return high, low, _bits(masks.scale(p, "float64" if double else "float32"))
 
 
-@cache
-def _program(name: str, dtype: torch.dtype, index: int, constants: tuple[Any, ...], warps: int) -> Any:
-    """A kernel that is compiled for a type, a GPU and constants, as what takes `[grid](*arguments)`: in a third of the
-    time of a launch that looks for what was compiled. Triton's interpreter compiles nothing, and is called as it is."""
-    from . import triton_kernels
-
-    kernel = getattr(triton_kernels, name)
-    tensors = {"gate": 3}.get(name, 2)
-    numbers = len(kernel.arg_names) - tensors - len(constants)
-    with nullcontext() if index < 0 else torch.cuda.device(index):
-        return (
-            kernel.warmup(
-                *[dtype] * tensors, *[0] * numbers, *constants, grid=(1,), num_warps=warps, enable_fp_fusion=False
-            )
-            or kernel
-        )
+def _bits(number: float) -> int:
+    """The bits of a float64 as an int64."""
+    (bits,) = struct.unpack("<q", struct.pack("<d", number))
+    return int(bits)
 
 
-def _on(X: Tensor) -> AbstractContextManager[Any]:
-    """Makes the tensor's GPU the current one, on which Triton launches."""
-    index = X.get_device()
-    return nullcontext() if index < 0 or index == torch.cuda.current_device() else torch.cuda.device(index)
+def _new_position(near: Tensor) -> Tensor:
+    """Memory for a position, on a tensor's GPU: one of those that were allocated together, which takes a tenth of the
+    time; while a CUDA graph is captured, one of the graph's own."""
+    if near.get_device() < 0 or _capturing(near):
+        return near.new_empty(2)
+    place = near.get_device(), raw_stream(near.get_device())
+    try:
+        return _free[place].pop()
+    except (KeyError, IndexError):
+        with torch.inference_mode(False):
+            made = torch.empty(POSITIONS, 2, dtype=torch.int64, device=near.device).unbind()
+        _free[place] = list(made[1:])
+        return made[0]
+
+
+_free: dict[tuple[int, int], list[Tensor]] = {}
+
+
+def _counter(near: Tensor) -> Tensor:
+    """What counts the programs that are done, in launches that take a position: a 0, of the current CUDA stream, whose
+    launches follow each other."""
+    index = near.get_device()
+    place = index, 0 if index < 0 else raw_stream(index)
+    counter = _counters.get(place)
+    if counter is None:
+        with torch.inference_mode(False):
+            counter = _counters[place] = torch.zeros(1, dtype=torch.int64, device=near.device)
+    return counter
+
+
+_counters: dict[tuple[int, int], Tensor] = {}
+
+
+def _capturing(X: Tensor) -> bool:
+    return X.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def _dense(X: Tensor) -> bool:

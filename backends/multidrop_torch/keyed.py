@@ -13,7 +13,7 @@ from multidrop import checks
 from multidrop.spec.keys import Key
 from multidrop.view import Drawing, before, not_a_layer
 
-from .ops import key_at, position_of
+from .ops import key_at, known, position_of
 
 
 class Keyed(nn.Module):
@@ -111,10 +111,10 @@ def drawing(layer: nn.Module, shape: tuple[int, ...] | None = None) -> Drawing:
         raise not_a_layer(layer)
     key = key_at(layer.stream)
     last, last_p = before(key), None
-    mask, known = layer.__dict__.get("last", (None, None))
-    if mask is not None and mask.key == last:  # else a program ran since, of which Python saw nothing
+    mask, noted = layer.__dict__.get("last", (None, None))
+    if mask is not None and known(mask.key) == last:  # else a program ran since, of which Python saw nothing
         last_p = mask.p
-        shape = known if shape is None else shape
+        shape = noted if shape is None else shape
     shape = None if shape is None else tuple(shape)
     axes = layer._axes_for(shape)
     return Drawing(checks.probability("p", layer.p), last, key if layer.keyed else None, shape, axes, last_p)

@@ -56,6 +56,8 @@ def _drop_on_host(X: Tensor, mask: Mask, relu: bool) -> Tensor:
     if X.is_neg():
         return _drop_on_host(X.resolve_neg(), mask, relu)
     (p, key, start, axes), name = mask, NAMES[X.dtype]
+    if isinstance(key, Tensor):
+        key = key_at(key)
     if X.is_contiguous() and not axes:
         Y = _empty_like(X)
         host.drop(address, Y.data_ptr(), X.numel(), name, p, key, start, relu=relu)
@@ -73,7 +75,7 @@ def drop_(X: Tensor, mask: Mask) -> Tensor:
     address = X.data_ptr() if X.is_cpu else 0
     if not address or not X.is_contiguous() or X.is_neg() or mask.axes:
         return X.copy_(drop(X, mask))
-    host.drop(address, address, X.numel(), NAMES[X.dtype], mask.p, mask.key, mask.start)
+    host.drop(address, address, X.numel(), NAMES[X.dtype], mask.p, known(mask.key), mask.start)
     if not X.is_inference():
         torch.autograd.graph.increment_version(X)  # which autograd looks at, and the kernel does not move
     return X
@@ -107,13 +109,13 @@ def drop_by_operators(X: Tensor, mask: Mask) -> Tensor:
 
 
 def keep_mask(
-    shape: int | Sequence[int], dropout: float, key: int | Key, start: int, place: torch.device | str
+    shape: int | Sequence[int], dropout: float, key: int | Key | Tensor, start: int, place: torch.device | str
 ) -> Tensor:
     """`multidrop.keep_mask` as a bool tensor: drawn where it is to be, or on the host and brought there."""
     place = torch.device(place)
     if device.draws(place):
         return device.keep_mask(shape, dropout, key, start, place)
-    return torch.from_numpy(host.keep_mask(shape, dropout, key, start)).to(place)
+    return torch.from_numpy(host.keep_mask(shape, dropout, known(key), start)).to(place)
 
 
 def is_batched(dY: Tensor) -> bool:
@@ -156,9 +158,19 @@ def key_at(position: Tensor) -> Key:
     return Key.of_words(seed % 2**64, call % 2**64)
 
 
-def next_key(stream: Tensor) -> Key:
-    """The key of the position that `stream` holds, which it moves on by one call. What activation checkpointing
-    recomputes gets that of the first time, and moves nothing.
+def known(key: Any) -> Any:
+    """A key as the host knows it; a position on a GPU is waited for."""
+    return key_at(key) if isinstance(key, Tensor) else key
+
+
+def by_kernels(position: Tensor) -> Key | Tensor:
+    """What names a mask, from a position: the position itself, where kernels can read it on a GPU, or the key there."""
+    return position if position.is_cuda and device.draws(position.device) else key_at(position)
+
+
+def next_key(stream: Tensor) -> Key | Tensor:
+    """The key of the position that `stream` holds, which it moves on by one call; on a GPU, the position, which
+    the host does not wait for. What activation checkpointing recomputes gets that of the first time, and moves nothing.
 
     Raises:
         RuntimeError: in a backward pass, where there is nothing to tell which call is recomputed.
@@ -168,7 +180,9 @@ def next_key(stream: Tensor) -> Key:
     if type(stream) is not Tensor and hasattr(stream, "to_local"):
         stream = stream.to_local()  # of a distributed model, each rank its own
     if stream.is_cpu and stream.is_contiguous():
-        key = host.take(stream.data_ptr())
+        key: Key | Tensor = host.take(stream.data_ptr())
+    elif type(stream) is Tensor and stream.is_cuda and stream.is_contiguous() and device.draws(stream.device):
+        key = device.take(stream)
     else:
         with streams.lock:
             key = key_at(stream)
@@ -180,7 +194,13 @@ def next_key(stream: Tensor) -> Key:
     return key
 
 
-def below_transforms(take: Callable[[Tensor], Key], stream: Tensor) -> Key:
+def may_be_checkpointed() -> bool:
+    """Whether activation checkpointing may run a part of the forward now: it does without gradients, with its hooks on
+    saved tensors, or in a backward pass."""
+    return _saved_tensors_hooks(True) is not None or not torch.is_grad_enabled() or _backward_pass() != -1
+
+
+def below_transforms(take: Callable[[Tensor], Key | Tensor], stream: Tensor) -> Key | Tensor:
     """`take(stream)` for a call within `torch.func`, which would wrap the stream, whose memory is then out of reach,
     and have `vmap` draw a number for each example, where one names the mask of all.
 
@@ -232,16 +252,16 @@ def _checkpointed(hooks: tuple[Callable[..., Any], ...] | None = None) -> list[A
     return parts
 
 
-def _remember(parts: list[Any], name: Key, key: Key) -> None:
+def _remember(parts: list[Any], name: Key, key: Key | Tensor) -> None:
     for part in parts:
         vars(part).setdefault(_CALLS, {})[name] = key
 
 
-def _recomputed() -> Key:
+def _recomputed() -> Key | Tensor:
     if parts := _checkpointed():
         name = draw_key()
         for part in parts:
-            key: Key | None = vars(part).get(_CALLS, {}).get(name)
+            key: Key | Tensor | None = vars(part).get(_CALLS, {}).get(name)
             if key is not None:
                 _remember(parts, name, key)
                 return key
@@ -290,8 +310,12 @@ def _take(stream: Tensor, keyed: bool) -> Tensor:
     """The position of a keyed stream, which moves on; of one that is not keyed, a position whose seed torch's generator
     draws."""
     if not keyed:
+        if stream.is_cuda and device.draws(stream.device):
+            return device.drawn(stream.device)
         return position_of(drawn_key(stream)).to(stream.device)
     key = next_key(stream)
+    if isinstance(key, Tensor):
+        return key.clone()
     words = np.array((key.seed, key.call), np.uint64).view(np.int64)
     position = torch.from_numpy(words)  # in a third of the time of `torch.tensor`, which a compiler would trace
     return position if stream.is_cpu else position.to(stream.device)
@@ -305,7 +329,7 @@ def _(stream: Tensor, keyed: bool) -> Tensor:
 @operator("drop(Tensor X, Tensor position, float p, SymInt start, int[] axes) -> Tensor")
 def _drop(X: Tensor, position: Tensor, p: float, start: int, axes: Sequence[int]) -> Tensor:
     """X through the mask at a position."""
-    return drop(X, _mask(p, key_at(position), start, axes))
+    return drop(X, _mask(p, by_kernels(position), start, axes))
 
 
 @torch.library.register_fake("multidrop::drop")
@@ -316,11 +340,13 @@ def _(X: Tensor, position: Tensor, p: float, start: int, axes: Sequence[int]) ->
 @operator("next(Tensor X, Tensor(a!) stream, bool keyed, float p, SymInt start, int[] axes) -> Tensor")
 def _next(X: Tensor, stream: Tensor, keyed: bool, p: float, start: int, axes: Sequence[int]) -> Tensor:
     """`take` and `drop` in one, where no gradient needs the position."""
+    if not keyed and device.fits(X):
+        return drop(X, _mask(p, device.drawn(X.device), start, axes))
     key = next_key(stream) if keyed else drawn_key(stream)
     return drop(X, _mask(p, key, start, axes))
 
 
-def _mask(p: float, key: Key, start: int, axes: Sequence[int] | None) -> Mask:
+def _mask(p: float, key: Key | Tensor, start: int, axes: Sequence[int] | None) -> Mask:
     """A mask by the arguments of an operator, which has `start` in two's complement; a program that is compiled ahead
     of time gives None for no axes."""
     return Mask(p, key, start % 2**64, tuple(axes or ()))
