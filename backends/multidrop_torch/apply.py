@@ -97,7 +97,7 @@ def _run(member: Member, X: Tensor, at: Key | Tensor, start: int, learned: Tenso
         return family.run(member, X, Draw(at, start), learned=learned)
     if member.idle:
         return X
-    if isinstance(at, Tensor):
+    if autograd.in_trace():
         operator: Any = torch.ops.multidrop.member.default
         return operator(X, at, member.text, ops.signed(start), False)
     if not autograd.transforms_active() and not (X.requires_grad and torch.is_grad_enabled()):
@@ -155,7 +155,7 @@ def _fresh(Y: Tensor, X: Tensor) -> Tensor:
 @ops.operator("member_values(Tensor X, Tensor position, str member, SymInt start, bool gradient) -> Tensor")
 def _values(X: Tensor, position: Tensor, member: str, start: int, gradient: bool) -> Tensor:
     """A member's output or its gradient, by its text, in X's layout."""
-    Y = family.run(family.of_text(member), X, Draw(ops.key_at(position), start % 2**64), gradient)
+    Y = family.run(family.of_text(member), X, Draw(ops.by_kernels(position), start % 2**64), gradient)
     return torch.empty_like(X).copy_(Y)
 
 

@@ -15,6 +15,7 @@ from multidrop.spec.keys import Key
 from multidrop.spec.masks import Mask
 
 from . import device, ops
+from . import pointwise as pointwise  # whose operator a program may name
 
 
 def masked(X: Tensor, mask: Mask, *, relu: bool = False) -> Tensor:
@@ -42,7 +43,7 @@ def masked_next(
     names. `note` gets, as `last`, the mask and the shape that it was for, where Python runs this."""
     if in_trace():
         Z = ops.rectified(X) if relu else X
-        if p > 0.0 and _without_gradient(Z):
+        if p > 0.0 and _without_gradient(Z) and not Z.is_cuda:
             Y = ops.next_values(Z, stream, keyed, p, ops.signed(start), axes)
         else:
             Y = _in_program(Z, Mask(p, ops.take(stream, keyed), start, axes))

@@ -13,7 +13,7 @@ from multidrop.spec import masks
 from multidrop.spec.keys import Key
 from multidrop.spec.masks import Mask
 
-from . import ops
+from . import device, ops
 
 
 class Draw:
@@ -36,16 +36,19 @@ class Draw:
 
     def keep(self, X: Tensor, p: float, axes: tuple[int, ...] = (), margin: tuple[int, ...] = ()) -> Tensor:
         shape, first = extent(X.shape, self.start, axes, margin)
-        return ops.keep_mask(shape, p, self._known_key, first, X.device)
+        return ops.keep_mask(shape, p, self.key, first, X.device)
 
     def normal(self, X: Tensor, mean: float, stddev: float) -> Tensor:
-        z = torch.from_numpy(masks.normals(tuple(X.shape), self._known_key, self.start))
+        if device.draws(X.device):
+            dtype = torch.float64 if X.dtype == torch.float64 else torch.float32
+            return device.normal(X.shape, self.key, self.start, X.device, dtype, mean, stddev)
+        z = torch.from_numpy(masks.normals(tuple(X.shape), ops.known(self.key), self.start))
         return self.wide(mean + stddev * z, X).to(X.device)
 
     def uniform(self, X: Tensor) -> Tensor:
         if isinstance(self.key, Tensor):
             return uniform(X, self.key, self.start)
-        return torch.from_numpy(masks.open_uniforms(tuple(X.shape), self.key, self.start)).to(X.device)
+        return _uniform(X, self.key, self.start)
 
     def select(self, X: Tensor, keep: Tensor, scale: float) -> Tensor:
         scaled = self.narrow(self.wide(X, X) * scale, X)
@@ -57,15 +60,16 @@ class Draw:
     def narrow(self, values: Tensor, X: Tensor) -> Tensor:
         return values.to(X.dtype)
 
-    @property
-    def _known_key(self) -> Key:
-        assert isinstance(self.key, Key)  # a program draws these within an operator
-        return self.key
+
+def _uniform(X: Tensor, key: Key | Tensor, start: int) -> Tensor:
+    if device.draws(X.device):
+        return device.uniform(X.shape, key, start, X.device)
+    return torch.from_numpy(masks.open_uniforms(tuple(X.shape), ops.known(key), start)).to(X.device)
 
 
 @ops.operator("uniform(Tensor X, Tensor position, SymInt start) -> Tensor")
-def _uniform(X: Tensor, position: Tensor, start: int) -> Tensor:
-    return Draw(ops.key_at(position), start % 2**64).uniform(X)
+def _uniform_at(X: Tensor, position: Tensor, start: int) -> Tensor:
+    return _uniform(X, ops.by_kernels(position), start % 2**64)
 
 
 @torch.library.register_fake("multidrop::uniform")
