@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -31,7 +32,7 @@ if not CUDA:
     os.environ["TRITON_INTERPRET"] = "1"  # which Triton reads when it is imported
 
 import torch  # noqa: E402  # after Triton's variable is set
-from multidrop_torch import device, functional, ops, triton_kernels  # noqa: E402  # likewise
+from multidrop_torch import device, functional, launch, ops, triton_kernels  # noqa: E402  # likewise
 
 # NumPy, by which the interpreter computes, warns of infinities.
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning")
@@ -41,6 +42,7 @@ PROBABILITIES = (1e-10, 0.1, 0.2, 0.25, 0.5, 1 / 3, 0.9, 1 - 1e-10)
 STARTS = (0, 1, 7, 8, 13, 2**32 - 5, 2**32, 2**35 - 4, 2**63 - 9, 2**64 - 10_000)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 P, KEY = 0.2, Key(2**63 + 5, 2**64 - 1)
+SEED = Key(7, 2**32)  # of layers
 
 on_gpu = pytest.mark.skipif(not CUDA, reason="is about a GPU, and --device cuda was not given")
 without_gpu = pytest.mark.skipif(CUDA, reason="is about the interpreter, or needs no GPU")
@@ -551,6 +553,270 @@ class TestOnGpu:
         Y = functional.dropout_layer(X, P, KEY)
         assert same_bits(Y.values(), expected(X.values(), Mask(P, KEY)))
 
+    def test_gaussian_members(self) -> None:
+        """Normal numbers come from the GPU, eager and differentiated."""
+        from multidrop_torch import apply
+
+        from multidrop import family
+
+        X, dY = (
+            values(3000).nan_to_num(0.0, 1.0, -1.0).requires_grad_(),
+            values(3000, seed=1).nan_to_num(0.0, 1.0, -1.0),
+        )
+        with patch.object(masks, "normals", None):
+            Y = apply(family.GaussianDropout(0.3), X, KEY)
+            (dX,) = torch.autograd.grad(Y, X, dY)
+            noisy = apply(family.GaussianNoise(0.3), X.detach(), KEY)
+        factor = device.normal((3000,), KEY, 0, X.device, torch.float32, 1.0, masks.gaussian_stddev("p", 0.3))
+        assert same_bits(Y, X * factor)
+        assert same_bits(dX, dY * factor)
+        assert same_bits(noisy, X + device.normal((3000,), KEY, 0, X.device, torch.float32, 0.0, 0.3))
+
+    def test_launches_go_directly(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """And by Triton's own launcher where its version is not known, with the same bits."""
+        import triton
+
+        X = values(5000)
+        expected_bits = drop(X, Mask(P, KEY))
+        monkeypatch.setattr(launch, "LAUNCHERS", ())
+        launch.program.cache_clear()
+        assert same_bits(drop(X, Mask(P, KEY)), expected_bits)
+        monkeypatch.undo()
+        launch.program.cache_clear()
+        if triton.__version__.startswith(launch.LAUNCHERS):
+            monkeypatch.setattr(launch, "_by_triton", None)
+        assert same_bits(drop(X, Mask(P, KEY)), expected_bits)
+        launch.program.cache_clear()
+
+
+def mask_of(Y: Any) -> Any:
+    """Which elements of a dropout of ones were kept."""
+    return (Y != 0).cpu()
+
+
+def kept(shape: tuple[int, ...], key: Key, p: float = P) -> Any:
+    with patch.object(host, "keep_mask", masks.keep_mask):
+        return torch.from_numpy(masks.keep_mask(shape, p, key))
+
+
+@on_gpu
+class TestTraining:
+    """Keyed layers on a GPU: no waiting, captured graphs, moves between devices."""
+
+    @staticmethod
+    def net(seed: Any = SEED) -> Any:
+        from multidrop_torch import Dropout
+
+        torch.manual_seed(1)
+        return torch.nn.Sequential(torch.nn.Linear(40, 64), Dropout(P, seed=seed), torch.nn.Linear(64, 8)).cuda()
+
+    @staticmethod
+    def step(net: Any, X: Any, optimizer: Any) -> None:
+        optimizer.zero_grad(set_to_none=False)
+        net(X).square().mean().backward()
+        optimizer.step()
+
+    def test_no_synchronisation(self) -> None:
+        """In training steps, in place, with a ReLU, in channels, and in large tensors; and the check can fail."""
+        from multidrop_torch import AlphaDropout, Dropout, Dropout2d
+
+        net, X = self.net(), torch.randn(16, 40, device="cuda")
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        layers = [
+            Dropout(P, seed=1),
+            Dropout(P, True, seed=1),
+            Dropout2d(P, seed=1),
+            Dropout(P),
+            AlphaDropout(P, seed=1),
+        ]
+        for layer in layers:
+            layer.cuda()
+        images, large = torch.randn(4, 16, 8, 8, device="cuda"), torch.randn(2**20, device="cuda", requires_grad=True)
+        last = images.to(memory_format=torch.channels_last)
+
+        def run() -> None:
+            self.step(net, X, optimizer)
+            for layer in layers:
+                layer(images.clone())
+                layer(last.clone())
+                with torch.no_grad():
+                    layer(images.clone())
+            layers[0](large).sum().backward()
+            layers[0].after_relu(large).sum().backward()
+            functional.dropout_layer(images, P)
+
+        run()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            run()
+            with pytest.raises(RuntimeError, match="synchroniz"):
+                layers[0].stream.tolist()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    def test_masks_of_a_layer(self) -> None:
+        """Call after call; `last_mask` and the saved position are read when they are asked for."""
+        from multidrop_torch import Dropout
+
+        import multidrop as md
+
+        for n in (16, 5000, 2**20):
+            layer = Dropout(P, seed=Key(7, 2**64 - 1)).cuda()
+            for call in (2**64 - 1, 0, 1):
+                X = torch.ones(n, device="cuda", requires_grad=call == 0)
+                Y = layer(X)
+                assert torch.equal(mask_of(Y), kept((n,), Key(7, call)))
+                assert np.array_equal(np.asarray(md.last_mask(layer)), kept((n,), Key(7, call)).numpy())
+                if call == 0:
+                    Y.sum().backward()
+                    assert torch.equal(mask_of(X.grad), mask_of(Y))
+            assert ops.key_at(layer.state_dict()["stream"]) == Key(7, 2)
+
+    def test_from_device_to_device(self) -> None:
+        """A run that moves to the GPU and back has the masks of one that stayed."""
+        from multidrop_torch import Dropout
+
+        layer = Dropout(P, seed=Key(7, 3))
+        for call, place in enumerate(("cpu", "cuda", "cuda", "cpu", "cuda"), 3):
+            layer.to(place)
+            with patch.object(host, "keep_mask", masks.keep_mask):
+                assert torch.equal(mask_of(layer(torch.ones(300, device=place))), kept((300,), Key(7, call)))
+
+    def test_captured_steps(self) -> None:
+        """Two replays draw two masks; five captured steps have the masks of five eager ones; after its state is
+        restored, a graph draws them again."""
+        net, X = self.net(), torch.randn(16, 40, device="cuda")
+        masks_seen: list[Any] = []
+        ones = torch.ones(16, 64, device="cuda")
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+
+        def run() -> Any:
+            self.step(net, X, optimizer)
+            return net[1](ones)
+
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            run()
+        torch.cuda.current_stream().wait_stream(side)
+        start = {name: value.clone() for name, value in net.state_dict().items()}
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            Y = run()
+        assert torch.equal(net.state_dict()["1.stream"], start["1.stream"])  # nothing ran while it was captured
+
+        def restore() -> None:
+            with torch.no_grad():
+                for name, value in net.state_dict().items():
+                    value.copy_(start[name])
+
+        for _ in range(2):
+            for _ in range(5):
+                graph.replay()
+                masks_seen.append(mask_of(Y))
+            restore()
+        eager, weights = [], None
+        for _ in range(5):
+            eager.append(mask_of(run()))
+        weights = [p.detach().clone() for p in net.parameters()]
+        restore()
+        for _ in range(5):
+            graph.replay()
+        assert all(torch.equal(a, b) for a, b in zip(masks_seen[:5], masks_seen[5:], strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(masks_seen[:5], eager, strict=True))
+        assert not torch.equal(masks_seen[0], masks_seen[1])
+        first = ops.key_at(start["1.stream"].cpu())
+        assert torch.equal(masks_seen[0], kept((16, 64), Key(first.seed, first.call + 1)))
+        for a, b in zip(net.parameters(), weights, strict=True):
+            torch.testing.assert_close(a.detach(), b)
+
+    def test_large_and_permuted_under_capture(self) -> None:
+        from multidrop_torch import Dropout
+
+        layer = Dropout(P, seed=3).cuda()
+        large, last = torch.ones(2**20, device="cuda"), torch.ones(2, 16, 8, 8, device="cuda")
+        last = last.to(memory_format=torch.channels_last)
+        layer(large), layer(last)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            Y, Z = layer(large), layer(last)
+        for call in (2, 4, 6):
+            graph.replay()
+            assert torch.equal(mask_of(Y), kept((2**20,), Key(3, call)))
+            assert torch.equal(mask_of(Z), kept((2, 16, 8, 8), Key(3, call + 1)))
+
+    def test_graphed_callables(self) -> None:
+        net, X = self.net(), torch.randn(16, 40, device="cuda")
+        layer = net[1]
+        graphed = torch.cuda.make_graphed_callables(net, (X,))
+        seen = []
+        for _ in range(3):
+            graphed(X).sum().backward()
+            seen.append(ops.key_at(layer.stream).call)
+        assert seen == [seen[0], seen[0] + 1, seen[0] + 2]
+
+    def test_unseeded_layers_follow_the_generator(self) -> None:
+        """torch's CUDA generator, eager and captured, with the same masks in both."""
+        from multidrop_torch import Dropout
+
+        layer, X = Dropout(P).cuda(), torch.ones(3000, device="cuda")
+        torch.manual_seed(5)
+        eager = [mask_of(layer(X)) for _ in range(3)]
+        torch.manual_seed(5)
+        assert torch.equal(mask_of(layer(X)), eager[0])
+        assert not torch.equal(eager[0], eager[1])
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            Y = layer(X)
+        torch.manual_seed(5)
+        for number in range(3):
+            graph.replay()
+            assert torch.equal(mask_of(Y), eager[number])
+
+    @pytest.mark.parametrize("seed", [None, 3])
+    @pytest.mark.parametrize("reentrant", [False, True])
+    def test_activation_checkpointing(self, seed: Any, reentrant: bool) -> None:
+        from torch.utils.checkpoint import checkpoint
+
+        gradients = []
+        for kept_whole in (True, False):
+            net, X = self.net(seed), torch.ones(16, 40, device="cuda", requires_grad=True)
+            torch.manual_seed(2)
+            for _ in range(2):
+                Y = net(X) if kept_whole else checkpoint(net, X, use_reentrant=reentrant)
+                Y.square().sum().backward()
+            gradients.append([p.grad.clone() for p in net.parameters()])
+        for a, b in zip(*gradients, strict=True):
+            torch.testing.assert_close(a, b)
+
+    # torch's own, at its first compilation: it announces what it is about to change.
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:torch", "ignore::FutureWarning")
+    @pytest.mark.parametrize("how", ["default", "reduce-overhead"])
+    def test_compiled(self, how: str) -> None:
+        """A compiled keyed layer has the masks of an eager one, also in CUDA graphs; an unseeded one has new ones."""
+        from multidrop_torch import Dropout
+
+        layer, free = Dropout(P, seed=3).cuda(), Dropout(P).cuda()
+        run = torch.compile(lambda X: layer(X * 1.0) * 1.0, mode=None if how == "default" else how, fullgraph=True)
+        for call in range(5):
+            X = torch.ones(64, 32, device="cuda", requires_grad=True)
+            torch.compiler.cudagraph_mark_step_begin()
+            Y = run(X)
+            assert torch.equal(mask_of(Y), kept((64, 32), Key(3, call)))
+            Y.sum().backward()
+            assert torch.equal(mask_of(X.grad), kept((64, 32), Key(3, call)))
+        run = torch.compile(lambda X: free(X * 1.0) * 1.0, fullgraph=True)
+        X = torch.ones(64, 32, device="cuda")
+        assert not torch.equal(mask_of(run(X)), mask_of(run(X)))
+
+    def test_autocast(self) -> None:
+        net, X = self.net(Key(7)), torch.randn(16, 40, device="cuda")
+        with torch.autocast("cuda", torch.bfloat16):
+            hidden = net[0](X)
+            Y = net[1](hidden)
+        assert Y.dtype == torch.bfloat16
+        assert same_bits(Y, expected(hidden, Mask(P, Key(7))))
+
 
 class Elsewhere(torch.Tensor):
     """A tensor of the host that says that it is on a GPU, which the interpreter's kernels take."""
@@ -608,6 +874,46 @@ class TestChoice:
         """A zero tensor of autograd has none, and goes by operators."""
         assert not device.fits(torch._efficientzerotensor((3,)).as_subclass(Elsewhere))
         assert device.fits(torch.ones(0).as_subclass(Elsewhere))
+
+
+@without_gpu
+class TestLaunch:
+    """What Triton's C function is given, by a stand-in for a compiled kernel."""
+
+    @pytest.fixture
+    def launched(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+        monkeypatch.setattr(launch, "raw_stream", lambda index: 1000 + index)
+        return []
+
+    @staticmethod
+    def kernel(launched: list[Any], scratch: int = 0) -> Any:
+        run = SimpleNamespace(
+            launch=lambda *arguments: launched.append(arguments),
+            launch_cooperative_grid=False,
+            launch_pdl=False,
+            global_scratch_size=scratch,
+            profile_scratch_size=0,
+        )
+        return SimpleNamespace(run=run, function=77, packed_metadata=(4, 1, 0))
+
+    def test_arguments(self, launched: list[Any]) -> None:
+        X, Y = torch.ones(3), torch.ones(3)
+        direct: Any = launch._directly(self.kernel(launched), 2, (128, True))
+        direct(5, (X, Y), 7, 8)
+        before = 5, 1, 1, 1002, 77, False, False, None, None, (4, 1, 0), None, None, None
+        assert launched == [(*before, X.data_ptr(), Y.data_ptr(), 7, 8, 128, True)]
+
+    def test_unknown_versions(self, launched: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Another version of Triton may take other arguments: its own launcher is slower, and right."""
+        assert launch._directly(self.kernel(launched, scratch=8), 0, ()) is None
+        monkeypatch.setattr("triton.__version__", "3.99.0")
+        assert launch._directly(self.kernel(launched), 0, ()) is None
+
+
+def test_without_torchs_handle_of_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch moved `_cuda_getCurrentRawStream`: its public stream has the same handle."""
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda index: SimpleNamespace(cuda_stream=50 + index))
+    assert launch._public_stream(3) == 53
 
 
 READY = device.ready.__wrapped__

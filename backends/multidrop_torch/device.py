@@ -25,7 +25,7 @@ from multidrop.spec import masks
 from multidrop.spec.keys import Key, as_key
 from multidrop.spec.masks import Mask
 
-from .launch import on, program, raw_stream
+from .launch import Program, on, program, raw_stream
 
 KERNELS = "triton_kernels"
 BLOCKS, WARPS = 128, 2  # a program's blocks of eight elements, which reach the speed of a copy on an H200
@@ -236,11 +236,21 @@ def _linear(X: Tensor, Y: Tensor, mask: Mask, relu: bool, keep: bool = False, ke
     else:
         done, source = _counter(Y), 2
     constants = (BLOCKS, source, keep, relu, double, low != 0, skip != 0, aligned)
-    launch = program(KERNELS, "linear", _TYPES[dtype], index, constants, WARPS)
+    launch = (program if kept is None else _taking)(KERNELS, "linear", _TYPES[dtype], index, constants, WARPS)
     with on(Y):
         launch(
             -(-(n + skip) // (8 * BLOCKS)), (X, Y, position, kept, done), n, skip, first, seed, call, high, low, scale
         )
+
+
+@cache
+def _taking(module: str, name: str, types: tuple[torch.dtype, ...], index: int, constants: Any, warps: int) -> Program:
+    """`program` for a launch that takes a position. It loads as well what does so under capture, in two launches,
+    because nothing can be loaded there."""
+    blocks, _, *others = constants
+    program(module, name, types, index, (blocks, 1, *others), warps)
+    program(module, "take", (torch.int64,) * 2, index, (), 1)
+    return program(module, name, types, index, constants, warps)
 
 
 _TYPES = {
