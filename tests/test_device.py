@@ -32,7 +32,14 @@ if not CUDA:
     os.environ["TRITON_INTERPRET"] = "1"  # which Triton reads when it is imported
 
 import torch  # noqa: E402  # after Triton's variable is set
-from multidrop_torch import device, functional, launch, ops, triton_kernels  # noqa: E402  # likewise
+from multidrop_torch import (  # noqa: E402  # likewise
+    device,
+    device_positions,
+    functional,
+    launch,
+    ops,
+    triton_kernels,
+)
 
 # NumPy, by which the interpreter computes, warns of infinities.
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning")
@@ -392,7 +399,7 @@ class TestPositions:
                 assert ops.key_at(mask.key) == Key(7, call)
                 assert mask == (P, mask.key, 3, ())
             assert ops.key_at(stream) == Key(7, 2)
-            assert not device._counter(X).any()
+            assert not device_positions.counter(X).any()
 
     def test_take_and_drop_of_others(self) -> None:
         stream = position(Key(7))
@@ -406,7 +413,7 @@ class TestPositions:
     def test_positions_are_apart(self) -> None:
         """None shares its memory with another one, also when more are made than are allocated together."""
         stream = position(Key(7))
-        taken = [device.take(stream) for _ in range(2 * device.POSITIONS + 3)]
+        taken = [device.take(stream) for _ in range(2 * device_positions.POSITIONS + 3)]
         assert [ops.key_at(each).call for each in taken] == list(range(len(taken)))
 
     def test_drawn(self) -> None:
@@ -579,14 +586,20 @@ class TestOnGpu:
         X = values(5000)
         expected_bits = drop(X, Mask(P, KEY))
         monkeypatch.setattr(launch, "LAUNCHERS", ())
-        launch.program.cache_clear()
+        forget()
         assert same_bits(drop(X, Mask(P, KEY)), expected_bits)
         monkeypatch.undo()
-        launch.program.cache_clear()
+        forget()
         if triton.__version__.startswith(launch.LAUNCHERS):
             monkeypatch.setattr(launch, "_by_triton", None)
         assert same_bits(drop(X, Mask(P, KEY)), expected_bits)
-        launch.program.cache_clear()
+        forget()
+
+
+def forget() -> None:
+    """Has every kernel compiled anew."""
+    launch.program.cache_clear()
+    device._plan.cache_clear()
 
 
 def mask_of(Y: Any) -> Any:

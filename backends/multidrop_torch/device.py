@@ -25,14 +25,15 @@ from multidrop.spec import masks
 from multidrop.spec.keys import Key, as_key
 from multidrop.spec.masks import Mask
 
-from .launch import Program, on, program, raw_stream
+from .device_positions import capturing, counter, new_position, take
+from .device_positions import drawn as drawn
+from .launch import Program, program
 
 KERNELS = "triton_kernels"
 BLOCKS, WARPS = 128, 2  # a program's blocks of eight elements, which reach the speed of a copy on an H200
 SIZE, SIZE_WARPS = 1024, 4  # a program's elements in `permuted` and `gate`, its blocks in `plane`
 TILE_COLUMNS, TILE_BLOCKS, TILE_WARPS = 64, 8, 4  # what a program takes of a matrix
 TOGETHER = 512  # programs at most that take a position themselves, each with an atomic addition
-POSITIONS = 64  # allocated at once
 
 Dimensions: TypeAlias = tuple[tuple[int, int], ...]
 
@@ -68,22 +69,6 @@ def ready(index: int) -> bool:
     return True
 
 
-def take(stream: Tensor) -> Tensor:
-    """The position that a stream on a GPU holds, as a new tensor. The stream moves on by one call, in the order of the
-    CUDA stream."""
-    position = _new_position(stream)
-    launch = program(KERNELS, "take", (torch.int64,) * 2, stream.get_device(), (), 1)
-    with on(stream):
-        launch(1, (stream, position))
-    return position
-
-
-def drawn(place: torch.device) -> Tensor:
-    """A position that the CUDA generator of a GPU draws, the one that `torch.manual_seed` seeds, also when a CUDA graph
-    is captured and replayed: a seed and a call in [0, 2^63)."""
-    return _new_position(torch.empty(0, dtype=torch.int64, device=place)).random_()
-
-
 def take_and_drop(X: Tensor, mask: Mask, stream: Tensor, relu: bool = False) -> tuple[Tensor, Mask]:
     """`drop` by the next mask of a stream on X's GPU, and that mask, by its position.
 
@@ -94,12 +79,12 @@ def take_and_drop(X: Tensor, mask: Mask, stream: Tensor, relu: bool = False) -> 
         relu: as for `drop`.
     """
     programs = -(-(X.numel() + 7) // (8 * BLOCKS))
-    if programs > TOGETHER or mask.axes or not X.numel() or not X.is_contiguous() or X.is_neg() or _capturing(X):
-        mask = mask._replace(key=take(stream))
+    if programs > TOGETHER or mask.axes or not X.numel() or not X.is_contiguous() or X.is_neg() or capturing(X):
+        mask = Mask(mask.p, take(stream), mask.start, mask.axes)
         return drop(X, mask, relu), mask
-    Y, position = torch.empty_like(X), _new_position(stream)
-    _linear(X, Y, mask._replace(key=stream), relu, kept=position)
-    return Y, mask._replace(key=position)
+    Y, position = torch.empty_like(X), new_position(stream.device)
+    _linear(X, Y, mask, relu, False, stream, position)
+    return Y, Mask(mask.p, position, mask.start)
 
 
 def drop(X: Tensor, mask: Mask, relu: bool = False) -> Tensor:
@@ -147,8 +132,7 @@ def relu_gradient(dY: Tensor, Y: Tensor, p: float) -> Tensor:
         double = dY.dtype == torch.float64
         aligned = (dY.data_ptr() | Y.data_ptr() | dX.data_ptr() | n) % 16 == 0
         launch = program(KERNELS, "gate", (dY.dtype,) * 3, dY.get_device(), (SIZE, double, aligned), SIZE_WARPS)
-        with on(dY):
-            launch(-(-n // SIZE), (dY, Y, dX), n, _numbers(p, double)[2])
+        launch(-(-n // SIZE), (dY, Y, dX), n, _numbers(p, double)[2])
     return dX
 
 
@@ -173,8 +157,7 @@ def bits(count: int, mask: Mask, device: torch.device) -> Tensor:
         position, seed, call, source = _named(key, Y)
         types = (torch.uint8, torch.int64)
         launch = program(KERNELS, "plane", types, Y.get_device(), (SIZE, source, low != 0), SIZE_WARPS)
-        with on(Y):
-            launch(-(-n // SIZE), (Y, position), n, first, seed, call, high, low)
+        launch(-(-n // SIZE), (Y, position), n, first, seed, call, high, low)
     return Y
 
 
@@ -205,8 +188,7 @@ def _drawn(Y: Tensor, key: Key | Tensor, start: int, mean: float, stddev: float,
         types, constants = (Y.dtype, torch.int64), (BLOCKS, source, normal)
         launch = program("triton_numbers", "numbers", types, Y.get_device(), constants, SIZE_WARPS)
         numbers = n, skip, first, seed, call, _bits(mean), _bits(stddev)
-        with on(Y):
-            launch(-(-(n + skip) // (8 * BLOCKS)), (Y, position), *numbers)
+        launch(-(-(n + skip) // (8 * BLOCKS)), (Y, position), *numbers)
     return Y
 
 
@@ -217,40 +199,57 @@ def _keep(sizes: tuple[int, ...], mask: Mask, device: torch.device) -> Tensor:
     return keep
 
 
-def _linear(X: Tensor, Y: Tensor, mask: Mask, relu: bool, keep: bool = False, kept: Tensor | None = None) -> None:
-    """Launches `linear`: from X to Y, both contiguous, which may be one. Where `kept` is given, the mask's key is a
-    stream, which moves on; `kept` gets the position that was used."""
+def _linear(
+    X: Tensor, Y: Tensor, mask: Mask, relu: bool, keep: bool = False, stream: Tensor | None = None, kept: Any = None
+) -> None:
+    """Launches `linear`: from X to Y, both contiguous, which may be one. Where a stream is given, it names the mask and
+    moves on, and `kept` gets its position."""
     n = Y.numel()
     if not n:
         return
     p, key, start, _ = mask
-    dtype, index = X.dtype, Y.get_device()
-    double = dtype == torch.float64
-    high, low, scale = _numbers(p, double)
-    first, skip = divmod(start, 8)
-    aligned = (X.data_ptr() | Y.data_ptr() | n | skip) % 16 == 0
-    position, seed, call, source = _named(key, Y)
-    done = position
-    if kept is None:
-        kept = position
+    if stream is None:
+        position, seed, call, source = _named(key, Y)
+        kept = done = position
     else:
-        done, source = _counter(Y), 2
-    constants = (BLOCKS, source, keep, relu, double, low != 0, skip != 0, aligned)
-    launch = (program if kept is None else _taking)(KERNELS, "linear", _TYPES[dtype], index, constants, WARPS)
-    with on(Y):
-        launch(
-            -(-(n + skip) // (8 * BLOCKS)), (X, Y, position, kept, done), n, skip, first, seed, call, high, low, scale
-        )
+        position, seed, call, source, done = stream, 0, 0, 2, counter(Y)
+    high, low, scale, programs = _plan(X.dtype, Y.get_device(), p, source, keep, relu)
+    first, skip = divmod(start, 8)
+    way = skip != 0, (X.data_ptr() | Y.data_ptr() | n | skip) % 16 == 0
+    launch = programs.get(way) or _planned(programs, X.dtype, Y.get_device(), p, source, keep, relu, *way)
+    tensors, size = (X, Y, position, kept, done), -(-(n + skip) // (8 * BLOCKS))
+    launch(size, tensors, n, skip, first, seed, call, high, low, scale)
 
 
-@cache
-def _taking(module: str, name: str, types: tuple[torch.dtype, ...], index: int, constants: Any, warps: int) -> Program:
-    """`program` for a launch that takes a position. It loads as well what does so under capture, in two launches,
-    because nothing can be loaded there."""
-    blocks, _, *others = constants
-    program(module, name, types, index, (blocks, 1, *others), warps)
-    program(module, "take", (torch.int64,) * 2, index, (), 1)
-    return program(module, name, types, index, constants, warps)
+@lru_cache(maxsize=1024)
+def _plan(
+    dtype: torch.dtype, index: int, p: float, source: int, keep: bool, relu: bool
+) -> tuple[int, int, int, dict[tuple[bool, bool], Program]]:
+    """The numbers of a launch of `linear`, and its programs by (SKIPS, ALIGNED), which are compiled when they are
+    needed: one look-up for all."""
+    return *_numbers(p, dtype == torch.float64), {}
+
+
+def _planned(
+    programs: dict[tuple[bool, bool], Program],
+    dtype: torch.dtype,
+    index: int,
+    p: float,
+    source: int,
+    keep: bool,
+    relu: bool,
+    skips: bool,
+    aligned: bool,
+) -> Program:
+    """Compiles a program of a plan. One that takes a position comes with what does so while a graph is captured, in two
+    launches, because nothing can be loaded then."""
+    ties = masks.threshold(p) % 2**16 != 0
+    rest = keep, relu, dtype == torch.float64, ties, skips, aligned
+    if source == 2:
+        program(KERNELS, "linear", _TYPES[dtype], index, (BLOCKS, 1, *rest), WARPS)
+        program(KERNELS, "take", (torch.int64,) * 2, index, (), 1)
+    made = programs[skips, aligned] = program(KERNELS, "linear", _TYPES[dtype], index, (BLOCKS, source, *rest), WARPS)
+    return made
 
 
 _TYPES = {
@@ -302,8 +301,7 @@ def _tile(X: Tensor, Y: Tensor, dimensions: Dimensions, mask: Mask, relu: bool) 
     launch = program(KERNELS, "tile", types, Y.get_device(), constants, TILE_WARPS)
     programs = -(-columns // TILE_COLUMNS) * -(-rows // (8 * TILE_BLOCKS)) * matrices
     numbers = columns, rows, step // 8, outer // 8, start // 8, seed, call, high, low, scale
-    with on(Y):
-        launch(programs, (X, Y, position), *numbers)
+    launch(programs, (X, Y, position), *numbers)
 
 
 def _permuted(X: Tensor, Y: Tensor, dimensions: Dimensions, bits: Tensor, skip: int, p: float, relu: bool) -> None:
@@ -325,8 +323,7 @@ def _permuted(X: Tensor, Y: Tensor, dimensions: Dimensions, bits: Tensor, skip: 
     layout = sum(dimensions, ()) + (1, 0) * (DIMENSIONS - len(dimensions))
     types = (X.dtype, X.dtype, torch.uint8)
     launch = program(KERNELS, "permuted", types, Y.get_device(), constants, SIZE_WARPS)
-    with on(Y):
-        launch(-(-n // SIZE), (X, Y, bits), n, skip, _numbers(p, double)[2], *layout)
+    launch(-(-n // SIZE), (X, Y, bits), n, skip, _numbers(p, double)[2], *layout)
 
 
 @lru_cache(maxsize=1024)
@@ -362,43 +359,6 @@ def _bits(number: float) -> int:
     """The bits of a float64 as an int64."""
     (bits,) = struct.unpack("<q", struct.pack("<d", number))
     return int(bits)
-
-
-def _new_position(near: Tensor) -> Tensor:
-    """Memory for a position, on a tensor's GPU: one of those that were allocated together, which takes a tenth of the
-    time; while a CUDA graph is captured, one of the graph's own."""
-    if near.get_device() < 0 or _capturing(near):
-        return near.new_empty(2)
-    place = near.get_device(), raw_stream(near.get_device())
-    try:
-        return _free[place].pop()
-    except (KeyError, IndexError):
-        with torch.inference_mode(False):
-            made = torch.empty(POSITIONS, 2, dtype=torch.int64, device=near.device).unbind()
-        _free[place] = list(made[1:])
-        return made[0]
-
-
-_free: dict[tuple[int, int], list[Tensor]] = {}
-
-
-def _counter(near: Tensor) -> Tensor:
-    """What counts the programs that are done, in launches that take a position: a 0, of the current CUDA stream, whose
-    launches follow each other."""
-    index = near.get_device()
-    place = index, 0 if index < 0 else raw_stream(index)
-    counter = _counters.get(place)
-    if counter is None:
-        with torch.inference_mode(False):
-            counter = _counters[place] = torch.zeros(1, dtype=torch.int64, device=near.device)
-    return counter
-
-
-_counters: dict[tuple[int, int], Tensor] = {}
-
-
-def _capturing(X: Tensor) -> bool:
-    return X.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def _dense(X: Tensor) -> bool:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 Program: TypeAlias = Callable[..., None]
-"""A compiled kernel: takes the grid's size, the tensors, and the numbers."""
+"""A compiled kernel: takes the grid's size, the tensors, and the numbers, and runs on its GPU's current stream."""
 
+_HERE: AbstractContextManager[Any] = nullcontext()
 LAUNCHERS = ("3.6.",)  # the versions of Triton whose launch function takes the arguments that `_directly` passes
 
 
@@ -34,8 +35,8 @@ def program(
     kernel = compiled(module, name, types, index, constants, warps)
     if index >= 0:
         with torch.cuda.device(index):
-            return _directly(kernel, index, constants) or _by_triton(kernel, constants)
-    return _by_triton(kernel, constants)
+            return _directly(kernel, index, constants) or _by_triton(kernel, index, constants)
+    return _by_triton(kernel, index, constants)
 
 
 def compiled(
@@ -44,13 +45,17 @@ def compiled(
     """Triton's compiled kernel, and in Triton's interpreter, which compiles nothing, the kernel as it is."""
     kernel = getattr(import_module(f".{module}", __package__), name)
     numbers = len(kernel.arg_names) - len(types) - len(constants)
-    with nullcontext() if index < 0 else torch.cuda.device(index):
+    with _HERE if index < 0 else torch.cuda.device(index):
         done = kernel.warmup(*types, *[0] * numbers, *constants, grid=(1,), num_warps=warps, enable_fp_fusion=False)
     return done or kernel
 
 
-def _by_triton(kernel: Any, constants: tuple[Any, ...]) -> Program:
-    return lambda size, tensors, *numbers: kernel[(size, 1, 1)](*tensors, *numbers, *constants)
+def _by_triton(kernel: Any, index: int, constants: tuple[Any, ...]) -> Program:
+    def launched(size: int, tensors: tuple[Tensor, ...], *numbers: int) -> None:
+        with _HERE if index < 0 else torch.cuda.device(index):
+            kernel[(size, 1, 1)](*tensors, *numbers, *constants)
+
+    return launched
 
 
 def _directly(kernel: Any, index: int, constants: tuple[Any, ...]) -> Program | None:
@@ -65,9 +70,14 @@ def _directly(kernel: Any, index: int, constants: tuple[Any, ...]) -> Program | 
     launch, function, packed = run.launch, kernel.function, kernel.packed_metadata
     options = run.launch_cooperative_grid, run.launch_pdl, None, None, packed, None, None, None
 
+    several = torch.cuda.device_count() > 1
+
     def launched(size: int, tensors: tuple[Tensor, ...], *numbers: int) -> None:
+        if several and torch.cuda.current_device() != index:
+            with torch.cuda.device(index):
+                return launched(size, tensors, *numbers)
         addresses = [X.data_ptr() for X in tensors]
-        launch(size, 1, 1, raw_stream(index), function, *options, *addresses, *numbers, *constants)
+        return launch(size, 1, 1, raw_stream(index), function, *options, *addresses, *numbers, *constants)
 
     return launched
 
@@ -78,12 +88,3 @@ def _public_stream(index: int) -> int:
 
 raw_stream: Callable[[int], int] = getattr(torch._C, "_cuda_getCurrentRawStream", _public_stream)
 """The handle of a GPU's current stream, in a tenth of the time of the public function, which stands in without it."""
-
-
-def on(X: Tensor) -> AbstractContextManager[Any]:
-    """Makes a tensor's GPU the current one, where kernels are launched."""
-    index = X.get_device()
-    return _HERE if index < 0 or index == torch.cuda.current_device() else torch.cuda.device(index)
-
-
-_HERE: AbstractContextManager[Any] = nullcontext()
