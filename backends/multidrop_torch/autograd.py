@@ -43,7 +43,7 @@ def masked_next(
     names. `note` gets, as `last`, the mask and the shape that it was for, where Python runs this."""
     if in_trace():
         Z = ops.rectified(X) if relu else X
-        if p > 0.0 and _without_gradient(Z) and not Z.is_cuda:
+        if p > 0.0 and _without_gradient(Z) and Z.device.type != "cuda":
             Y = ops.next_values(Z, stream, keyed, p, ops.signed(start), axes)
         else:
             Y = _in_program(Z, Mask(p, ops.take(stream, keyed), start, axes))

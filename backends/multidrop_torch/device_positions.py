@@ -13,19 +13,20 @@ from .launch import program, raw_stream
 POSITIONS = 64  # allocated at once
 
 
-def take(stream: Tensor) -> Tensor:
-    """The position that a stream on a GPU holds, as a new tensor. The stream moves on by one call, in the order of the
-    CUDA stream."""
-    position = new_position(stream.device)
+def take(stream: Tensor, position: Tensor | None = None) -> Tensor:
+    """The position that a stream on a GPU holds, as a new tensor or in the one that is given. The stream moves on by one
+    call, in the order of the CUDA stream."""
+    if position is None:
+        position = new_position(stream.device)
     launch = program("triton_kernels", "take", (torch.int64,) * 2, stream.get_device(), (), 1)
     launch(1, (stream, position))
     return position
 
 
-def drawn(place: torch.device) -> Tensor:
+def drawn(place: torch.device, position: Tensor | None = None) -> Tensor:
     """A position that the CUDA generator of a GPU draws, the one that `torch.manual_seed` seeds, also when a CUDA graph
-    is captured and replayed: a seed and a call in [0, 2^63)."""
-    return new_position(place).random_()
+    is captured and replayed: a seed and a call in [0, 2^63). It is new, or written to the tensor that is given."""
+    return (new_position(place) if position is None else position).random_()
 
 
 def new_position(place: torch.device) -> Tensor:

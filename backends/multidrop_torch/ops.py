@@ -309,9 +309,11 @@ def operator(schema: str, *, composed: bool = False) -> Callable[[Callable[..., 
 def _take(stream: Tensor, keyed: bool) -> Tensor:
     """The position of a keyed stream, which moves on; of one that is not keyed, a position whose seed torch's generator
     draws."""
+    if stream.is_cuda and device.draws(stream.device) and not (keyed and may_be_checkpointed()):
+        # A CUDA graph of `torch.compile` may keep it, and takes no memory that was allocated with other positions.
+        fresh = torch.empty_like(stream)
+        return device.take(stream, fresh) if keyed else device.drawn(stream.device, fresh)
     if not keyed:
-        if stream.is_cuda and device.draws(stream.device):
-            return device.drawn(stream.device)
         return position_of(drawn_key(stream)).to(stream.device)
     key = next_key(stream)
     if isinstance(key, Tensor):
@@ -334,7 +336,7 @@ def _drop(X: Tensor, position: Tensor, p: float, start: int, axes: Sequence[int]
 
 @torch.library.register_fake("multidrop::drop")
 def _(X: Tensor, position: Tensor, p: float, start: int, axes: Sequence[int]) -> Tensor:
-    if X.is_cuda:
+    if X.device.type == "cuda":
         from .pointwise import fuse
 
         fuse()
