@@ -482,8 +482,41 @@ class TestReluGradient:
         assert same_bits(relu_gradient(dY[:, :0], Y[:, :0], P), Z[:, :0])
 
 
+def forget() -> None:
+    """Has every kernel compiled anew."""
+    launch.program.cache_clear()
+    device._plan.cache_clear()
+
+
+def mask_of(Y: Any) -> Any:
+    """Which elements of a dropout of ones were kept."""
+    return (Y != 0).cpu()
+
+
+def kept(shape: tuple[int, ...], key: Key, p: float = P) -> Any:
+    with patch.object(host, "keep_mask", masks.keep_mask):
+        return torch.from_numpy(masks.keep_mask(shape, p, key))
+
+
 @on_gpu
 class TestOnGpu:
+    @pytest.mark.parametrize("by_thread", [False, True])
+    def test_who_settles_ties(self, by_thread: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The program, or each thread: in all kernels, for thresholds that elements lie on, and for extreme ones."""
+        monkeypatch.setattr(device, "BY_THREAD", by_thread)
+        forget()
+        n = 200_000
+        X = torch.full((n,), 3.0, device="cuda")
+        last = torch.full((2, 50, 40, 50), 3.0, device="cuda").to(memory_format=torch.channels_last)
+        thresholds = [tie(KEY, index, offset) for index in (3, 1063, 199_990) for offset in (0, 1)]
+        for p in (*thresholds, *PROBABILITIES, 1 - 2**-20):
+            keep = torch.from_numpy(masks.keep_mask(n, p, KEY))
+            for dtype in (torch.float32, torch.bfloat16):
+                assert torch.equal(mask_of(drop(X.to(dtype), Mask(p, KEY))), keep)
+                assert torch.equal(mask_of(drop(last.to(dtype), Mask(p, KEY))).flatten(), keep)
+            assert_bits(n, Mask(p, KEY))
+        forget()
+
     def test_functions_and_gradients(self) -> None:
         X, dY = values(40, 50).requires_grad_(), values(40, 50, seed=1)
         mask = Mask(P, KEY, 3)
@@ -596,22 +629,6 @@ class TestOnGpu:
         forget()
 
 
-def forget() -> None:
-    """Has every kernel compiled anew."""
-    launch.program.cache_clear()
-    device._plan.cache_clear()
-
-
-def mask_of(Y: Any) -> Any:
-    """Which elements of a dropout of ones were kept."""
-    return (Y != 0).cpu()
-
-
-def kept(shape: tuple[int, ...], key: Key, p: float = P) -> Any:
-    with patch.object(host, "keep_mask", masks.keep_mask):
-        return torch.from_numpy(masks.keep_mask(shape, p, key))
-
-
 @on_gpu
 class TestTraining:
     """Keyed layers on a GPU: no waiting, captured graphs, moves between devices."""
@@ -679,8 +696,8 @@ class TestTraining:
                 X = torch.ones(n, device="cuda", requires_grad=call == 0)
                 Y = layer(X)
                 assert torch.equal(mask_of(Y), kept((n,), Key(7, call)))
-                with patch.object(host, "keep_mask", masks.keep_mask):
-                    assert np.array_equal(np.asarray(md.last_mask(layer)), kept((n,), Key(7, call)).numpy())
+                last = md.last_mask(layer)
+                assert (last.key, last.p, last.shape) == (Key(7, call), P, (n,))
                 if call == 0:
                     Y.sum().backward()
                     assert torch.equal(mask_of(X.grad), mask_of(Y))
@@ -891,6 +908,113 @@ class TestChoice:
 
 
 @without_gpu
+class TestKeyedLayers:
+    """A keyed layer whose stream says that it is on a GPU takes its masks there."""
+
+    @pytest.fixture
+    def layer(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        from multidrop_torch import Dropout, autograd
+
+        monkeypatch.setattr(autograd, "_by_kernels", lambda X, stream: True)
+        layer = Dropout(P, seed=SEED)
+        layer._buffers["stream"] = layer.stream.as_subclass(Elsewhere)
+        return layer
+
+    @pytest.mark.parametrize("relu", [False, True])
+    def test_forward_and_gradients(self, layer: Any, relu: bool) -> None:
+        import multidrop as md
+
+        for call in range(3):
+            mask = Mask(P, Key(SEED.seed, SEED.call + call))
+            X, dY = values(300).requires_grad_(call != 1), values(300, seed=1)
+            Y = layer.after_relu(X) if relu else layer(X)
+            assert same_bits(Y, expected(X, mask, relu))
+            last = md.last_mask(layer)
+            assert (last.key, last.p, last.shape) == (mask.key, P, (300,))
+            if call != 1:
+                (dX,) = torch.autograd.grad(Y, X, dY, create_graph=True)
+                gradient = masks.relu_gradient(wide(dY), wide(Y), P) if relu else wide(expected(dY, mask))
+                assert same_bits(dX, torch.from_numpy(gradient))
+
+    def test_members_by_positions(self) -> None:
+        """Their numbers are those of the key at the position."""
+        from multidrop_torch import apply
+        from multidrop_torch.draw import Draw
+
+        from multidrop import family
+
+        X = values(4, 6, 5, 5).nan_to_num()
+        for member in (family.GaussianNoise(0.3), family.DropBlock(P, 3), family.SpatialDropout(P)):
+            Y = family.run(member, X, Draw(position(KEY)))
+            assert same_bits(Y, apply(member, X, KEY))
+
+
+@without_gpu
+class TestTies:
+    """The PTX by which each thread settles ties, run line by line on arrays."""
+
+    @staticmethod
+    def run(text: str, given: list[Any]) -> list[Any]:
+        """The four results of the assembly for arrays of uint32; every thread goes its own way past the branch."""
+        registers: dict[str, Any] = {f"${i}": each for i, each in enumerate(given, 4)}
+        active = np.ones(given[0].shape, np.bool_)
+
+        def value(name: str) -> Any:
+            return registers[name] if name in registers else np.uint64(int(name, 0))
+
+        operations: dict[str, Callable[..., Any]] = {
+            "mov.b32": lambda a: a,
+            "not.b32": lambda a: ~a,
+            "and.b32": lambda a, b: a & b,
+            "or.b32": lambda a, b: a | b,
+            "xor.b32": lambda a, b: a ^ b,
+            "shr.u32": lambda a, b: a >> b,
+            "add.u32": lambda a, b: a + b,
+            "sub.u32": lambda a, b: a - b,
+            "mul.lo.u32": lambda a, b: a * b,
+            "mul.hi.u32": lambda a, b: (a * b) >> np.uint64(32),
+            "setp.eq.u32": lambda a, b: a == b,
+            "setp.lt.and.u32": lambda a, b, p: (a < b) & p,
+        }
+        for line in text.splitlines():
+            if line in ("{", "}", "NONE:") or line.startswith(".reg"):
+                continue
+            where, line = active, line.rstrip(";")
+            if line.startswith("@p "):
+                where, line = active & registers["p"], line[3:]
+            operation, _, rest = line.partition(" ")
+            if operation == "bra":
+                active = active & ~registers["p"]
+                continue
+            target, *sources = rest.split(", ")
+            new = operations[operation](*(value(name) for name in sources))
+            if not operation.startswith("setp"):
+                new = np.broadcast_to(new, active.shape) & np.uint64(2**32 - 1)
+            registers[target] = np.where(where, new, registers.get(target, new))
+        return [registers[f"${i}"] for i in range(4)]
+
+    def test_assembly(self) -> None:
+        from multidrop_torch import triton_ties
+
+        key, first, blocks = Key(2**63 + 5, 2**64 - 2), 2**33 - 100, 5000
+        block = np.arange(first, first + blocks, dtype=np.uint64)
+        words = [word.astype(np.uint64) for word in masks.philox4x32(self.counter(block, key, 0), key.seed)]
+        uniforms = masks.uniforms(8 * blocks, key, 8 * first)
+        for index, offset in ((3, 0), (3, 1), (20_001, 0), (20_001, 1)):
+            high, low = divmod(int(uniforms[index]) + offset, 2**16)
+            numbers = (*self.counter(block, key, 1), key.seed % 2**32, key.seed >> 32, high, low)
+            given = words + [np.broadcast_to(np.uint64(number), block.shape) for number in numbers]
+            found = np.stack(self.run(triton_ties.TEXT.value, given), axis=1)
+            lanes = np.stack([found & np.uint64(0xFFFF), found >> np.uint64(16)], axis=2).reshape(-1)
+            assert np.array_equal(lanes < high, uniforms < (high << 16) + low)
+
+    @staticmethod
+    def counter(block: Any, key: Key, plane: int) -> tuple[Any, ...]:
+        half = np.uint64(2**32 - 1)
+        return block & half, (block >> np.uint64(32)) + np.uint64(plane << 31), key.call % 2**32, key.call >> 32
+
+
+@without_gpu
 class TestLaunch:
     """What Triton's C function is given, by a stand-in for a compiled kernel."""
 
@@ -1028,6 +1152,12 @@ holds("permuted", typed(single, 2, torch.uint8), (*size, 1, 5, False, False, Fal
       *wide)
 holds("permuted", typed(brain, 2, torch.uint8), (*size, 8, 2, True, True, True, False, True), 4, "cvt.rn.bf16.f32",
       *wide)
+for dtype in (single, brain):
+    ptx = holds("linear", typed(dtype, 2, *place), (*blocks, 0, False, False, False, 2, False, True), 2, *wide)
+    assert "bra NONE" in ptx
+assert "bar.sync" not in ptx  # no thread waits for another
+holds("plane", (torch.uint8, torch.int64), (*size, 1, 2), 4, "bra NONE")
+holds("tile", typed(single, 2, torch.int64), (*tile, 1, False, False, 2, True), 4, "bra NONE")
 holds("gate", typed(brain, 3), (*size, False, True), 4, "cvt.rn.bf16.f32", *wide)
 holds("plane", (torch.uint8, torch.int64), (*size, 1, True), 4)
 ptx = holds("tile", typed(single, 2, torch.int64), (*tile, 1, False, False, False, True), 4, "mul.rn.f32", *wide)

@@ -33,6 +33,7 @@ KERNELS = "triton_kernels"
 BLOCKS, WARPS = 128, 2  # a program's blocks of eight elements, which reach the speed of a copy on an H200
 SIZE, SIZE_WARPS = 1024, 4  # a program's elements in `permuted` and `gate`, its blocks in `plane`
 TILE_COLUMNS, TILE_BLOCKS, TILE_WARPS = 64, 8, 4  # what a program takes of a matrix
+BY_THREAD = False  # whether each thread settles its ties, in PTX
 TOGETHER = 512  # programs at most that take a position themselves, each with an atomic addition
 
 Dimensions: TypeAlias = tuple[tuple[int, int], ...]
@@ -156,7 +157,8 @@ def bits(count: int, mask: Mask, device: torch.device) -> Tensor:
         high, low, _ = _numbers(p, False)
         position, seed, call, source = _named(key, Y)
         types = (torch.uint8, torch.int64)
-        launch = program(KERNELS, "plane", types, Y.get_device(), (SIZE, source, low != 0), SIZE_WARPS)
+        constants = (SIZE, source, _ties(p, Y.get_device()))
+        launch = program(KERNELS, "plane", types, Y.get_device(), constants, SIZE_WARPS)
         launch(-(-n // SIZE), (Y, position), n, first, seed, call, high, low)
     return Y
 
@@ -243,11 +245,10 @@ def _planned(
 ) -> Program:
     """Compiles a program of a plan. One that takes a position comes with what does so while a graph is captured, in two
     launches, because nothing can be loaded then."""
-    ties = masks.threshold(p) % 2**16 != 0
-    rest = keep, relu, dtype == torch.float64, ties, skips, aligned
+    rest = keep, relu, dtype == torch.float64, _ties(p, index), skips, aligned
     if source == 2:
         program(KERNELS, "linear", _TYPES[dtype], index, (BLOCKS, 1, *rest), WARPS)
-        program(KERNELS, "take", (torch.int64,) * 2, index, (), 1)
+        program("triton_positions", "take", (torch.int64,) * 2, index, (), 1)
     made = programs[skips, aligned] = program(KERNELS, "linear", _TYPES[dtype], index, (BLOCKS, source, *rest), WARPS)
     return made
 
@@ -296,7 +297,7 @@ def _tile(X: Tensor, Y: Tensor, dimensions: Dimensions, mask: Mask, relu: bool) 
     high, low, scale = _numbers(p, double)
     aligned = (X.data_ptr() | Y.data_ptr() | columns) % 16 == 0
     position, seed, call, source = _named(key, Y)
-    constants = (TILE_COLUMNS, TILE_BLOCKS, source, relu, double, low != 0, aligned)
+    constants = (TILE_COLUMNS, TILE_BLOCKS, source, relu, double, _ties(p, Y.get_device()), aligned)
     types = (X.dtype, X.dtype, torch.int64)
     launch = program(KERNELS, "tile", types, Y.get_device(), constants, TILE_WARPS)
     programs = -(-columns // TILE_COLUMNS) * -(-rows // (8 * TILE_BLOCKS)) * matrices
@@ -353,6 +354,12 @@ def _numbers(p: float, double: bool) -> tuple[int, int, int]:
     """The halves of the threshold, and the bits of the scale as a float64."""
     high, low = divmod(masks.threshold(p), 2**16)
     return high, low, _bits(masks.scale(p, "float64" if double else "float32"))
+
+
+def _ties(p: float, index: int) -> int:
+    """Who settles ties; see `linear`."""
+    high, low, _ = _numbers(p, False)
+    return 0 if low == 0 else 2 if BY_THREAD and high and index >= 0 and torch.version.hip is None else 1
 
 
 def _bits(number: float) -> int:

@@ -14,11 +14,11 @@ POSITIONS = 64  # allocated at once
 
 
 def take(stream: Tensor, position: Tensor | None = None) -> Tensor:
-    """The position that a stream on a GPU holds, as a new tensor or in the one that is given. The stream moves on by one
+    """The position that a stream on a GPU holds, new or in the tensor that is given. The stream moves on by one
     call, in the order of the CUDA stream."""
     if position is None:
         position = new_position(stream.device)
-    launch = program("triton_kernels", "take", (torch.int64,) * 2, stream.get_device(), (), 1)
+    launch = program("triton_positions", "take", (torch.int64,) * 2, stream.get_device(), (), 1)
     launch(1, (stream, position))
     return position
 

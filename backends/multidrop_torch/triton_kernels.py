@@ -6,51 +6,19 @@ Triton specialises nothing by the values of arguments: whatever the code depends
 kernel can be launched again without inspecting its arguments. For the same reason every number has a fixed type.
 `scale` holds the bits of a float64, because Triton passes Python floats as float32.
 
-A kernel gets its mask's key in one of three ways, which `FROM` tells: 0, from the arguments `seed` and `call`; 1, from
-`position`, the address of both as int64 in the GPU's memory, so that the host need not know them; 2, from `position`,
-which is a layer's stream: the kernel copies it to `kept` and moves it on by one call.
-
 Triton reads the annotations, so this module has no `from __future__ import annotations`.
 """
 
 import triton
 import triton.language as tl
 
+from .triton_positions import key_of, move_on
+from .triton_ties import settled
+
 POINTERS = ("X", "Y", "position", "kept", "done")
 NUMBERS = ("n", "skip", "start", "seed", "call", "high", "low", "scale")
 LAYOUT = tuple(f"{name}{dimension}" for dimension in range(5) for name in ("size", "step"))
 DIMENSIONS = len(LAYOUT) // 2  # that `permuted` takes
-
-
-@triton.jit
-def key_of(position, seed, call, FROM: tl.constexpr):
-    """Seed and call as uint64, from the arguments or from memory."""
-    if FROM > 0:
-        seed = tl.load(position)
-        call = tl.load(position + 1)
-    return seed.to(tl.uint64), call.to(tl.uint64)
-
-
-@triton.jit
-def move_on(position, kept, done, seed, call):
-    """Moves a stream on by one call, in the last program to come here: by then all have read it. `done` counts them; it
-    is 0 before and after."""
-    tl.debug_barrier()  # every thread of this program has read the position
-    if tl.atomic_add(done, 1) == tl.num_programs(0) - 1:
-        tl.store(kept, seed.to(tl.int64))
-        tl.store(kept + 1, call.to(tl.int64))
-        tl.store(position + 1, (call + 1).to(tl.int64))
-        tl.store(done, 0)
-
-
-@triton.jit(do_not_specialize=["position", "kept"])
-def take(position, kept):
-    """Copies a stream's position to `kept`, and moves the stream on by one call. One program."""
-    seed, call = key_of(position, 0, 0, 1)
-    tl.debug_barrier()
-    tl.store(kept, seed.to(tl.int64))
-    tl.store(kept + 1, call.to(tl.int64))
-    tl.store(position + 1, (call + 1).to(tl.int64))
 
 
 @triton.jit
@@ -143,13 +111,13 @@ def linear(
     Args:
         X: the input; not read where KEEP.
         Y: the output, which may be X; the mask as uint8 where KEEP.
-        position, kept, done: see `key_of` and `move_on`.
+        FROM, position, kept, done: where the key comes from; see `triton_positions`.
         n: the number of elements.
         skip: the number of elements of the first block that come before the first element.
         start: the first block.
         high, low: the halves of the threshold.
         BLOCKS: the number of blocks of eight elements that a program takes.
-        TIES: whether `low` is not 0, so that plane 1 can matter.
+        TIES: 0 where `low` is 0, so that plane 1 cannot matter; else who settles ties, 1: the program, 2: each thread.
         SKIPS: whether `skip` is not 0.
         ALIGNED: whether both addresses and n are multiples of 16, and nothing is skipped.
     """
@@ -167,9 +135,11 @@ def linear(
     else:
         z = scaled(tl.load(place(X, at, ALIGNED), mask=inside), scale, RELU, DOUBLE)
     w0, w1, w2, w3 = words(block, seed, call, 0)
+    if TIES == 2:
+        w0, w1, w2, w3 = settled(w0, w1, w2, w3, block, seed, call, high, low)
     u = lanes(w0, w1, w2, w3, BLOCKS)
     tl.store(place(Y, at, ALIGNED), tl.where(u < high, z, 0), mask=inside)
-    if TIES:
+    if TIES == 1:
         found = any_tie(w0, w1, w2, w3, high)
         if found:
             tl.debug_barrier()  # another thread may have stored the 0 that is overwritten here
@@ -205,8 +175,10 @@ def plane(
 def byte(block, seed, call, high, low, TIES: tl.constexpr):
     """The mask of each block (uint64), its eight bits as uint8."""
     w0, w1, w2, w3 = words(block, seed, call, 0)
+    if TIES == 2:
+        w0, w1, w2, w3 = settled(w0, w1, w2, w3, block, seed, call, high, low)
     kept = below(w0, high, 0) | below(w1, high, 2) | below(w2, high, 4) | below(w3, high, 6)
-    if TIES:
+    if TIES == 1:
         found = any_tie(tl.ravel(w0), tl.ravel(w1), tl.ravel(w2), tl.ravel(w3), high)
         if found:
             f0, f1, f2, f3 = words(block, seed, call, 1)

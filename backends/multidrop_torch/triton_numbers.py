@@ -11,7 +11,8 @@ import triton.language as tl
 
 from multidrop.spec import masks
 
-from .triton_kernels import key_of, lanes, words
+from .triton_kernels import lanes, words
+from .triton_positions import key_of
 
 NEAR_ABOVE, NEAR_BELOW = (tl.constexpr(row) for row in masks._NEAR)
 FAR_ABOVE, FAR_BELOW = (tl.constexpr(row) for row in masks._FAR)
@@ -57,7 +58,7 @@ def numbers(
 
     Args:
         Y: the output, float32 or float64.
-        position: see `key_of`.
+        FROM, position: where the key comes from; see `triton_positions`.
         n, skip, start: as for `linear`.
         mean, stddev: of the normal numbers, the bits of float64 numbers.
         BLOCKS: the number of blocks of eight that a program takes.
