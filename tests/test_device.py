@@ -261,6 +261,7 @@ def _layouts() -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "sliced channels-last", lambda: values(3, 9, 6, 7).to(memory_format=torch.channels_last)[:, 2:7]
     yield "expanded", lambda: values(3, 1, 6, 1).expand(3, 5, 6, 7)
     yield "in tiles", lambda: values(2, 20, 4, 6).to(memory_format=torch.channels_last)
+    yield "eight channels last", lambda: values(3, 8, 5, 7).to(memory_format=torch.channels_last)
     yield "a transposed matrix", lambda: values(48, 70).T
     yield "with ones", lambda: values(3, 1, 6, 7).permute(0, 1, 3, 2)
 
