@@ -25,7 +25,11 @@ def move_on(position, kept, done, seed, call):
     """Moves a stream on by one call, in the last program to come here: by then all have read it. `done` counts them; it
     is 0 before and after."""
     tl.debug_barrier()  # every thread of this program has read the position
-    if tl.atomic_add(done, 1) == tl.num_programs(0) - 1:
+    last = tl.num_programs(0).to(tl.int64) - 1
+    number = last
+    if last > 0:
+        number = tl.atomic_add(done, 1)
+    if number == last:
         tl.store(kept, seed.to(tl.int64))
         tl.store(kept + 1, call.to(tl.int64))
         tl.store(position + 1, (call + 1).to(tl.int64))
