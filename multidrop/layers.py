@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any
 
@@ -63,6 +63,21 @@ def documentation(kind: type[Member]) -> str:
     start = "" if "\n\nArgs:\n" in text else "\n\nArgs:"
     seed = "    seed: an integer or a `Key`; without one, keyed by `manual_seed`, or by the framework's own generator."
     return f"{text}{start}\n{seed}{mark}{raises}"
+
+
+class OfMember:
+    """Mixin of layers that have a `member`: its p is the layer's."""
+
+    member: Any
+
+    @property
+    def p(self) -> Any:
+        """The member's p; setting it replaces the member."""
+        return self.member.p
+
+    @p.setter
+    def p(self, value: float) -> None:
+        self.member = replace(self.member, p=value)
 
 
 def settings(member: Member) -> str:

@@ -35,11 +35,12 @@ import torch  # noqa: E402  # after Triton's variable is set
 from multidrop_torch import (  # noqa: E402  # likewise
     device,
     device_positions,
+    draw,
     functional,
     launch,
-    ops,
     triton_kernels,
 )
+from multidrop_torch.position import key_at, position_of  # noqa: E402  # likewise
 
 # NumPy, by which the interpreter computes, warns of infinities.
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning")
@@ -72,15 +73,15 @@ def kernels_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def drop(X: Any, mask: Mask, relu: bool = False) -> Any:
-    return (ops if CUDA else device).drop(X, mask, relu)
+    return (draw if CUDA else device).drop(X, mask, relu)
 
 
 def drop_(X: Any, mask: Mask) -> Any:
-    return (ops if CUDA else device).drop_(X, mask)
+    return (draw if CUDA else device).drop_(X, mask)
 
 
 def relu_gradient(dY: Any, Y: Any, p: float) -> Any:
-    return (ops if CUDA else device).relu_gradient(dY, Y, p)
+    return (draw if CUDA else device).relu_gradient(dY, Y, p)
 
 
 def keep_mask(shape: tuple[int, ...], p: float, key: Key, start: int = 0) -> np.ndarray:
@@ -132,7 +133,7 @@ def tie(key: Key, index: int, offset: int) -> float:
 
 
 def position(key: Key) -> Any:
-    return ops.position_of(key).to("cuda" if CUDA else "cpu")
+    return position_of(key).to("cuda" if CUDA else "cpu")
 
 
 def assert_bits(count: int, mask: Mask) -> None:
@@ -384,8 +385,8 @@ class TestPositions:
     def test_take(self, key: Key) -> None:
         """A stream moves on by one call, and from the last one to 0."""
         stream = position(key)
-        assert ops.key_at(device.take(stream)) == key
-        assert ops.key_at(stream) == Key(key.seed, (key.call + 1) % 2**64)
+        assert key_at(device.take(stream)) == key
+        assert key_at(stream) == Key(key.seed, (key.call + 1) % 2**64)
 
     @pytest.mark.parametrize("n", [1, 16, 1024, 1025, 5000])
     @pytest.mark.parametrize("relu", [False, True])
@@ -397,9 +398,9 @@ class TestPositions:
             for call in (2**64 - 1, 0, 1):
                 Y, mask = device.take_and_drop(X, Mask(P, None, 3), stream, relu)
                 assert same_bits(Y, expected(X, Mask(P, Key(7, call), 3), relu))
-                assert ops.key_at(mask.key) == Key(7, call)
+                assert key_at(mask.key) == Key(7, call)
                 assert mask == (P, mask.key, 3, ())
-            assert ops.key_at(stream) == Key(7, 2)
+            assert key_at(stream) == Key(7, 2)
             assert not device_positions.counter(X).any()
 
     def test_take_and_drop_of_others(self) -> None:
@@ -409,13 +410,13 @@ class TestPositions:
         for call, (X, axes) in enumerate(inputs):
             Y, mask = device.take_and_drop(X, Mask(P, None, 0, axes), stream)
             assert same_bits(Y, expected(X, Mask(P, Key(7, call), 0, axes)))
-            assert ops.key_at(mask.key) == Key(7, call)
+            assert key_at(mask.key) == Key(7, call)
 
     def test_positions_are_apart(self) -> None:
         """None shares its memory with another one, also when more are made than are allocated together."""
         stream = position(Key(7))
         taken = [device.take(stream) for _ in range(2 * device_positions.POSITIONS + 3)]
-        assert [ops.key_at(each).call for each in taken] == list(range(len(taken)))
+        assert [key_at(each).call for each in taken] == list(range(len(taken)))
 
     def test_drawn(self) -> None:
         place = torch.device("cuda" if CUDA else "cpu")
@@ -423,7 +424,7 @@ class TestPositions:
         drawn = [device.drawn(place) for _ in range(4)]
         torch.manual_seed(3)
         assert torch.equal(torch.stack(drawn), torch.stack([device.drawn(place) for _ in range(4)]))
-        assert len({ops.key_at(each) for each in drawn}) == 4
+        assert len({key_at(each) for each in drawn}) == 4
         assert all(word >= 2**32 for each in drawn for word in each.tolist())  # all of 63 bits are drawn
 
 
@@ -702,7 +703,7 @@ class TestTraining:
                 if call == 0:
                     Y.sum().backward()
                     assert torch.equal(mask_of(X.grad), mask_of(Y))
-            assert ops.key_at(layer.state_dict()["stream"]) == Key(7, 2)
+            assert key_at(layer.state_dict()["stream"]) == Key(7, 2)
 
     def test_from_device_to_device(self) -> None:
         """A run that moves to the GPU and back has the masks of one that stayed."""
@@ -738,9 +739,7 @@ class TestTraining:
         assert torch.equal(net.state_dict()["1.stream"], start["1.stream"])  # nothing ran while it was captured
 
         def restore() -> None:
-            with torch.no_grad():
-                for name, value in net.state_dict().items():
-                    value.copy_(start[name])
+            net.load_state_dict(start)
 
         for _ in range(2):
             for _ in range(5):
@@ -757,7 +756,7 @@ class TestTraining:
         assert all(torch.equal(a, b) for a, b in zip(masks_seen[:5], masks_seen[5:], strict=True))
         assert all(torch.equal(a, b) for a, b in zip(masks_seen[:5], eager, strict=True))
         assert not torch.equal(masks_seen[0], masks_seen[1])
-        first = ops.key_at(start["1.stream"].cpu())
+        first = key_at(start["1.stream"].cpu())
         assert torch.equal(masks_seen[0], kept((16, 64), Key(first.seed, first.call + 1)))
         for a, b in zip(net.parameters(), weights, strict=True):
             torch.testing.assert_close(a.detach(), b)
@@ -784,7 +783,7 @@ class TestTraining:
         seen = []
         for _ in range(3):
             graphed(X).sum().backward()
-            seen.append(ops.key_at(layer.stream).call)
+            seen.append(key_at(layer.stream).call)
         assert seen == [seen[0], seen[0] + 1, seen[0] + 2]
 
     def test_unseeded_layers_follow_the_generator(self) -> None:
@@ -879,8 +878,8 @@ class TestChoice:
         X = values(20, 30).as_subclass(Elsewhere)
         assert same_bits(functional.dropout_layer(X, P, KEY), expected(X, Mask(P, KEY)))
         assert same_bits(functional.relu_dropout(X, P, KEY), expected(X, Mask(P, KEY), True))
-        ops.drop_(X.clone().as_subclass(Elsewhere), Mask(P, KEY))
-        ops.relu_gradient(X, X, P)
+        draw.drop_(X.clone().as_subclass(Elsewhere), Mask(P, KEY))
+        draw.relu_gradient(X, X, P)
         assert calls == ["drop", "drop", "drop_", "relu_gradient"]
 
     def test_masks(self, calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -891,15 +890,15 @@ class TestChoice:
         keep = torch.from_numpy(masks.keep_mask((4, 5), P, KEY, 3))
         assert torch.equal(functional.keep_mask((4, 5), P, KEY, 3), keep)
         assert torch.equal(Draw(KEY, 3).keep(X, P), keep)
-        assert same_bits(ops.drop_by_operators(X, Mask(P, KEY, 3)), expected(X, Mask(P, KEY, 3)))
+        assert same_bits(draw.drop_by_operators(X, Mask(P, KEY, 3)), expected(X, Mask(P, KEY, 3)))
         assert calls == ["keep_mask"] * 3
 
     def test_the_host_keeps_its_own(self, calls: list[str]) -> None:
         X = values(20, 30)
         functional.dropout_layer(X, P, KEY)
         functional.keep_mask((3,), P, KEY)
-        ops.drop_(X, Mask(P, KEY))
-        ops.relu_gradient(X, X, P)
+        draw.drop_(X, Mask(P, KEY))
+        draw.relu_gradient(X, X, P)
         assert calls == []
 
     def test_without_memory(self) -> None:
@@ -918,7 +917,7 @@ class TestKeyedLayers:
 
         monkeypatch.setattr(autograd, "_by_kernels", lambda X, stream: True)
         layer = Dropout(P, seed=SEED)
-        layer._buffers["stream"] = layer.stream.as_subclass(Elsewhere)
+        vars(layer)["stream"] = layer.stream.as_subclass(Elsewhere)
         return layer
 
     @pytest.mark.parametrize("relu", [False, True])

@@ -221,7 +221,7 @@ class TestTorch:
         import torch
 
         with torch.device("meta"):
-            assert repr(multidrop_torch.Dropout(0.5, seed=1)) == "Dropout(p=0.5, inplace=False)"
+            assert repr(multidrop_torch.Dropout(0.5, seed=1)) == "Dropout(p=0.5, inplace=False, seed=1)"
 
     def test_channels_last(self) -> None:
         import multidrop_torch

@@ -13,7 +13,8 @@ from multidrop.spec.masks import Mask
 
 torch = pytest.importorskip("torch", reason="it is about torch's compiler")
 functional = pytest.importorskip("multidrop_torch.functional")
-ops = pytest.importorskip("multidrop_torch.ops")
+programs = pytest.importorskip("multidrop_torch.programs")
+positions = pytest.importorskip("multidrop_torch.position")
 pointwise = pytest.importorskip("multidrop_torch.pointwise")
 
 # torch's own, at its first compilation: it announces what it is about to change.
@@ -33,15 +34,15 @@ def fused() -> Iterator[list[Any]]:
         calls.append(arguments)
         return pointwise.drop(*arguments)
 
-    before = decomposition.decompositions.get(ops.drop_values)
-    decomposition.decompositions[ops.drop_values] = noting
+    before = decomposition.decompositions.get(programs.drop_values)
+    decomposition.decompositions[programs.drop_values] = noting
     decomposition.fast_random_decomps.cache_clear()
     torch.compiler.reset()
     yield calls
     if before is None:
-        del decomposition.decompositions[ops.drop_values]
+        del decomposition.decompositions[programs.drop_values]
     else:
-        decomposition.decompositions[ops.drop_values] = before
+        decomposition.decompositions[programs.drop_values] = before
     decomposition.fast_random_decomps.cache_clear()
     torch.compiler.reset()
 
@@ -94,7 +95,7 @@ def test_ties(fused: list[Any]) -> None:
 
 
 def test_a_cpu_keeps_the_operator() -> None:
-    position = ops.position_of(KEY)
+    position = positions.position_of(KEY)
     assert pointwise._fused(torch.ones(3), position, 0.5, 0, ()) is NotImplemented
 
 

@@ -103,12 +103,13 @@ def test_threads_that_move_a_position_of_torchs(need: Any, hasty: None) -> None:
     """Without what else a layer does, in which a race is too rare to be seen."""
     need("torch")
     import torch
-    from multidrop_torch import ops
+    from multidrop_torch.position import key_at, position_of
+    from multidrop_torch.recomputation import next_key
 
-    stream = ops.position_of(md.Key(3, 2**63 - 5000))  # whose call changes its sign on the way
+    stream = position_of(md.Key(3, 2**63 - 5000))  # whose call changes its sign on the way
     take = torch.ops.multidrop.take
-    for take_next in (lambda: ops.next_key(stream), lambda: ops.key_at(take(stream, True))):
-        first = ops.key_at(stream).call
+    for take_next in (lambda: next_key(stream), lambda: key_at(take(stream, True))):
+        first = key_at(stream).call
         taken = by_eight_threads(lambda take_next=take_next: [take_next().call for _ in range(100)], 80)
         assert sorted(call for calls in taken for call in calls) == list(range(first, first + 8000))
 
@@ -221,13 +222,12 @@ def test_ranks_of_torch_distributed(need: Any, tmp_path: Path) -> None:
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     keys = [md.Key(5).fold_in(rank).seed for rank in range(2)]
     signed = [[[key - 2**64 if key >= 2**63 else key, 2]] for key in keys]
-    assert [first["broadcast"]["streams"], second["broadcast"]["streams"]] == [signed[0], signed[0]]
-    for way in ("ignored", "sharded"):
+    for way in ("replicated", "sharded"):
         assert [first[way]["streams"], second[way]["streams"]] == signed
         assert first[way]["resumed"]
         assert second[way]["resumed"]
     assert first["unseeded"]["mask"] != second["unseeded"]["mask"]
-    for way in ("broadcast", "ignored", "unseeded"):
+    for way in ("replicated", "unseeded"):
         assert first[way]["total"] == second[way]["total"]
     for found in (first["distributed"], second["distributed"]):
         assert found == {"whole": dict.fromkeys(("rows", "columns", "copies"), True), "stream": [3, 1]}

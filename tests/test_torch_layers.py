@@ -70,7 +70,6 @@ class TestModule:
             layer = md.layer(member, seed=seed)
             X = torch.from_numpy(values((64, *member.example_shape[1:]))).requires_grad_()
             torch.manual_seed(0)
-            # The name of a call within a part is drawn from torch's generator: one for each call of a keyed layer.
             for _ in range(2 if seed else 1):
                 Y = part(lambda X, layer=layer: layer(X.sin()).cos(), X)
                 Y.sum().backward()
@@ -125,7 +124,7 @@ class TestModule:
     def test_on_the_meta_device_and_moved(self, torch: Any) -> None:
         with torch.device("meta"):
             layers = md.DropPath(0.5, seed=3), md.ConcreteDropout(seed=3)
-        assert repr(layers[1]) == "ConcreteDropout(p=0.1, temperature=0.1)"
+        assert repr(layers[1]) == "ConcreteDropout(p=0.1, temperature=0.1, seed=3)"
         for layer in layers:
             assert layer.to_empty(device="cpu").stream.tolist() == [3, 0]
             assert layer.double().stream.dtype == torch.int64

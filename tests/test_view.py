@@ -113,7 +113,7 @@ def test_torch_warns_of_an_input_and_not_of_its_mask(need: Any) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:torch")  # at its first compilation
 @pytest.mark.parametrize("seed", [3, None])
 def test_a_compiled_torch_layer(need: Any, seed: int | None) -> None:
-    """Its last key is in its state, whoever ran it; its shape Python did not see."""
+    """Its last key is in its state, whoever ran it; its shape Python did not see. An unkeyed one has no state."""
     need("torch")
     import multidrop_torch
     import torch
@@ -121,6 +121,10 @@ def test_a_compiled_torch_layer(need: Any, seed: int | None) -> None:
     layer = multidrop_torch.Dropout(0.5, seed=seed)
     layer(torch.ones(2, 2))
     kept = torch.compile(layer, fullgraph=True)(torch.ones(SHAPE)).numpy() != 0
+    if seed is None:
+        with pytest.raises(ValueError, match="layer: expected one that has dropped something, or, in a program that"):
+            md.last_mask(layer, SHAPE)
+        return
     with pytest.raises(ValueError, match="shape: expected the input's shape"):
         md.last_mask(layer)
     assert np.array_equal(md.last_mask(layer, SHAPE).keep(), kept)

@@ -9,7 +9,7 @@ import numpy as np
 
 from multidrop import family
 from multidrop.family import Member, oracle
-from multidrop.layers import mask_axes, settings
+from multidrop.layers import OfMember, mask_axes, settings
 from multidrop.spec.keys import Key
 
 from .functional import floating
@@ -25,7 +25,7 @@ def layer(member: Member, *, seed: int | Key | None = None) -> Random:
     return MemberLayer(member, seed=seed)
 
 
-class MemberLayer(Random):
+class MemberLayer(OfMember, Random):
     """Applies a member of the dropout family in training mode; passes the input on in evaluation mode.
 
     Attributes:
@@ -63,15 +63,6 @@ class MemberLayer(Random):
 
     def _backward(self, dY: Array, key: Key) -> Array:
         return oracle.apply(self._used, dY, key, gradient=True)
-
-    @property
-    def p(self) -> Any:
-        member: Any = self.member
-        return member.p
-
-    @p.setter
-    def p(self, value: float) -> None:
-        self.member = replace(self.member, p=value)  # type: ignore[call-arg]  # members without p have no such attribute
 
     def _axes(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
         return mask_axes(self, self.member, shape)

@@ -1,8 +1,7 @@
-"""Members of the dropout family as torch runs and differentiates them: eagerly, in a program that is traced, and within
-`torch.func`.
+"""Runs and differentiates members of the dropout family: eagerly, in traced programs, and within `torch.func`.
 
-A member that is a mask goes where `dropout_layer` goes. For the others, a program holds the member as text, which an
-operator runs on real tensors, as an eager call does.
+A member that is a mask takes the path of `dropout_layer`. For the others a program holds the member as text, and an
+operator runs it on real tensors, as an eager call does.
 """
 
 from __future__ import annotations
@@ -17,63 +16,69 @@ from multidrop.family import MaskMember, Member, extent
 from multidrop.spec.keys import Key, as_key
 from multidrop.spec.masks import Mask
 
-from . import autograd, ops
+from . import autograd, programs
 from .draw import Draw
-from .functional import _calls, check_floating, tensor
+from .functional import check_floating, tensor
+from .internals import is_legacy_batched
+from .position import calls, position_of
 
 
-def apply(
-    member: Member, X: Tensor, key: int | Key | None = None, *, start: int = 0, learned: Tensor | None = None
-) -> Tensor:
+def apply(member: Member, X: Tensor, key: int | Key | None = None, *, start: int = 0, learned: Any = None) -> Tensor:
     """`multidrop.apply` for tensors, differentiable any number of times.
 
     Args:
         member: the member.
-        X: strided tensor of any layout and device; float16, bfloat16, float32 or float64. Of a jagged tensor, masks
-            alone are defined.
-        key: what names the numbers; without one, the next after `multidrop.manual_seed`, or one from torch's generator.
+        X: strided tensor of any layout and device; float16, bfloat16, float32 or float64. Members that are masks take
+            jagged tensors too.
+        key: names the numbers; without one, the next key after `multidrop.manual_seed`, or one from torch's generator.
         start: the index of X's first element.
-        learned: the tensor that the member learns.
+        learned: the tensor that the member learns, or host data.
 
     Returns:
         A tensor of X's shape, type and device; X itself where the member is idle.
 
     Raises:
-        ValueError: for what is no member, a shape that it does not take, or a bad key, start or `learned`.
-        TypeError: for a tensor that is not floating.
+        ValueError: for an object that is no member, a shape that the member does not take, or a bad key, start or
+            `learned`.
+        TypeError: for a tensor, or a `learned`, that is not floating.
         RuntimeError: without a key, in a backward pass after `multidrop.manual_seed`.
     """
     X = tensor(X)
+    if learned is not None:
+        learned = tensor(learned, name="learned")
     if key is None:
-        return apply_next(member, X, _calls.stream, _calls.keyed, start, learned=learned)
+        return apply_next(member, X, calls.stream, start, learned=learned)
     member, start = _checked(member, X, start, learned)
     if isinstance(member, MaskMember):
         return autograd.masked(X, Mask(member.p, as_key(key), start, member.axes(X.ndim)))
     key = as_key(key)
-    return _run(member, X, ops.position_of(key) if autograd.in_trace() else key, start, learned, False)
+    return _run(member, X, position_of(key) if programs.tracing() else key, start, learned, False)
 
 
 def apply_next(
     member: Member,
     X: Tensor,
-    stream: Tensor,
-    keyed: bool,
+    stream: Tensor | None,
     start: int = 0,
     *,
     learned: Tensor | None = None,
     note: dict[str, Any] | None = None,
 ) -> Tensor:
-    """`apply` with the next key of a stream, or where that is not keyed, one that torch's generator draws. `note` gets
-    what `autograd.masked_next` notes of a mask."""
+    """`apply` with the next key of a stream; without a stream, with one that torch's generator draws, if the member
+    needs any. `note` gets what `autograd.noted` writes, for a member that is a mask."""
     member, start = _checked(member, X, start, learned)
     if isinstance(member, MaskMember):
-        return autograd.masked_next(X, member.p, stream, keyed, start, member.axes(X.ndim), note=note)
-    at = ops.take(stream, keyed) if autograd.in_trace() else autograd.next_key(X, stream, keyed)
+        return autograd.masked_next(X, member.p, stream, start, member.axes(X.ndim), note=note)
+    if stream is None and learned is None and member.idle:
+        at: Key | Tensor = Key(0)
+    else:
+        at = programs.take(stream, X) if programs.tracing() else autograd.next_key(X, stream)
     return _run(member, X, at, start, learned, True)
 
 
 def _checked(member: Member, X: Tensor, start: int, learned: Tensor | None) -> tuple[Member, int]:
-    """The member, and where X begins among the numbers that are drawn; before a key is taken."""
+    """Checks the arguments, before a key is taken. Returns the member, and the index of X's first element among the
+    numbers drawn."""
     check_floating(X)
     if learned is not None:
         check_floating(learned, "learned")
@@ -91,27 +96,28 @@ def _checked(member: Member, X: Tensor, start: int, learned: Tensor | None) -> t
 
 
 def _run(member: Member, X: Tensor, at: Key | Tensor, start: int, learned: Tensor | None, random: bool) -> Tensor:
-    """X through a member that is no mask, by a key, or in a program a position; `random` as in
-    `autograd.offsets_of`."""
+    """X through a member that is no mask, by a key, or in a program by a position. `random` is whether `vmap` decides
+    what its examples share: see `autograd.offsets_of`."""
     if learned is not None:
-        return family.run(member, X, Draw(at, start), learned=learned)
+        traced = isinstance(at, Tensor) and programs.tracing()
+        numbers = programs.Draw(at, start) if traced else Draw(at, start)  # type: ignore[arg-type]
+        return family.run(member, X, numbers, learned=learned)
     if member.idle:
         return X
-    if autograd.in_trace():
-        operator: Any = torch.ops.multidrop.member.default
-        return operator(X, at, member.text, ops.signed(start), False)
+    if isinstance(at, Tensor) and programs.tracing():
+        return programs.apply(member, X, at, start)
     if not autograd.transforms_active() and not (X.requires_grad and torch.is_grad_enabled()):
         return family.run(member, X, Draw(at, start))
     return _Applied.apply(X, autograd.offsets_of(X, Mask(0.0, at, start), random), member, at, start, False)
 
 
 class _Applied(torch.autograd.Function):
-    """A member, whose Jacobian is diagonal: `Member.gradient` is what each derivative of it needs. The backward pass
-    keeps the key alone. `offsets` is that of `multidrop_torch.autograd`: the dimensions of X that `vmap` batches come
-    first, and the member is that of an example."""
+    """Applies a member. Its Jacobian is diagonal, so `Member.gradient` serves every derivative, and the backward pass
+    keeps only the key. `offsets` is as in `multidrop_torch.autograd`: batched dimensions come first in X, and the
+    member is applied to each example."""
 
     @staticmethod
-    def forward(X: Tensor, offsets: Tensor, member: Member, key: Key, start: int, gradient: bool) -> Tensor:
+    def forward(X: Tensor, offsets: Tensor, member: Member, key: Any, start: int, gradient: bool) -> Tensor:
         if offsets.ndim == 0:
             return _fresh(family.run(member, X, Draw(key, start + int(offsets)), gradient), X)
         if X.numel() == 0:
@@ -129,7 +135,7 @@ class _Applied(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dY: Tensor) -> tuple[Tensor | None, ...]:
         (offsets,) = ctx.saved_tensors
-        if ops.is_legacy_batched(dY):
+        if is_legacy_batched(dY):
             member, key, start = ctx.rest
             return family.run(member, dY, Draw(key, start), True), None, None, None, None, None
         return _Applied.apply(dY, offsets, *ctx.rest, True), None, None, None, None, None
@@ -148,46 +154,5 @@ class _Applied(torch.autograd.Function):
 
 
 def _fresh(Y: Tensor, X: Tensor) -> Tensor:
-    """Y, where it is not X itself, which an operator may not give back, nor the output of one that adds."""
+    """Y, or a copy where it is X itself, which an autograd function may not return."""
     return Y.clone() if Y is X else Y
-
-
-@ops.operator("member_values(Tensor X, Tensor position, str member, SymInt start, bool gradient) -> Tensor")
-def _values(X: Tensor, position: Tensor, member: str, start: int, gradient: bool) -> Tensor:
-    """A member's output or its gradient, by its text, in X's layout."""
-    Y = family.run(family.of_text(member), X, Draw(ops.by_kernels(position), start % 2**64), gradient)
-    return torch.empty_like(X).copy_(Y)
-
-
-@torch.library.register_fake("multidrop::member_values")
-def _(X: Tensor, position: Tensor, member: str, start: int, gradient: bool) -> Tensor:
-    return torch.empty_like(X)
-
-
-class _InProgram(torch.autograd.Function):
-    """The operator, whose gradient keeps the position, 16 bytes."""
-
-    @staticmethod
-    def forward(X: Tensor, position: Tensor, *rest: Any) -> Tensor:
-        values: Any = torch.ops.multidrop.member_values.default
-        return values(X, position, *rest)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, position, *ctx.rest, _ = inputs
-        ctx.save_for_backward(position)
-
-    @staticmethod
-    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor | None, ...]:
-        (position,) = ctx.saved_tensors
-        operator: Any = torch.ops.multidrop.member.default
-        return operator(dY, position, *ctx.rest, True), None, None, None, None
-
-
-@ops.operator("member(Tensor X, Tensor position, str member, SymInt start, bool gradient) -> Tensor", composed=True)
-def _member(X: Tensor, *arguments: Any) -> Tensor:
-    """`member_values` with a gradient."""
-    if X.requires_grad and torch.is_grad_enabled():
-        return _InProgram.apply(X, *arguments)
-    values: Any = torch.ops.multidrop.member_values.default
-    return values(X, *arguments)

@@ -1,4 +1,4 @@
-"""A module as a comparison runs it: see `multidrop.comparison`."""
+"""Runs a module for a comparison: see `multidrop.comparison`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from multidrop.comparison import parts
 from multidrop.comparison.parts import Part, Point, first_tensor
 from multidrop.spec.keys import Key
 
+from . import internals
 from .functional import to_numpy
 from .keyed import Keyed
-from .ops import key_at
+from .position import key_at
 
 
 class Probe:
-    """Runs a module, and has its layers tell what goes through them. As a context it leaves the module as it was, but
+    """Runs a module, and records what goes through its layers. On leaving the context the module is as it was, except
     for its weights."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = getattr(model, "_orig_mod", model)  # of a compiled one, whose hooks are not called
+        self.model = internals.uncompiled(model)
         self._layers = dict(self.model.named_modules())
         self._tensors = {
             (path, name): tensor for path, layer in self._layers.items() for name, tensor in _weights(layer).items()
@@ -53,18 +54,19 @@ class Probe:
         return {path: layer for path, layer in self._layers.items() if isinstance(layer, Keyed)}
 
     def key(self, path: str, key: Key | None) -> Key | None:
-        """Has a dropout layer begin at a key, or follow torch's generator; gives where it stood."""
+        """Makes a dropout layer begin at a key, or follow torch's generator; returns where it stood."""
         layer = self.dropouts()[path]
-        before = key_at(layer.stream) if layer.keyed else None
+        before = None if layer.stream is None else key_at(layer.stream)
         layer._key_by(key)
         return before
 
     def __enter__(self) -> Probe:
         self._handles = [self._watch(path, layer) for path, layer in self._layers.items()]
         self._modes = {layer: layer.training for layer in self._layers.values()}
-        # Those of a lazy norm have no values yet; what the first run gives them, `read` and `write` keep.
+        # A lazy norm's buffers have no values yet; `read` and `write` keep what the first run gives them.
         buffers = {name: buffer for name, buffer in self.model.named_buffers() if not is_lazy(buffer)}
         self._buffers = copy.deepcopy(buffers)
+        self._keys = {layer: key_at(layer.stream) for layer in self.dropouts().values() if layer.stream is not None}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,6 +77,8 @@ class Probe:
         buffers = dict(self.model.named_buffers())
         for name, values in self._buffers.items():
             buffers[name].copy_(values)
+        for layer, key in self._keys.items():
+            layer._key_by(key)
 
     def _watch(self, path: str, layer: nn.Module) -> RemovableHandle:
         kind = parts.DROPOUT if isinstance(layer, Keyed) else _kind(layer)
@@ -87,7 +91,7 @@ class Probe:
         return layer.register_forward_hook(record)
 
     def forward(self, X: npt.NDArray[Any], training: bool) -> tuple[npt.NDArray[Any], list[Point]]:
-        """The output for a batch, and what went through the layers, in the order in which they ran."""
+        """The output for a batch, and the layers' inputs and outputs in the order in which they ran."""
         self._points.clear()
         self.model.train(training)
         batch = torch.from_numpy(X)
@@ -97,9 +101,10 @@ class Probe:
         return to_numpy(self._Y), list(self._points)
 
     def backward(self, dY: npt.NDArray[Any]) -> dict[tuple[str, str], npt.NDArray[Any]]:
-        """The gradients of the weights, by path and name, for that of the last output."""
+        """The gradients with respect to the weights, by path and name, from dY, the one with respect to the last
+        output."""
         weights = {name: tensor for name, tensor in self._tensors.items() if tensor.requires_grad}
-        if not weights:  # of which torch makes an error
+        if not weights:  # an error in torch
             return {}
         gradients = torch.autograd.grad(
             self._Y, list(weights.values()), torch.from_numpy(dY).to(self._Y), allow_unused=True
@@ -107,7 +112,7 @@ class Probe:
         return {name: to_numpy(g) for name, g in zip(weights, gradients, strict=True) if g is not None}
 
     def read(self) -> dict[tuple[str, str], npt.NDArray[Any]]:
-        """Copies of the weights, by path and name, in the module's own layout."""
+        """Copies the weights, by path and name, in the module's own layout."""
         return {name: np.array(to_numpy(tensor)) for name, tensor in self._tensors.items()}
 
     @torch.no_grad()
@@ -117,14 +122,14 @@ class Probe:
             self._tensors[name].copy_(torch.from_numpy(np.ascontiguousarray(value)))
 
 
-_BATCH_NORMS = nn.modules.batchnorm._NormBase
+_BATCH_NORMS = internals.BatchNorm
 _NORMS = (_BATCH_NORMS, nn.LayerNorm, nn.GroupNorm)
-_CHANNELS_FIRST = (nn.modules.conv._ConvNd, _BATCH_NORMS, nn.GroupNorm)
+_CHANNELS_FIRST = (internals.Convolution, _BATCH_NORMS, nn.GroupNorm)
 
 
 _KINDS: tuple[tuple[Any, str], ...] = (
     (nn.Linear, parts.DENSE),
-    (nn.modules.conv._ConvNd, parts.CONVOLUTION),
+    (internals.Convolution, parts.CONVOLUTION),
     (_NORMS, parts.NORM),
     (nn.Embedding, parts.EMBEDDING),
 )

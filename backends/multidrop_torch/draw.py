@@ -1,26 +1,124 @@
-"""The numbers of a key as torch tensors, for members of the dropout family. Masks are drawn on the
-tensor's device where that has a kernel; the other numbers by the host, which brings them there."""
+"""The numbers of a key as torch tensors. This is the one place that chooses by device: the kernel for the CPU, those
+for GPUs, or torch's operators with numbers drawn on the host."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from multidrop import host
 from multidrop.family import extent
 from multidrop.spec import masks
 from multidrop.spec.keys import Key
 from multidrop.spec.masks import Mask
 
-from . import device, ops
+from . import device, internals, on_host
+from .on_host import NAMES
+from .position import key_at, known
+
+
+def drop(X: Tensor, mask: Mask, relu: bool = False) -> Tensor:
+    """X, or max(X, 0), through a mask, without a gradient: a new tensor, in X's layout where that is dense."""
+    if X.is_cpu:
+        if on_host.fits(X):
+            return on_host.drop(X, _known(mask), relu)
+    elif device.fits(X):
+        return device.drop(X, mask, relu)
+    return drop_by_operators(rectified(X) if relu else X, mask)
+
+
+def _known(mask: Mask) -> Mask:
+    """A mask as the kernel of the CPU takes it."""
+    return mask._replace(key=key_at(mask.key)) if isinstance(mask.key, Tensor) else mask
+
+
+def drop_(X: Tensor, mask: Mask) -> Tensor:
+    """`drop` in place."""
+    if X.is_cpu:
+        if on_host.fits(X):
+            return on_host.drop_(X, _known(mask))
+    elif device.fits(X):
+        return device.drop_(X, mask)
+    return X.copy_(drop(X, mask))
+
+
+def relu_gradient(dY: Tensor, Y: Tensor, p: float) -> Tensor:
+    """The gradient of a `drop` with ReLU whose output is Y, from dY, the one with respect to Y."""
+    if not is_batched(dY):
+        if on_host.fits(dY) and on_host.fits(Y):
+            return on_host.relu_gradient(dY, Y, p)
+        if not dY.is_cpu and device.fits(dY) and device.fits(Y):
+            return device.relu_gradient(dY, Y, p)
+    return torch.where(Y == 0, torch.zeros((), dtype=dY.dtype, device=dY.device), _scaled(dY, p))
+
+
+def keep_mask(
+    shape: int | Sequence[int], dropout: float, key: int | Key | Tensor, start: int, place: torch.device | str
+) -> Tensor:
+    """`multidrop.keep_mask` as a bool tensor on a device."""
+    place = torch.device(place)
+    if device.draws(place):
+        return device.keep_mask(shape, dropout, key, start, place)
+    key = key_at(key) if isinstance(key, Tensor) else key
+    return torch.from_numpy(host.keep_mask(shape, dropout, key, start)).to(place)
+
+
+def normal(X: Tensor, key: Key | Tensor, start: int, mean: float, stddev: float) -> Tensor:
+    """mean + stddev·z for X's elements, in the type that X is computed in; z is of `multidrop.spec.masks.normals`."""
+    compute = torch.float64 if X.dtype == torch.float64 else torch.float32
+    if device.draws(X.device):
+        return device.normal(X.shape, key, start, X.device, compute, mean, stddev)
+    z = torch.from_numpy(masks.normals(tuple(X.shape), known(key), start))
+    return (mean + stddev * z).to(compute).to(X.device)
+
+
+def uniform(shape: Sequence[int], key: Key | Tensor, start: int, place: torch.device) -> Tensor:
+    """`multidrop.spec.masks.open_uniforms` as a float64 tensor on a device."""
+    if device.draws(place):
+        return device.uniform(shape, key, start, place)
+    key = known(key)
+    return torch.from_numpy(masks.open_uniforms(tuple(shape), key, start)).to(place)
+
+
+def drop_by_operators(X: Tensor, mask: Mask) -> Tensor:
+    """X through a mask by torch's operators, on X's device. A nested tensor gets the mask of its values, in order; a
+    distributed one that of the whole tensor, which each rank draws and of which it keeps its part."""
+    if X.layout is torch.jagged:
+        jagged: Any = X
+        return torch.nested.nested_tensor_from_jagged(drop(X.values(), mask), jagged.offsets())
+    keep = keep_mask(masks.drawn_shape(tuple(X.shape), mask.axes), mask.p, mask.key, mask.start, X.device)
+    distributed: Any = sys.modules.get("torch.distributed.tensor")  # importing it takes long, and a DTensor's user has
+    if distributed and isinstance(X, distributed.DTensor):
+        whole = keep.expand(X.shape)
+        keep = distributed.distribute_tensor(whole, X.device_mesh, X.placements, src_data_rank=None)
+    return torch.where(keep, _scaled(X, mask.p), torch.zeros((), dtype=X.dtype, device=X.device))
+
+
+def rectified(X: Tensor) -> Tensor:
+    """max(X, 0): +0 for what is not above 0, where `torch.relu` keeps -0, and NaN for NaN."""
+    return torch.nn.functional.threshold(X, 0.0, 0.0)
+
+
+def is_batched(dY: Tensor) -> bool:
+    """Whether a gradient stands for several, without memory of its own: `vmap` around a backward pass alone makes such
+    tensors, and so does `is_grads_batched`."""
+    return internals.is_wrapped(dY) or internals.is_legacy_batched(dY)
+
+
+def _scaled(X: Tensor, p: float) -> Tensor:
+    compute = torch.float64 if X.dtype == torch.float64 else torch.float32
+    return (X.to(compute) * torch.tensor(masks.scale(p, NAMES[X.dtype]), dtype=compute, device="cpu")).to(X.dtype)
 
 
 class Draw:
     """`multidrop.family.Draw` for tensors.
 
     Args:
-        key: the key; in a program that is traced, a position.
+        key: the key, or a position.
         start: the index of the first element.
     """
 
@@ -31,24 +129,17 @@ class Draw:
 
     def dropout(self, X: Tensor, p: float, axes: tuple[int, ...] = ()) -> Tensor:
         _, first = extent(X.shape, self.start, axes)
-        mask = Mask(p, self.key, first, axes)
-        return (ops.drop_by_operators if ops.is_batched(X) else ops.drop)(X, mask)
+        return (drop_by_operators if is_batched(X) else drop)(X, Mask(p, self.key, first, axes))
 
     def keep(self, X: Tensor, p: float, axes: tuple[int, ...] = (), margin: tuple[int, ...] = ()) -> Tensor:
         shape, first = extent(X.shape, self.start, axes, margin)
-        return ops.keep_mask(shape, p, self.key, first, X.device)
+        return keep_mask(shape, p, self.key, first, X.device)
 
     def normal(self, X: Tensor, mean: float, stddev: float) -> Tensor:
-        if device.draws(X.device):
-            dtype = torch.float64 if X.dtype == torch.float64 else torch.float32
-            return device.normal(X.shape, self.key, self.start, X.device, dtype, mean, stddev)
-        z = torch.from_numpy(masks.normals(tuple(X.shape), ops.known(self.key), self.start))
-        return self.wide(mean + stddev * z, X).to(X.device)
+        return normal(X, self.key, self.start, mean, stddev)
 
     def uniform(self, X: Tensor) -> Tensor:
-        if isinstance(self.key, Tensor):
-            return uniform(X, self.key, self.start)
-        return _uniform(X, self.key, self.start)
+        return uniform(X.shape, self.key, self.start, X.device)
 
     def select(self, X: Tensor, keep: Tensor, scale: float) -> Tensor:
         scaled = self.narrow(self.wide(X, X) * scale, X)
@@ -59,25 +150,3 @@ class Draw:
 
     def narrow(self, values: Tensor, X: Tensor) -> Tensor:
         return values.to(X.dtype)
-
-
-def _uniform(X: Tensor, key: Key | Tensor, start: int) -> Tensor:
-    if device.draws(X.device):
-        return device.uniform(X.shape, key, start, X.device)
-    return torch.from_numpy(masks.open_uniforms(tuple(X.shape), ops.known(key), start)).to(X.device)
-
-
-@ops.operator("uniform(Tensor X, Tensor position, SymInt start) -> Tensor")
-def _uniform_at(X: Tensor, position: Tensor, start: int) -> Tensor:
-    return _uniform(X, ops.by_kernels(position), start % 2**64)
-
-
-@torch.library.register_fake("multidrop::uniform")
-def _(X: Tensor, position: Tensor, start: int) -> Tensor:
-    return torch.empty(X.shape, dtype=torch.float64, device=X.device)
-
-
-def uniform(X: Tensor, position: Tensor, start: int) -> Tensor:
-    """`Draw.uniform` in a program that is traced."""
-    operator: Any = torch.ops.multidrop.uniform.default
-    return operator(X.detach(), position, ops.signed(start))

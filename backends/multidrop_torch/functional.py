@@ -17,25 +17,26 @@ from multidrop.family.alpha_dropout import lifted
 from multidrop.spec import masks
 from multidrop.spec.keys import Key, as_key
 from multidrop.spec.masks import Mask
-from multidrop.streams import on_manual_seed
 
-from . import ops
+from . import draw
 from .autograd import masked, masked_next
-from .ops import draw_key as draw_key
+from .on_host import NAMES
+from .position import calls
+from .position import draw_key as draw_key
 
 NAME = "torch"
 LAYOUTS = {torch.strided, torch.jagged}
 
 Drop: TypeAlias = Callable[[Tensor, tuple[int, ...], bool], Tensor]
-"""What draws a mask and drops by it: (X, axes that share a decision, in place)."""
+"""Draws a mask and drops by it: (X, axes that share a decision, in place)."""
 
 
-def tensor(data: Any, dtype: str | None = None) -> Tensor:
+def tensor(data: Any, dtype: str | None = None, name: str = "X") -> Tensor:
     """A tensor of host data: of `dtype`, or else of the type that `torch.as_tensor` gives it (which shares the memory
-    of a NumPy array, unless it cannot: see `multidrop.checks.host_array`)."""
+    of a NumPy array, unless it cannot: see `multidrop.checks.host_array`). `name` is the argument's, for errors."""
     if isinstance(data, Tensor):
         return data if dtype is None else data.to(getattr(torch, dtype))
-    return checks.host_tensor(_from_host, data, dtype)
+    return checks.host_tensor(_from_host, data, dtype, name)
 
 
 def _from_host(data: Any, dtype: str | None) -> Tensor:
@@ -58,9 +59,9 @@ def dropout_layer(
     Args:
         X: tensor of any shape, layout and device; float16, bfloat16, float32 or float64.
         dropout: p, in [0, 1].
-        key: what names the mask; without one, the next after `multidrop.manual_seed`, or one from torch's generator.
+        key: names the mask; without one, the next key after `multidrop.manual_seed`, or one from torch's generator.
         start: the index of X's first element.
-        axes: along which one decision holds for all elements.
+        axes: the axes along which elements share one decision.
 
     Returns:
         A tensor of X's shape, type and device; X itself at p = 0.
@@ -74,8 +75,8 @@ def dropout_layer(
 
 
 def relu_dropout(X: Tensor, dropout: float, key: int | Key | None = None, *, start: int = 0) -> Tensor:
-    """`multidrop.relu_dropout` for tensors; args, result and errors are those of `dropout_layer`. In a compiled
-    program, and for `torch.func`, it is a ReLU and a dropout."""
+    """`multidrop.relu_dropout` for tensors. Args, result and errors are those of `dropout_layer`. In compiled programs
+    and within `torch.func`, ReLU and dropout run separately."""
     return _dropout(X, dropout, key, start, (), relu=True)
 
 
@@ -90,7 +91,7 @@ def _dropout(
         count = math.prod(masks.drawn_shape(X.shape, axes))
     start = checks.span(start, count)
     if key is None:
-        return masked_next(X, p, _calls.stream, _calls.keyed, start, axes, relu=relu)
+        return masked_next(X, p, calls.stream, start, axes, relu=relu)
     return masked(X, Mask(p, as_key(key), start, axes), relu=relu)
 
 
@@ -102,10 +103,10 @@ def dropout(
     Args:
         input: tensor of any shape; float16, bfloat16, float32 or float64.
         p: the probability that an element is dropped, in [0, 1].
-        training: whether anything is dropped.
-        inplace: whether the result is written over `input`.
-        drop: what draws the mask, a function of (input, axes, inplace); without one, the next mask after
-            `multidrop.manual_seed`, or by torch's generator.
+        training: whether to drop at all.
+        inplace: whether to write the result over `input`.
+        drop: drops by a mask that it draws, a function of (input, axes, inplace); without one, the mask is the next
+            after `multidrop.manual_seed`, or named by torch's generator.
 
     Returns:
         A tensor of the input's shape and type; the input itself outside of training.
@@ -129,7 +130,7 @@ def dropout1d(
         RuntimeError: for another number of dimensions.
     """
     check_floating(input)
-    axes1d(input.ndim)  # whose error torch's raises outside of training too
+    axes1d(input.ndim)  # raises, as torch's does, outside of training too
     return _feature_dropout(input, p, training, inplace, drop, axes1d)
 
 
@@ -137,7 +138,7 @@ def dropout2d(
     input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, drop: Drop | None = None
 ) -> Tensor:
     """In the place of `torch.nn.functional.dropout2d`: drops whole channels of (n, c, h, w). Args and result are those
-    of `dropout`. It warns, as torch's does, of another number of dimensions; three are taken for (n, c, l)."""
+    of `dropout`. Like torch's, it warns of another number of dimensions, and reads three as (n, c, l)."""
     check_floating(input)
     if input.ndim == 3:
         _warn(
@@ -153,7 +154,7 @@ def dropout3d(
     input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, drop: Drop | None = None
 ) -> Tensor:
     """In the place of `torch.nn.functional.dropout3d`: drops whole channels of (n, c, d, h, w) or (c, d, h, w). Args
-    and result are those of `dropout`. It warns, as torch's does, of another number of dimensions."""
+    and result are those of `dropout`. Like torch's, it warns of another number of dimensions."""
     check_floating(input)
     if input.ndim not in (4, 5):
         _warn_of("dropout3d", input.ndim, "4D or 5D")
@@ -177,7 +178,7 @@ def feature_alpha_dropout(
 
 
 def axes1d(ndim: int) -> tuple[int, ...]:
-    """Along which `dropout1d` shares decisions."""
+    """The axes along which `dropout1d` shares decisions."""
     if ndim not in (2, 3):
         raise RuntimeError(
             f"dropout1d: Expected 2D or 3D input, but received a {ndim}D input; it takes (c, l) and (n, c, l)"
@@ -186,7 +187,7 @@ def axes1d(ndim: int) -> tuple[int, ...]:
 
 
 def axes3d(ndim: int) -> tuple[int, ...]:
-    """Along which `dropout3d` shares decisions."""
+    """The axes along which `dropout3d` shares decisions."""
     return spatial_axes(ndim, 1 if ndim == 4 else 2)
 
 
@@ -207,22 +208,23 @@ def _feature_dropout(
 def _alpha_dropout(
     X: Tensor, p: float, training: bool, inplace: bool, drop: Drop | None, axes: tuple[int, ...]
 ) -> Tensor:
-    """a·x + a·α·p where kept and a·α·(p − 1) where dropped: a dropout of x + α, scaled and moved."""
+    """The formula of `multidrop.family.AlphaDropout`, computed in the type that the member computes in."""
     p = checks.probability("p", p)
     if not training:
         return X
     drop = drop or _drop_by(p)
     if p == 0.0:
         return drop(X, axes, inplace)  # which takes a call, and is X
-    Y = lifted(X, p, lambda Z: drop(Z, axes, False))
+    wide = X if X.dtype == torch.float64 else X.float()
+    Y = lifted(wide, p, lambda Z: drop(Z, axes, False)).to(X.dtype)
     return X.copy_(Y) if inplace else Y
 
 
 def _drop_by(p: float) -> Drop:
-    """What draws the masks of calls without a key."""
+    """Drops by the masks of calls without a key."""
 
     def drop(X: Tensor, axes: tuple[int, ...], inplace: bool) -> Tensor:
-        return masked_next(X, p, _calls.stream, _calls.keyed, 0, axes, inplace=inplace)
+        return masked_next(X, p, calls.stream, 0, axes, inplace=inplace)
 
     return drop
 
@@ -232,17 +234,22 @@ def _warn_of(name: str, ndim: int, expected: str) -> None:
 
 
 def _warn(text: str, stacklevel: int = 3) -> None:
-    if not torch.compiler.is_compiling():  # which has no place for warnings in a whole graph
+    if not torch.compiler.is_compiling():  # a whole graph has no place for warnings
         warnings.warn(text, stacklevel=stacklevel)
 
 
 def check_floating(X: Tensor, name: str = "X") -> None:
-    """TypeError where X, the argument of that name, is no tensor of a floating type, with torch's remedy."""
+    """Raises TypeError, with torch's remedy, where X is no floating tensor. `name` is the argument's."""
     try:
-        known = X.dtype in ops.NAMES and X.layout in LAYOUTS
-    except AttributeError:  # as of a list; to ask first what it is would cost every call
+        known = X.dtype in NAMES and X.layout in LAYOUTS
+    except AttributeError:  # as of a list; a check of the type first would cost every call
         known = False
     if not known:
+        if isinstance(X, torch.fx.Proxy):
+            raise TypeError(
+                f"{name}: expected a tensor; got a torch.fx.Proxy: torch.fx cannot hold a mask's position: call "
+                "multidrop.restore(model) before it traces the model, or use torch.export"
+            )
         if not isinstance(X, Tensor):
             raise checks.not_floating(checks.shown(X), f"torch.as_tensor({name})", name)
         checks.floating(str(X.dtype).removeprefix("torch."), f"{name}.float()", name)
@@ -255,22 +262,4 @@ def keep_mask(
     shape: int | Sequence[int], dropout: float, key: int | Key, start: int = 0, device: torch.device | str = "cpu"
 ) -> Tensor:
     """`multidrop.keep_mask` as a bool tensor on `device`."""
-    return ops.keep_mask(shape, dropout, key, start, device)
-
-
-class _Calls:
-    """The stream of calls without a key, keyed while `manual_seed` is in force. A tensor, so that a traced program goes
-    on with it."""
-
-    def __init__(self) -> None:
-        self.stream, self.keyed = torch.zeros(2, dtype=torch.int64, device="cpu"), False
-        on_manual_seed(self.restart)
-
-    def restart(self, root: Key | None) -> None:
-        """Go on from where `manual_seed` with that root key begins; None: from torch's generator."""
-        self.keyed = root is not None
-        if root is not None:
-            self.stream.copy_(ops.position_of(root.fold_in("calls")))
-
-
-_calls = _Calls()
+    return draw.keep_mask(shape, dropout, key, start, device)

@@ -1,8 +1,7 @@
-"""The position of a layer in its stream of masks, as a part of a torch module's state."""
+"""The position of a layer in its stream of masks, as a part of a torch module's saved state."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,108 +12,149 @@ from multidrop import checks
 from multidrop.spec.keys import Key
 from multidrop.view import Drawing, before, not_a_layer
 
-from .ops import key_at, known, position_of
+from . import internals, position
+from .position import calls, key_at, position_of
 
 
 class Keyed(nn.Module):
-    """Base class of the layers that take a key in each training-mode forward.
+    """Base class of the dropout layers.
 
-    A keyed layer keeps its position as the buffer `stream`, int64 (seed, call) as two's complement, so that
-    `state_dict` carries it; a state without one, such as that of an `nn.Dropout`, loads too and leaves it as it is.
+    A keyed layer takes a key from its stream in each training-mode forward. The stream is a plain tensor on the CPU
+    and no buffer: what moves, casts, broadcasts or averages a module's buffers leaves it alone. `state_dict` has a copy
+    of it as `stream`, int64 (seed, next call) in two's complement, and `load_state_dict` takes it from there. A state
+    without one, such as that of an `nn.Dropout`, leaves the layer where it is. So does one whose `stream` is floating:
+    an average over several states, which names no mask.
+
+    An unkeyed layer has no state, and passes over a `stream` in one that it loads.
+
+    Attributes:
+        stream: the position; None for a layer that follows torch's generator. Write to it in place.
     """
 
-    stream: Tensor
-    unplaced: Key  # the position of a stream on the meta device, which has no memory for it
+    stream: Tensor | None
     converted: type[nn.Module]  # the class that `convert` replaced
     keyed: bool
+    member: Any
     p: Any
 
     def _key_by(self, key: Key | None) -> None:
-        """Has the layer's stream go on from `key`; None: it is to follow torch's generator."""
-        with torch.inference_mode(False):  # whose tensors can take no state later
-            position = position_of(key or Key(0)).to(torch.get_default_device())
-        if key is not None and getattr(self, "keyed", False):
-            self.stream.copy_(position)
-        else:
-            self.keyed = key is not None
-            self.register_buffer("stream", position, persistent=self.keyed)
-        if self.stream.is_meta:  # and holds nothing
-            self.unplaced = key or Key(0)
-
-    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-        """Along which one decision holds for all elements of an input of that shape, () where none is known; TypeError
-        where the layer has no mask."""
-        raise NotImplementedError(f"{type(self).__name__}._axes_for")  # each layer's own
+        """Has the layer's stream continue from `key`; None: the layer follows torch's generator."""
+        with torch.inference_mode(False):  # whose tensors cannot be written to later
+            position = None if key is None else position_of(key)
+        stream: Tensor | None = vars(self).get("stream")
+        if position is not None and stream is not None:
+            stream.copy_(position)  # a program that is compiled holds this tensor
+            return
+        if hasattr(self, "stream"):
+            del self.stream
+        if position is not None:
+            self.register_buffer("stream", None)  # for Hugging Face, which loads what is a parameter or a buffer
+        vars(self)["stream"], self.keyed = position, position is not None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """A stream that loses its memory leaves its position in `unplaced`. One that is given memory, which holds
-        anything, takes it from there, unless Hugging Face's `from_pretrained` says that it has read what it gives."""
-        if name == "stream" and value.is_meta != self.stream.is_meta:
-            if value.is_meta:
-                self.unplaced = key_at(self.stream)
-            elif not getattr(value, "_is_hf_initialized", False):
-                value = position_of(self.unplaced).to(value.device)
-        super().__setattr__(name, value)
+        """Copies a position that Hugging Face's `from_pretrained` has read. Other memory that a tool sets in the place
+        of the stream's holds anything."""
+        if name == "stream":
+            if self.stream is not None and internals.is_read(value):
+                self.stream.copy_(value)
+        else:
+            super().__setattr__(name, value)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Keyed:
-        before = self.stream
+    def _apply(self, fn: Any, recurse: bool = True) -> Keyed:
+        """Moves the stream to and from a GPU with the module: there a layer takes its masks without the host."""
         super()._apply(fn, recurse)
-        after = self.stream
-        if type(before) is type(after) is Tensor:  # and not what stands for one, as that of a FakeTensorMode
-            # Its device alone is taken: its type may be that of the weights, its memory without what was there.
-            self._buffers["stream"], device = before, after.device
-            self.stream = torch.empty_like(before, device=device) if before.is_meta else before.to(device)
-        if self.stream.device.type == "cpu" and self.stream.is_shared():
-            # `share_memory` is for weights: processes that move one counter repeat masks
-            self.stream = self.stream.clone()
+        held = vars(self)
+        if type(self.stream) is Tensor:
+            place = fn(torch.empty(0, device=self.stream.device)).device
+            if place.type in ("cpu", "cuda") and place != self.stream.device:
+                held["stream"] = self.stream.to(place)
         return self
 
+    def __delattr__(self, name: str) -> None:
+        if name == "stream" and self.keyed:
+            del vars(self)[name]
+        super().__delattr__(name)
+
+    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+        """The axes along which one decision holds for all elements of an input of that shape, () where none is known;
+        TypeError where the layer has no mask."""
+        raise NotImplementedError(f"{type(self).__name__}._axes_for")  # each layer's own
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Is called by `torch.jit.script`.
+
+        Raises:
+            TypeError: always, because TorchScript compiles Python and does not know this library's.
+        """
+        raise TypeError(
+            f"obj: expected layers that TorchScript compiles; got {checks.shown(self)}: call multidrop.restore(model) "
+            "before torch.jit.script, or use torch.jit.trace or torch.export"
+        )
+
     def __getstate__(self) -> dict[str, Any]:
-        """With the position as an array, for torch's own pickling would share a tensor with the process it goes to."""
-        state = self.__dict__ | {"_buffers": dict(self._buffers)}
-        if type(self.stream) is Tensor and self.stream.device.type == "cpu":
-            state["_buffers"]["stream"] = self.stream.numpy().copy()
+        """With the position as an array: torch's pickling would share a tensor's memory with the process that it sends
+        it to, and processes that move one counter repeat masks."""
+        state = dict(self.__dict__)
+        if type(self.stream) is Tensor:  # and not what stands for one, as under a FakeTensorMode
+            state["stream"] = self.stream.cpu().numpy().copy()
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        stream = self._buffers["stream"]
-        if isinstance(stream, np.ndarray):
-            self._buffers["stream"] = torch.from_numpy(stream)  # wherever new tensors are
+        held = vars(self)
+        if "stream" not in held:  # pickled by a former version, whose stream was a buffer
+            buffer = internals.former_buffer(self, "stream")
+            if self.keyed:
+                self.register_buffer("stream", None)
+            held["stream"] = buffer if self.keyed else None
+        if isinstance(held["stream"], np.ndarray):
+            held["stream"] = torch.from_numpy(held["stream"])
 
+    @internals.overrides
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.stream is not None:
+            destination[prefix + "stream"] = self.stream.clone()  # what averages states in place leaves the layer alone
+
+    @internals.overrides
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
     ) -> None:
-        assign = local_metadata.get("assign_to_params_buffers", False)
-        if assign and self.stream.is_meta:
-            self.stream = position_of(self.unplaced)
-        if self.keyed:
-            name = prefix + "stream"
-            stream = state_dict.setdefault(name, self.stream)
-            if isinstance(stream, Tensor) and stream.dtype != torch.int64:
-                error_msgs: list[str] = rest[-1]
-                error_msgs.append(f"{name}: expected a position, of torch.int64; got {stream.dtype}")
-                state_dict[name] = self.stream
-            elif assign and isinstance(stream, Tensor):
-                state_dict[name] = stream.clone()  # for layers that hold one tensor move one position
+        name = prefix + "stream"
+        position = state_dict.pop(name, None)  # which torch would report: it knows parameters and buffers alone
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+        if position is None:
+            return
+        state_dict[name] = position
+        if self.stream is None or not isinstance(position, Tensor) or position.is_meta or position.is_floating_point():
+            return
+        if position.dtype != torch.int64 or position.shape != (2,):
+            error_msgs: list[str] = rest[-1]
+            came = f"{position.dtype} of shape {tuple(position.shape)}"
+            error_msgs.append(f"{name}: expected a position, torch.int64 of shape (2,); got {came}")
+            return
+        self.stream.copy_(position.to_local() if hasattr(position, "to_local") else position)
 
     def extra_repr(self) -> str:
-        return super().extra_repr() + (
-            f", seed={key_at(self.stream).seed}" if self.keyed and not self.stream.is_meta else ""
-        )
+        return super().extra_repr() + ("" if self.stream is None else f", seed={key_at(self.stream).seed}")
 
 
 def drawing(layer: nn.Module, shape: tuple[int, ...] | None = None) -> Drawing:
     """How a dropout layer draws; see `multidrop.view`."""
     if not isinstance(layer, Keyed):
         raise not_a_layer(layer)
-    key = key_at(layer.stream)
-    last, last_p = before(key), None
-    mask, noted = layer.__dict__.get("last", (None, None))
-    if mask is not None and known(mask.key) == last:  # else a program ran since, of which Python saw nothing
+    mask, known, drawn = vars(layer).get("last", (None, None, 0))
+    if layer.stream is None:
+        key = None
+        # A program may have run the layer since, and left no trace of it.
+        last = None if mask is None or drawn != calls.drawn_in_programs else position.known(mask.key)
+    else:
+        key = key_at(layer.stream)
+        last = before(key)
+    last_p = None
+    if mask is not None and position.known(mask.key) == last:  # else a program ran since, which Python did not see
         last_p = mask.p
-        shape = noted if shape is None else shape
+        shape = known if shape is None else shape
     shape = None if shape is None else tuple(shape)
-    axes = layer._axes_for(shape)
-    return Drawing(checks.probability("p", layer.p), last, key if layer.keyed else None, shape, axes, last_p)
+    axes = layer._axes_for(shape)  # before p, which a layer that has no mask may lack
+    return Drawing(checks.probability("p", layer.p), last, key, shape, axes, last_p)

@@ -1,4 +1,4 @@
-"""The dropout layers as torch modules: each takes the place of torch's of the same name."""
+"""Dropout layers as torch modules, each in the place of torch's layer of the same name."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from multidrop import checks
 from multidrop.spec.keys import Key
 from multidrop.streams import layer_key
 
-from . import functional
+from . import functional, internals
 from .autograd import masked_next
+from .draw import rectified
 from .functional import NAME, check_floating
 from .keyed import Keyed
-from .ops import rectified
 
 
-class _DropoutNd(Keyed, nn.modules.dropout._DropoutNd):
-    """Base class of these layers. Each is a subclass of torch's of its name, so that what looks for those in a model,
-    to change their rates or modes, finds these.
+class _DropoutNd(Keyed, internals.DropoutBase):
+    """Base class of these layers. Each subclasses torch's layer of the same name, so that code which looks for that in
+    a model, to change its rate or mode, finds it.
 
     Args:
         p: the probability that an element, or a channel, is dropped, in [0, 1].
-        inplace: whether the result is written over the input.
+        inplace: whether to write the result over the input.
         seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by torch's generator.
 
     Raises:
@@ -37,18 +37,18 @@ class _DropoutNd(Keyed, nn.modules.dropout._DropoutNd):
     def _drop(self, X: Tensor, axes: tuple[int, ...] = (), inplace: bool = False) -> Tensor:
         """X through the next mask."""
         p = checks.probability("p", self.p)
-        # Noted past `nn.Module`, whose attributes take a microsecond.
-        return masked_next(X, p, self.stream, self.keyed, 0, axes, inplace=inplace, note=self.__dict__)
+        # Written past `nn.Module`, whose attributes take a microsecond.
+        return masked_next(X, p, self.stream, 0, axes, inplace=inplace, note=self.__dict__)
 
     @staticmethod
     def _axes(ndim: int) -> tuple[int, ...]:
-        """Along which one decision holds for all elements of an input of so many dimensions."""
+        """The axes along which elements of an input with so many dimensions share one decision."""
         return ()
 
     def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
         try:
             return () if shape is None else self._axes(len(shape))
-        except RuntimeError as error:  # torch's own kind, for inputs
+        except RuntimeError as error:  # the kind that torch raises for inputs
             raise ValueError(f"shape: expected that of an input of {checks.shown(self)}; got {shape}") from error
 
 
@@ -61,18 +61,20 @@ class Dropout(_DropoutNd, nn.Dropout):
         return self._drop(input, inplace=self.inplace) if self.training else input
 
     def after_relu(self, X: Tensor) -> Tensor:
-        """The layer's output for max(X, 0), in one pass."""
+        """The layer's output for max(X, 0), in one pass. Where hooks watch the layer, it is called with max(X, 0), so
+        that they see the hidden activations and what is left of them."""
         check_floating(X)
+        if internals.is_hooked(self):
+            return self(rectified(X))
         if not self.training:
             return rectified(X)
-        p = checks.probability("p", self.p)
-        return masked_next(X, p, self.stream, self.keyed, relu=True, note=self.__dict__)
+        return masked_next(X, checks.probability("p", self.p), self.stream, relu=True, note=self.__dict__)
 
 
 class _FeatureDropout(_DropoutNd):
     """Drops whole channels."""
 
-    _dropout: Callable[..., Tensor]  # the function of the same name, which takes what draws
+    _dropout: Callable[..., Tensor]  # the function of the same name
 
     def forward(self, input: Tensor) -> Tensor:
         return type(self)._dropout(input, self.p, self.training, self.inplace, drop=self._drop)
@@ -86,8 +88,8 @@ class Dropout1d(_FeatureDropout, nn.Dropout1d):
 
 
 class Dropout2d(_FeatureDropout, nn.Dropout2d):
-    """Drops whole channels of (n, c, h, w) with probability p in training mode; like torch's, it takes three dimensions
-    for (n, c, l)."""
+    """Drops whole channels of (n, c, h, w) with probability p in training mode; like torch's, it reads three dimensions
+    as (n, c, l)."""
 
     _dropout = staticmethod(functional.dropout2d)
     _axes = staticmethod(functional.spatial_axes)

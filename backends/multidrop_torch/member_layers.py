@@ -11,12 +11,13 @@ from torch.nn.functional import softplus
 
 from multidrop import checks, family
 from multidrop.family import Member
-from multidrop.layers import documentation, mask_axes, settings, signature
+from multidrop.layers import OfMember, documentation, mask_axes, settings, signature
 from multidrop.spec.keys import Key
 from multidrop.streams import layer_key
 
 from .apply import apply_next
 from .functional import NAME, check_floating
+from .internals import overrides
 from .keyed import Keyed
 from .layers import Dropout
 
@@ -31,7 +32,7 @@ def layer(member: Member, *, seed: int | Key | None = None) -> Keyed:
     return kind(*(getattr(member, each.name) for each in fields(member)), seed=seed)
 
 
-class MemberLayer(Keyed):
+class MemberLayer(OfMember, Keyed):
     """Applies a member of the dropout family in training mode; passes the input on in evaluation mode. As a
     parametrization (`torch.nn.utils.parametrize`) it applies it to a weight.
 
@@ -43,7 +44,7 @@ class MemberLayer(Keyed):
         seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by torch's generator.
 
     Raises:
-        ValueError: for what is no member, or a bad seed.
+        ValueError: for an object that is no member, or a bad seed.
     """
 
     def __init__(self, member: Member, *, seed: int | Key | None = None) -> None:
@@ -56,24 +57,16 @@ class MemberLayer(Keyed):
         return self._next(input) if self.training else input
 
     def _next(self, X: Tensor) -> Tensor:
-        return apply_next(self.member, X, self.stream, self.keyed, note=self.__dict__)
+        return apply_next(self.member, X, self.stream, note=self.__dict__)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """What a parametrized weight is set to."""
+        """The value that is stored when a parametrized weight is set."""
         return weight
-
-    @property
-    def p(self) -> Any:
-        member: Any = self.member
-        return member.p
-
-    @p.setter
-    def p(self, value: float) -> None:
-        self.member = replace(self.member, p=value)  # type: ignore[call-arg]  # members without p have no such attribute
 
     def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
         return mask_axes(self, self.member, shape)
 
+    @overrides
     def _get_name(self) -> str:
         return type(self.member).__name__
 
@@ -85,14 +78,14 @@ _KINDS: dict[type[Member], type[MemberLayer]] = {}
 
 
 class _OfSettings(MemberLayer):
-    """Base class of the layers of one kind of member, which are built from its settings."""
+    """Base class of layers of one kind of member, built from its settings."""
 
     kind: ClassVar[type[Member]]
 
     def __init_subclass__(cls, kind: type[Member] | None = None) -> None:
         if kind is not None:  # and not a subclass of the user's
             cls.kind, cls.__doc__ = kind, cls.__doc__ or documentation(kind)
-            cls.__signature__ = signature(kind)  # type: ignore[attr-defined]  # what inspect looks for
+            cls.__signature__ = signature(kind)  # type: ignore[attr-defined]  # for inspect
             _KINDS[kind] = cls
 
     def __init__(self, *settings: Any, seed: int | Key | None = None, **named: Any) -> None:
@@ -124,8 +117,8 @@ class EmbeddingDropout(_OfSettings, kind=family.EmbeddingDropout): ...
 
 
 class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
-    """Dropout whose p is learned, by its logit, the parameter `logit`: see `multidrop.family.ConcreteDropout`. Add
-    `regularizer` to the loss, for without it p only falls.
+    """Learns p by its logit, the parameter `logit`: see `multidrop.family.ConcreteDropout`. Add `regularizer` to the
+    loss; without it p only falls.
 
     Source: Y. Gal, J. Hron and A. Kendall, "Concrete dropout", NeurIPS 30 (2017).
 
@@ -133,7 +126,7 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
         logit: log(p/(1 − p)), of shape (), in torch's default type.
 
     Args:
-        p: the probability that learning begins with, in (0, 1).
+        p: the initial probability, in (0, 1).
         temperature: above 0; the paper's is 0.1.
         seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by torch's generator.
 
@@ -148,17 +141,16 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
         self.logit = nn.Parameter(torch.tensor(self.member.logit))
 
     def _next(self, X: Tensor) -> Tensor:
-        return apply_next(self.member, X, self.stream, self.keyed, learned=self.logit)
+        return apply_next(self.member, X, self.stream, learned=self.logit)
 
     def regularizer(self, weight: Tensor, *, length_scale: float = 1.0) -> Tensor:
-        """The part of the loss that keeps p up: the divergence of the weight's distribution from its prior, equation 3
-        of the paper, length_scale²·(1 − p)/2·‖M‖² − K·H(p). There M is the weight before dropout scales: as this layer
-        scales by 1/(1 − p), it is weight/(1 − p). Divide it by the number of training examples, and add it to their
+        """The term of the loss that keeps p up: the divergence of the weight's distribution from its prior, equation 3
+        of the paper, length_scale²·(1 − p)/2·‖M‖² − K·H(p). M is the weight without dropout's scale, weight/(1 − p),
+        because this layer scales by 1/(1 − p). Divide the term by the number of training examples, and add it to their
         mean loss.
 
         Args:
-            weight: that of the layer after this one, of shape (outputs, K, …), where K is the number of features that
-                are dropped.
+            weight: the next layer's, of shape (outputs, K, …) for K features that are dropped.
             length_scale: the prior's, at least 0.
 
         Returns:
@@ -173,7 +165,7 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
 
     @property
     def p(self) -> float:
-        """p as it is now; setting it moves the logit."""
+        """The present p; setting it moves the logit."""
         return float(torch.sigmoid(self.logit.detach()))
 
     @p.setter

@@ -1,4 +1,4 @@
-"""The section's net, from scratch and concisely."""
+"""The net of the section "Dropout" of *Dive into Deep Learning*, from scratch and concisely."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from multidrop.streams import seeds_for
 
 from .functional import NAME, draw_key
 from .layers import Dropout
-from .ops import key_at
+from .position import key_at
 
 
 class Net(nn.Module):
@@ -94,8 +94,8 @@ def _linear_layers(architecture: Architecture) -> list[nn.Linear]:
 
 
 def _weights(net: nn.Module) -> dict[str, Tensor]:
-    """The weights by their common names; views, so that writing to them writes to the net. torch's linear layers hold
-    W transposed."""
+    """Views of the weights by their common names; writing to one writes to the net. torch's linear layers hold W
+    transposed."""
     linear = [module for module in net.modules() if isinstance(module, nn.Linear)]
     weights = {}
     for number, layer in enumerate(linear, start=1):
@@ -111,19 +111,19 @@ def _set_weights(net: nn.Module, state: Mapping[str, npt.NDArray[Any]]) -> None:
 
 def _streams(net: nn.Module) -> dict[str, Tensor]:
     layers = [module for module in net.modules() if isinstance(module, Dropout)]
-    return {f"dropout{i}": layer.stream for i, layer in enumerate(layers, start=1) if layer.keyed}
+    return {f"dropout{i}": layer.stream for i, layer in enumerate(layers, start=1) if layer.stream is not None}
 
 
 def get_state(net: nn.Module) -> State:
-    """A net's weights and mask streams, copied to the host; see `multidrop.protocol.State`. A dropout layer that
-    follows torch's generator has no stream, and is left out."""
+    """Copies a net's weights and mask streams to the host; see `multidrop.protocol.State`. A layer that follows torch's
+    generator has no stream, and is left out."""
     streams = {name: key_at(stream) for name, stream in _streams(net).items()}
     state = {name: np.array(weight.cpu().numpy(), order="C") for name, weight in _weights(net).items()}
     return state | {name: np.array([key.seed, key.call], np.uint64) for name, key in streams.items()}
 
 
 def set_state(net: nn.Module, state: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Gives a net the weights and mask streams of `state`.
+    """Sets a net's weights and mask streams from `state`.
 
     Raises:
         ValueError: where names or shapes are not the net's.

@@ -21,17 +21,19 @@ from multidrop.spec import masks
 from multidrop.spec.masks import Mask
 
 from . import device as kernels
-from . import ops
+from . import programs
+from .on_host import NAMES
+from .position import by_kernels, known
 
 
-@ops.operator("bits(Tensor position, SymInt count, float p, SymInt start, Device device) -> Tensor")
+@programs.operator("bits(Tensor position, SymInt count, float p, SymInt start, Device device) -> Tensor")
 def _bits(position: Tensor, count: int, p: float, start: int, device: torch.device) -> Tensor:
     """The mask of `count` elements, one byte for each block of eight; see `multidrop_torch.device.bits`."""
-    mask = Mask(p, ops.by_kernels(position), start % 2**64)
+    mask = Mask(p, by_kernels(position), start % 2**64)
     if kernels.draws(device):
         return kernels.bits(count, mask, device)
     skip = mask.start % 8
-    keep = host.keep_mask(count, p, ops.known(mask.key), mask.start)
+    keep = host.keep_mask(count, p, known(mask.key), mask.start)
     whole = np.concatenate([np.zeros(skip, np.bool_), keep])
     return torch.from_numpy(np.packbits(whole, bitorder="little")).to(device)
 
@@ -55,7 +57,7 @@ def drop(X: Tensor, position: Tensor, p: float, start: int, axes: Sequence[int])
     each = bits(position, count, p, start, X.device).unsqueeze(1) >> torch.arange(8, dtype=torch.uint8, device=X.device)
     keep = (each & 1).flatten()[skip : skip + count].reshape(drawn)
     compute = torch.float64 if X.dtype == torch.float64 else torch.float32
-    scaled = (X.to(compute) * masks.scale(p, ops.NAMES[X.dtype])).to(X.dtype)
+    scaled = (X.to(compute) * masks.scale(p, NAMES[X.dtype])).to(X.dtype)
     return torch.where(keep != 0, scaled, torch.zeros((), dtype=X.dtype, device=X.device))
 
 
@@ -68,8 +70,8 @@ def fuse() -> None:
         table, made = decomposition.decompositions, decomposition.fast_random_decomps
     except (ImportError, AttributeError):
         return
-    if ops.drop_values not in table:
-        table[ops.drop_values] = _fused
+    if programs.drop_values not in table:
+        table[programs.drop_values] = _fused
         made.cache_clear()
 
 

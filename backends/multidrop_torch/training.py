@@ -26,7 +26,8 @@ class Trainer:
         self.optimizer = torch.optim.SGD(groups, lr=lr)
 
     def step(self, X: Tensor, y: Tensor) -> tuple[float, int]:
-        """One update from a batch; the sum of its losses and the number classified rightly, from before it."""
+        """Makes one update from a batch; returns the sum of its losses, and how many were classified correctly, before
+        the update."""
         self.net.train()
         logits = self.net(X)
         losses = nn.functional.cross_entropy(logits, y, reduction="none")
@@ -37,6 +38,6 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, X: Tensor, y: Tensor) -> int:
-        """How many of a batch are classified rightly in evaluation mode."""
+        """How many of a batch are classified correctly in evaluation mode."""
         self.net.eval()
         return int((self.net(X).argmax(dim=1) == y).sum())
