@@ -1048,12 +1048,6 @@ class TestLaunch:
         assert launch._directly(self.kernel(launched), 0, ()) is None
 
 
-def test_without_torchs_handle_of_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch moved `_cuda_getCurrentRawStream`: its public stream has the same handle."""
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda index: SimpleNamespace(cuda_stream=50 + index))
-    assert launch._public_stream(3) == 53
-
-
 READY = device.ready.__wrapped__
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .launch import program, raw_stream
+from .internals import raw_stream
+from .launch import program
 
 POSITIONS = 64  # allocated at once
 

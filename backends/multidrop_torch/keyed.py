@@ -60,6 +60,7 @@ class Keyed(nn.Module):
         else:
             super().__setattr__(name, value)
 
+    @internals.overrides
     def _apply(self, fn: Any, recurse: bool = True) -> Keyed:
         """Moves the stream to and from a GPU with the module: there a layer takes its masks without the host."""
         super()._apply(fn, recurse)

@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from .internals import raw_stream
+
 Program: TypeAlias = Callable[..., None]
 """A compiled kernel: takes the grid's size, the tensors, and the numbers, and runs on its GPU's current stream."""
 
@@ -80,11 +82,3 @@ def _directly(kernel: Any, index: int, constants: tuple[Any, ...]) -> Program | 
         return launch(size, 1, 1, raw_stream(index), function, *options, *addresses, *numbers, *constants)
 
     return launched
-
-
-def _public_stream(index: int) -> int:
-    return torch.cuda.current_stream(index).cuda_stream
-
-
-raw_stream: Callable[[int], int] = getattr(torch._C, "_cuda_getCurrentRawStream", _public_stream)
-"""The handle of a GPU's current stream, in a tenth of the time of the public function, which stands in without it."""

@@ -21,7 +21,7 @@ from multidrop.spec import masks
 from multidrop.spec.masks import Mask
 
 from . import device as kernels
-from . import programs
+from . import internals, programs
 from .on_host import NAMES
 from .position import by_kernels, known
 
@@ -62,17 +62,14 @@ def drop(X: Tensor, position: Tensor, p: float, start: int, axes: Sequence[int])
 
 
 def fuse() -> None:
-    """Has Inductor take `drop` for the operator of the same name on a GPU. Its table of decompositions has no public
-    name; without it the operator stays as it is, which costs a pass over memory."""
-    try:
-        from torch._inductor import decomposition
-
-        table, made = decomposition.decompositions, decomposition.fast_random_decomps
-    except (ImportError, AttributeError):
+    """Has Inductor take `drop` for the operator of the same name on a GPU."""
+    known = internals.inductor_table()
+    if known is None:
         return
+    table, changed = known
     if programs.drop_values not in table:
         table[programs.drop_values] = _fused
-        made.cache_clear()
+        changed()
 
 
 def _fused(X: Tensor, position: Tensor, p: float, start: int, axes: Sequence[int]) -> Any:

@@ -14,8 +14,8 @@ from multidrop.spec import masks
 from .triton_kernels import lanes, words
 from .triton_positions import key_of
 
-NEAR_ABOVE, NEAR_BELOW = (tl.constexpr(row) for row in masks._NEAR)
-FAR_ABOVE, FAR_BELOW = (tl.constexpr(row) for row in masks._FAR)
+NEAR_ABOVE, NEAR_BELOW = (tl.constexpr(row) for row in masks.NEAR)
+FAR_ABOVE, FAR_BELOW = (tl.constexpr(row) for row in masks.FAR)
 
 
 @triton.jit
