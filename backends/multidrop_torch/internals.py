@@ -210,8 +210,8 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 def overrides(method: Method) -> Method:
     """Marks a method that takes the place of a private one of `nn.Module`, which moves a module, reads and writes its
-    part of a state dict, or names it when it is printed. Without the private one torch would call neither, and positions would
-    be lost in silence: importing the backend is an error then."""
+    part of a state dict, or names it when it is printed. Without the private one torch would call neither, and
+    positions would be lost in silence: importing the backend is an error then."""
     if not hasattr(nn.Module, method.__name__):
         raise missing(f"torch.nn.Module.{method.__name__}")
     return method
