@@ -64,11 +64,12 @@ class Keyed(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> Keyed:
         """Moves the stream to and from a GPU with the module: there a layer takes its masks without the host."""
         super()._apply(fn, recurse)
-        held = vars(self)
-        if type(self.stream) is Tensor:
+        if self.stream is None:
+            calls.prepare(fn(torch.empty(0, device="cpu")).device)
+        elif type(self.stream) is Tensor:
             place = fn(torch.empty(0, device=self.stream.device)).device
             if place.type in ("cpu", "cuda") and place != self.stream.device:
-                held["stream"] = self.stream.to(place)
+                vars(self)["stream"] = self.stream.to(place)
         return self
 
     def __delattr__(self, name: str) -> None:

@@ -70,16 +70,18 @@ class _Calls:
 
     def __init__(self) -> None:
         self.position, self.keyed, self.drawn_in_programs = position_of(Key(0)), False, 0
-        self.places: dict[torch.device, Tensor] = {}
+        self.places: dict[int, Tensor] = {}
         streams.on_manual_seed(self.restart)
 
     def near(self, place: torch.device) -> Tensor:
-        """The tensor that names the stream of unseeded layers in a program, on the GPU of their input or on the CPU."""
-        if place.type != "cuda":
-            return self.position
-        if place not in self.places:
-            self.places[place] = torch.zeros(2, dtype=torch.int64, device=place)
-        return self.places[place]
+        """The tensor that stands for the stream of unseeded calls in a program: on the GPU of their input, if a layer
+        was moved there before, or on the CPU. There the generator of its device draws."""
+        return self.places.get(place.index, self.position) if place.type == "cuda" else self.position
+
+    def prepare(self, place: torch.device) -> None:
+        """Makes `near` for a GPU, which a program that is traced cannot."""
+        if place.type == "cuda" and place.index not in self.places:
+            self.places[place.index] = torch.zeros(2, dtype=torch.int64, device=place)
 
     @property
     def stream(self) -> Tensor | None:
