@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
+from test_family import one_of_each, values
 
 import multidrop as md
+from multidrop.family import Member
 
 torch = pytest.importorskip("torch") if "torch" in md.available_backends() else None
 if torch is not None:
@@ -153,6 +156,24 @@ def test_training_is_the_same(way: str) -> None:
     assert losses == expected
     assert positions == moved
     assert torch.equal(generator, state)
+
+
+@one_of_each
+@pytest.mark.parametrize("seed", [3, None])
+def test_members_under_a_mode(member: Member, seed: int | None) -> None:
+    """A mode around the forward, and a recomputation without it, change no value and no draw."""
+    found = []
+    with md.use_backend("torch"):
+        layers = [md.layer(member, seed=seed) for _ in range(2)]
+    for layer, run in zip(layers, (lambda part, X: part(X), checkpoint), strict=True):
+        X = torch.from_numpy(values(member.example_shape)).requires_grad_()
+        torch.manual_seed(0)
+        with FlopCounterMode(display=False) if run is checkpoint else nullcontext():
+            options = {"use_reentrant": False} if run is checkpoint else {}
+            Y = run(lambda X, layer=layer: layer(layer(X.sin()).cos()).tanh(), X, **options)
+        Y.sum().backward()
+        found.append((Y, X.grad, torch.get_rng_state()))
+    assert all(torch.equal(ours, plain) for plain, ours in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
