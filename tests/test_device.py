@@ -632,7 +632,7 @@ class TestOnGpu:
 
 
 # torch's own: it announces that its check for synchronisation is a prototype, and how it treats gradients' streams.
-@pytest.mark.filterwarnings("ignore::UserWarning:torch")
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @on_gpu
 class TestTraining:
     """Keyed layers on a GPU: no waiting, captured graphs, moves between devices."""
