@@ -1,7 +1,7 @@
-"""Compiles the kernel when the package is built, so that no user waits for it.
+"""Compiles the kernel when the package is built, so that no user has to wait for it.
 
-Where that cannot be done (Numba does not exist for the system, say), the package is built without machine code, and
-compiles its loops when they are first called.
+If compiling fails, for example because Numba does not support the system, the package is built without machine code and
+compiles its loops at the first call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-# The folders whose `entries` are compiled, and the modules that these are when the package is installed.
+# The folders whose `entries.py` is compiled, with the name of that module in the installed package.
 FOLDERS = {
     "multidrop/host/compiled": "multidrop.host.compiled.entries",
     "backends/multidrop_tensorflow/compiled": "multidrop_tensorflow.compiled.entries",
@@ -25,7 +25,8 @@ FOLDERS = {
 
 
 class CustomBuildHook(BuildHookInterface):
-    """Puts an object file for each level of the processor into the wheel; of an editable one, into the source tree."""
+    """Puts an object file for each level of the processor architecture into the wheel; for an editable install, into
+    the source tree."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         root = Path(self.root)
@@ -44,14 +45,14 @@ class CustomBuildHook(BuildHookInterface):
                 list(threads.map(lambda job: _compile(*job), jobs))
         except (ImportError, subprocess.CalledProcessError) as error:
             self.app.display_warning(
-                f"multidrop: built without machine code, which is compiled at the first call: {error}"
+                f"multidrop: built without machine code; it will be compiled at the first call: {error}"
             )
             return
         if jobs and not editable:
             for folder in FOLDERS:
                 installed = folder.removeprefix("backends/")
                 build_data["force_include"][str(Path(self._built.name) / folder)] = f"{installed}/{objects.FOLDER}"
-            # Machine code is the system's and the processor's, whatever the version of Python.
+            # Machine code depends on the system and the processor, not on the version of Python.
             build_data["pure_python"] = False
             build_data["tag"] = f"py3-none-{get_platform().replace('-', '_').replace('.', '_')}"
 
@@ -60,8 +61,8 @@ class CustomBuildHook(BuildHookInterface):
 
 
 def _compile(module: str, level: str, path: Path) -> None:
-    """In a process of its own, since Numba compiles for one kind of processor only."""
-    # Searched as here, which no environment variable can say where the package is built in an environment of its own.
+    """Compiles in a new process, because Numba compiles for one kind of processor per process."""
+    # With this process's `sys.path`: an isolated build changes it in ways that PYTHONPATH cannot express.
     program = (
         f"import sys; sys.path[:] = {sys.path}; from multidrop.host.compiled import build; build.main(sys.argv[1:])"
     )

@@ -1,13 +1,13 @@
-"""Dropout on a GPU: multidrop's kernels, torch's own dropout and a copy.
+"""Times dropout on a GPU: multidrop's kernels, torch's own dropout and a copy.
 
     PYTHONPATH=.:backends python benchmarks/gpu.py OUT.json
 
-It needs torch, Triton and NumPy, and takes three to four minutes. Beside OUT.json it writes OUT.md, a report, and where
+It needs torch, Triton and NumPy, and takes about three minutes. Beside OUT.json it writes OUT.md, a report, and where
 Matplotlib is installed OUT.png, a plot.
 
-Times are medians of interleaved rounds. Device times are CUDA events around calls that were all enqueued while the GPU
-was kept waiting, so that they contain nothing of the host. Host times are the calls alone, which return before the GPU
-is done.
+Times are medians of interleaved rounds. Device times are measured by CUDA events around calls that are enqueued while
+the GPU is kept busy, so that they exclude the host. Host times are those of the calls alone; a call returns before the
+GPU is done.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import torch
 from multidrop_torch import Dropout, device, functional
 
 from benchmarks import gpu_models, machine
-from benchmarks.measure import quartiles
+from benchmarks.measure import Effort, interleaved, quartiles
 from multidrop import Key
 from multidrop.spec import masks
 
@@ -37,18 +38,18 @@ LARGE = 2**26
 SMALL: tuple[tuple[int, ...], ...] = ((16,), (256, 256))
 IMAGES = (64, 64, 128, 128)
 
-SECONDS, FEWEST, MOST = 1.2, 7, 200  # of a comparison: how long, and the rounds
+EFFORT = Effort(1.2, 7, 200)
 SAMPLE = 3e-3  # seconds of device time
-ENQUEUED = 200  # calls at most, which the driver's queue holds without waiting
+ENQUEUED = 200  # the most calls in a sample, which the driver's queue holds without blocking
 CALLS = 20  # in a sample of the host's time
-HERTZ = 2.0e9  # a GPU's clock, by which `_sleep` counts
+HERTZ = 2.0e9  # a GPU's clock; `_sleep` takes clock cycles
 
 Call = Callable[[], Any]
 Record = dict[str, Any]
 
 
 def run(out: Path) -> int:
-    """Measures, writes the results and prints a table; the exit status."""
+    """Measures, writes the results, prints a table, and returns the exit status."""
     result: dict[str, Any] = {"experiment": "gpu", "machine": machine.facts("gpu"), "p": P, "records": []}
     if not torch.cuda.is_available():
         result["left_out"] = NONE
@@ -66,17 +67,15 @@ def run(out: Path) -> int:
 
 
 def check() -> None:
-    """What is timed gives the specification's mask: given, taken by a layer, and in a compiled program."""
+    """Checks that what is timed draws the specification's masks: by a given key, and in a layer."""
     X, layer = torch.ones(3000, device=PLACE), Dropout(P, seed=Key(7, 3)).to(PLACE)
-    mask = torch.from_numpy(masks.keep_mask(3000, P, Key(7, 3), 5))
-    if not torch.equal(functional.dropout_layer(X, P, Key(7, 3), start=5).cpu() != 0, mask):
-        raise RuntimeError("multidrop's mask on this GPU is not the specification's")
-    if not torch.equal(layer(X).cpu() != 0, torch.from_numpy(masks.keep_mask(3000, P, Key(7, 3)))):
-        raise RuntimeError("the mask of multidrop's layer on this GPU is not the specification's")
+    for name, Y, start in (("function", functional.dropout_layer(X, P, Key(7, 3), start=5), 5), ("layer", layer(X), 0)):
+        if not torch.equal(Y.cpu() != 0, torch.from_numpy(masks.keep_mask(3000, P, Key(7, 3), start))):
+            raise RuntimeError(f"mask: expected the specification's; got a different one from a {name} on this GPU")
 
 
 def records() -> list[Record]:
-    """All that is measured, a record for each comparison."""
+    """Runs all comparisons, and returns a record for each."""
     found = []
     for name, dtype in DTYPES.items():
         for size in SIZES:
@@ -106,7 +105,7 @@ def records() -> list[Record]:
 
 
 def forward(X: torch.Tensor, channels: bool = False) -> dict[str, Call]:
-    """A copy, ours and torch's own; of whole channels, or of elements."""
+    """The forward calls: a copy, multidrop's dropout and torch's, of elements or of whole channels."""
     counter = itertools.count()
     axes = (2, 3) if channels else ()
     own = torch.nn.functional.dropout2d if channels else torch.nn.functional.dropout
@@ -118,7 +117,7 @@ def forward(X: torch.Tensor, channels: bool = False) -> dict[str, Call]:
 
 
 def both(X: torch.Tensor) -> dict[str, Call]:
-    """The same with the gradient; a copy's backward is a second copy."""
+    """The calls with forward and backward. The copy's backward is a second copy."""
     dY, counter = torch.randn_like(X), itertools.count()
     leaf = X.detach().requires_grad_()
     grad = torch.autograd.grad
@@ -156,13 +155,13 @@ def _record(dtype: str, size: str, what: str, seconds: Mapping[str, list[float]]
 
 
 def on_device(calls: Mapping[str, Call]) -> dict[str, list[float]]:
-    """Seconds of the GPU for each call, by round."""
-    host = {name: min(each) for name, each in on_host(calls, 3).items()}
+    """The seconds of GPU time of each call, one number per round."""
+    host = {name: min(each) for name, each in on_host(calls, replace(EFFORT, most=3)).items()}
     repeats = {}
     for name, call in calls.items():
         once = min(_sample(call, 3, host[name]) for _ in range(3))
         repeats[name] = max(1, min(ENQUEUED, round(SAMPLE / once)))
-    return _rounds(calls, lambda name: _sample(calls[name], repeats[name], host[name]), MOST)
+    return interleaved(calls, lambda name: _sample(calls[name], repeats[name], host[name]), EFFORT)
 
 
 def _sample(call: Call, repeats: int, host: float) -> float:
@@ -177,12 +176,12 @@ def _sample(call: Call, repeats: int, host: float) -> float:
     return begin.elapsed_time(end) * 1e-3 / repeats
 
 
-def on_host(calls: Mapping[str, Call], rounds: int = MOST) -> dict[str, list[float]]:
-    """Seconds of the host for each call, by round."""
+def on_host(calls: Mapping[str, Call], effort: Effort | None = None) -> dict[str, list[float]]:
+    """The seconds of host time of each call, one number per round."""
     for call in calls.values():  # compiles
         for _ in range(3):
             call()
-    return _rounds(calls, lambda name: _host_sample(calls[name]), rounds)
+    return interleaved(calls, lambda name: _host_sample(calls[name]), effort or EFFORT)
 
 
 def _host_sample(call: Call) -> float:
@@ -193,20 +192,6 @@ def _host_sample(call: Call) -> float:
     seconds = time.perf_counter() - begin
     torch.cuda.synchronize()
     return seconds / CALLS
-
-
-def _rounds(calls: Mapping[str, Call], sample: Callable[[str], float], most: int) -> dict[str, list[float]]:
-    """Samples of all calls, in an order that rotates and turns, for as many rounds as the time allows."""
-    names, seconds = list(calls), {name: list[float]() for name in calls}
-    begin = time.perf_counter()
-    for number in range(most):
-        first = number % len(names)
-        order = names[first:] + names[:first]
-        for name in order[::-1] if number % 2 else order:
-            seconds[name].append(sample(name))
-        if number + 1 >= FEWEST and time.perf_counter() - begin > SECONDS:
-            break
-    return seconds
 
 
 def judged(result: dict[str, Any]) -> list[tuple[str, float, str, float]]:
@@ -289,7 +274,7 @@ def _plot(result: dict[str, Any], path: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """The command line: OUT.json."""
+    """Runs the command line; its argument is OUT.json."""
     if len(arguments) != 1:
         print("usage: PYTHONPATH=.:backends python benchmarks/gpu.py OUT.json", file=sys.stderr)
         return 2

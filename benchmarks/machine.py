@@ -1,4 +1,4 @@
-"""The machine and the versions that a result is of."""
+"""Describes the machine and the versions of a result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGES = ("multidrop", "numpy", "numba", "torch", "triton", "tensorflow", "ten
 
 
 def facts(device: str) -> dict[str, Any]:
-    """Processor, memory, system, Python, the versions of what is installed, the commit and the date."""
+    """Processor, memory, load, system, Python, versions of the installed packages, commit and date."""
     return {
         "device": device,
         "processor": _processor(),
@@ -33,7 +33,7 @@ def facts(device: str) -> dict[str, Any]:
 
 
 def load() -> float:
-    """How many processes compute here besides this one, over the last minute; 0 where the system does not tell."""
+    """The load average of the last minute, in processes; 0 if the system does not report it."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
@@ -52,13 +52,13 @@ def _processor() -> str:
 
 
 def _memory() -> int:
-    """Bytes; 0 where the system does not tell."""
+    """The machine's memory in bytes; 0 if the system does not report it."""
     names = getattr(os, "sysconf_names", {})
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in names else 0
 
 
 def _output(*command: str) -> str:
-    """What a program says; nothing where there is none."""
+    """The output of a command; "" if it fails or does not exist."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

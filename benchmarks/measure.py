@@ -1,11 +1,11 @@
-"""Timing several calls against each other: interleaved rounds, medians with quartiles, and ratios taken round by
-round, so that whatever else the machine does meets all of them alike."""
+"""Times several calls against each other, in interleaved rounds, so that other load on the machine affects all of them
+alike. Gives medians with quartiles, and ratios taken round by round."""
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,17 +15,17 @@ import numpy as np
 Call = Callable[[], Any]
 Quartiles = dict[str, float]  # "median", "low" and "high"
 
-SHORTEST, LONGEST = 3e-3, 20e-3  # seconds that a sample of a short call lasts, whatever the slowest call takes
+SHORTEST, LONGEST = 3e-3, 20e-3  # the limits, in seconds, for the duration of a sample of a short call
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much to measure.
+    """How many rounds to measure.
 
     Args:
-        seconds: what one comparison may take; the rounds are as many as fit in.
-        fewest: rounds that are made whatever they take.
-        most: rounds that are enough.
+        seconds: the time for one comparison; it makes as many rounds as fit.
+        fewest: the least number of rounds, however long they take.
+        most: the largest number of rounds.
     """
 
     seconds: float
@@ -34,37 +34,46 @@ class Effort:
 
 
 def compare(calls: Mapping[str, Call], synchronise: Call, effort: Effort) -> dict[str, list[float]]:
-    """The seconds that each call takes, once for each round.
+    """Times each call once per round.
 
     Args:
-        calls: what to time, by name. A call's result is given up at once.
-        synchronise: waits for all work that calls have only begun.
-        effort: how many rounds.
+        calls: the calls, by name. Their results are discarded at once.
+        synchronise: waits for work that the calls have started.
+        effort: how many rounds to make.
+
+    Returns:
+        The seconds of each call, by name, one number per round.
     """
     with _undisturbed():
         repeats = _calibrate(calls, synchronise)
-        names, seconds = list(calls), {name: list[float]() for name in calls}
-        begin = time.perf_counter()
-        for number in range(effort.most):
-            for name in _order(names, number):
-                seconds[name].append(_sample(calls[name], synchronise, repeats[name]))
-            gc.collect()  # what a framework's graphs left in cycles would otherwise fill the memory
-            if number + 1 >= effort.fewest and time.perf_counter() - begin > effort.seconds:
-                break
+        return interleaved(calls, lambda name: _sample(calls[name], synchronise, repeats[name]), effort)
+
+
+def interleaved(names: Iterable[str], sample: Callable[[str], float], effort: Effort) -> dict[str, list[float]]:
+    """Takes one sample of each name per round. Returns the samples by name."""
+    seconds = {name: list[float]() for name in names}
+    begin = time.perf_counter()
+    for number in range(effort.most):
+        for name in _order(list(seconds), number):
+            seconds[name].append(sample(name))
+        gc.collect()  # frees the reference cycles that graphs of frameworks leave
+        if number + 1 >= effort.fewest and time.perf_counter() - begin > effort.seconds:
+            break
     return seconds
 
 
 def _order(names: list[str], number: int) -> list[str]:
-    """A rotation, every other one backwards: so that no call is always first, or always after the same one."""
+    """The order of a round: rotated, and reversed in every other round, so that no call is always first, or always
+    after the same one."""
     first = number % len(names)
     rotated = names[first:] + names[:first]
     return rotated[::-1] if number % 2 else rotated
 
 
 def _calibrate(calls: Mapping[str, Call], synchronise: Call) -> dict[str, int]:
-    """How often to repeat each call for a sample. A quick call's sample lasts as long as the slowest call, within
-    limits: it costs a round little and says more."""
-    for call in calls.values():  # compiling, and the first touch of everything
+    """How often to repeat each call in a sample: until it lasts as long as the slowest call, within limits. Longer
+    samples are more precise, and up to this length hardly prolong a round."""
+    for call in calls.values():  # compiles and warms up
         _sample(call, synchronise, 2)
     once = {name: _sample(call, synchronise, 1) for name, call in calls.items()}
     target = min(max(SHORTEST, *once.values()), LONGEST)
@@ -79,7 +88,7 @@ def _calibrate(calls: Mapping[str, Call], synchronise: Call) -> dict[str, int]:
 
 
 def _sample(call: Call, synchronise: Call, repeats: int) -> float:
-    """Seconds for one call, from `repeats` of them."""
+    """The seconds per call, averaged over `repeats` calls."""
     times = range(repeats)
     synchronise()
     begin = time.perf_counter()
@@ -91,7 +100,7 @@ def _sample(call: Call, synchronise: Call, repeats: int) -> float:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Without Python's garbage collector, but for the cycles that come from here on."""
+    """Disables automatic garbage collection, and exempts existing objects from the explicit collections."""
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -103,11 +112,11 @@ def _undisturbed() -> Iterator[None]:
 
 
 def quartiles(values: list[float]) -> Quartiles:
-    """The median, with the quartiles below and above."""
+    """The median, and the lower and upper quartile."""
     low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
     return {"median": float(median), "low": float(low), "high": float(high)}
 
 
 def ratio(seconds: Mapping[str, list[float]], above: str, below: str) -> Quartiles:
-    """How many times as long `above` takes as `below`, from the ratios of all rounds."""
+    """The time of `above` divided by that of `below`, from the ratios of all rounds."""
     return quartiles([a / b for a, b in zip(seconds[above], seconds[below], strict=True)])

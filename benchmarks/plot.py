@@ -1,4 +1,4 @@
-"""The plots of the results."""
+"""Plots the results."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ LOOKS = {
     COPY: ("a plain copy", "0.5", "d"),
 }
 
-COLUMNS = 4  # panels beside each other
+COLUMNS = 4  # panels per row
 TICKS = range(4, 27, 4)  # powers of two
 
 
 def sizes(result: Mapping[str, Any], path: Path, way: str = "") -> None:
-    """Nanoseconds an element by size, a panel for each framework and mode.
+    """Plots nanoseconds per element against size, with a panel for each framework and mode.
 
     Args:
-        result: of the experiment.
-        path: where to write it.
+        result: the experiment's result.
+        path: the file to write.
         way: "" for forward, or `BACKWARD`.
     """
     from matplotlib.figure import Figure
@@ -61,7 +61,7 @@ def sizes(result: Mapping[str, Any], path: Path, way: str = "") -> None:
 
 
 def probabilities(result: Mapping[str, Any], path: Path) -> None:
-    """Nanoseconds an element by p, a panel for each framework."""
+    """Plots nanoseconds per element against p, with a panel for each framework."""
     from matplotlib.figure import Figure
 
     records = [record for record in result["records"] if record["question"] == "p"]
@@ -86,7 +86,7 @@ def probabilities(result: Mapping[str, Any], path: Path) -> None:
 
 
 def _line(panel: Axes, who: str, points: Sequence[tuple[float, Mapping[str, float]]]) -> None:
-    """The medians, with a band between the quartiles."""
+    """Draws the medians, with a band between the quartiles."""
     if points:
         label, color, marker = LOOKS[who]
         x = [point for point, _ in points]
@@ -95,7 +95,7 @@ def _line(panel: Axes, who: str, points: Sequence[tuple[float, Mapping[str, floa
 
 
 def _legend(figure: Figure, panels: Iterable[Axes]) -> None:
-    """One for all panels, in the order of `LOOKS`: not every framework has every line."""
+    """Draws one legend for all panels, in the order of `LOOKS`, because not every panel has every line."""
     lines = {line.get_label(): line for panel in panels for line in panel.get_lines()}
     labels = [label for label, _, _ in LOOKS.values() if label in lines]
     handles = [lines[label] for label in labels]

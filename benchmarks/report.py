@@ -1,4 +1,4 @@
-"""The results as Markdown: the page beside them, and the table in the README."""
+"""Writes the results as Markdown: the report beside them, and the table in the README."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .experiments import BACKWARD
 from .frameworks import APART, COPY, FUSED, NONE, OURS, OWN, OWN_PAIR, SECTION
 
 PAGE = "report.md"
-CHOICE = "its choice"  # of threads: for MXNet half of the cores, for the others all
+CHOICE = "its choice"  # of the number of threads: half of the cores for MXNet, all for the others
 EXPERIMENTS = ("sizes", "settings", "relu", "memory", "training", "startup")
 BEGIN, END = "<!-- benchmark -->", "<!-- /benchmark -->"
 SMALL, MIDDLE, LARGE = 16, 2**16, 2**24
@@ -25,13 +25,13 @@ Rows = list[list[str]]
 
 
 def read(folder: Path) -> dict[str, Result]:
-    """The results in a folder, by experiment."""
+    """Reads the results in a folder, by experiment."""
     paths = {name: folder / f"{name}.json" for name in EXPERIMENTS}
     return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
 
 
 def write(folder: Path) -> None:
-    """The page and the plots of what is in a folder."""
+    """Writes the report and the plots of the results in a folder."""
     results = read(folder)
     parts = ["# Benchmark results", _about(results)]
     sections = {
@@ -54,10 +54,10 @@ def write(folder: Path) -> None:
 
 def _about(results: Mapping[str, Result]) -> str:
     lines = [
-        "Written by `python -m benchmarks`. A ratio is the time of multidrop divided by the other's, so that less "
-        "than 1 means that multidrop is faster: the median over the rounds of one interleaved run, with the quartiles "
-        "behind it. Own: the framework's own dropout; formula: the section's; copy: of the tensor; both: forward with "
-        "backward, and two copies.",
+        "Written by `python -m benchmarks`. A ratio is multidrop's time divided by the other's; less than 1 means that "
+        "multidrop is faster. Each is the median over the rounds of one interleaved run, with the quartiles in "
+        "brackets. Own: the framework's own dropout. Formula: the section's. Copy: a copy of the tensor. Both: forward "
+        "with backward; the copy is then two copies.",
     ]
     machines: dict[str, list[str]] = {}
     for name, result in results.items():
@@ -68,7 +68,7 @@ def _about(results: Mapping[str, Result]) -> str:
 
 
 def machine(facts: Mapping[str, Any], language: str = "en") -> str:
-    """The machine and the versions, in a line."""
+    """Formats the machine and the versions as one line."""
     words = {"en": ("cores", "memory", "commit", "load before"), "tr": ("çekirdek", "bellek", "commit", "önceki yük")}[
         language
     ]
@@ -83,13 +83,13 @@ def machine(facts: Mapping[str, Any], language: str = "en") -> str:
 
 
 def number(value: float) -> str:
-    """Two or three digits."""
+    """Formats a number with two or three digits."""
     digits = 3 if 1 <= value < 10 else 2
     return f"{value:.0f}" if value >= 100 else f"{value:#.{digits}g}".rstrip(".")
 
 
 def ratio(record: Mapping[str, Any], above: str, below: str, spread: bool = True) -> str:
-    """One ratio of a record, with its quartiles; a dash where it was not measured."""
+    """Formats one ratio of a record with its quartiles; a dash if it was not measured."""
     value = record["ratios"].get(f"{above} / {below}")
     if value is None:
         return "–"
@@ -97,14 +97,14 @@ def ratio(record: Mapping[str, Any], above: str, below: str, spread: bool = True
 
 
 def table(head: Iterable[str], rows: Rows) -> str:
-    """A Markdown table, the first column on the left."""
+    """Formats a Markdown table, with the first column left-aligned."""
     head = list(head)
     lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _groups(result: Result) -> dict[tuple[str, str], list[Any]]:
-    """Records by framework and mode, in the order in which they were measured."""
+    """The records by framework and mode, in the order of measurement."""
     groups: dict[tuple[str, str], list[Any]] = {}
     for record in result["records"]:
         groups.setdefault((record["framework"], record["case"]["mode"]), []).append(record)
@@ -130,7 +130,7 @@ def _sizes(result: Result) -> list[str]:
         for group, records in _groups(result).items()
     ]
     head = ["framework", "mode", "multidrop", "framework's own", "section's formula", "copy"]
-    about = f"The slope of time against size, both logarithmic, from {MIDDLE:,} elements on; 1 is growth in proportion."
+    about = f"The slope of log time against log size, from {MIDDLE:,} elements on; 1 means proportional growth."
     return [*parts, "### Growth", about, table(head, rows)]
 
 
@@ -156,7 +156,7 @@ def _settings(result: Result) -> list[str]:
             if record["question"] == question
         ]
         parts += [f"### By {question}", table(["framework", question, *HEAD], rows)]
-    parts += ["### Time by p", "The time at each p divided by the time at the p that takes least, forward."]
+    parts += ["### Time by p", "The forward time at each p, divided by the time at the fastest p."]
     return [*parts, _by_p(result), "### Ways to call", *_ways(result)]
 
 
@@ -193,16 +193,16 @@ def _relu(result: Result) -> list[str]:
         for record in result["records"]
     ]
     head = ["framework", "mode", "elements", *(f"{way}÷ {who}" for way in ("", "both ") for who in ("apart", "own"))]
-    about = "`relu_dropout` against a ReLU and `dropout_layer` one after the other, and against the framework's own."
+    about = "`relu_dropout`, compared with ReLU, then `dropout_layer` (apart), or the framework's own dropout (own)."
     return ["## ReLU and dropout", about, table(head, rows)]
 
 
 def _memory(result: Result) -> list[str]:
     about = (
-        "Bytes for each element of the tensor that is dropped. Accounted: by the framework (torch's saved tensors), "
-        "the input, which lives anyhow, left out. Held: by the memory in use after a chain of dropouts, for each that "
-        "the chain is longer; there the output of one is the input of the next, so that a dropout whose backward pass "
-        "needs neither holds nothing. multidrop keeps the key, 16 bytes whatever the size, outside of tensors."
+        "Bytes per element of the input. Accounted: the framework's own count (torch's saved tensors), without the "
+        "input, which the program keeps anyway. Held: the memory in use after a chain of dropouts, per additional "
+        "dropout. In a chain the output of one dropout is the input of the next, so a dropout whose backward pass "
+        "needs neither holds nothing. multidrop keeps the key, 16 bytes at any size, outside of tensors."
     )
     rows = [
         [
@@ -266,13 +266,13 @@ WORDS: dict[str, dict[str, Any]] = {
         "about": (
             "The time of `dropout_layer` (compiled: of the layer) divided by that of the framework's own dropout, of "
             "the section's formula and of a plain copy, float32, p = 0.2; less than 1 means faster. Medians over the "
-            "rounds of one interleaved run on this machine, which promise nothing for another: "
+            "rounds of one interleaved run on this machine; they may differ on another: "
         ),
         "head": ["framework", "÷ its own: 16", "256 × 256", "4096 × 4096", "÷ formula", "÷ copy", "backward too"],
         "note": "The last three: 4096 × 4096 elements; the last: forward with backward ÷ forward.",
         "training": "Training the section's net, the time divided by that with the framework's own dropout",
-        "apart": "In a run of its own:",
-        "without": "without any",
+        "apart": "Measured separately:",
+        "without": "÷ no dropout",
         "effort": "{epochs} epochs, {rounds} rounds",
         "plot": "Time by size",
     },
@@ -286,7 +286,7 @@ WORDS: dict[str, dict[str, Any]] = {
         "note": "Son üç sütun: 4096 × 4096 öğe; sonuncusu: ileri ve geri geçiş ÷ ileri geçiş.",
         "training": "Bölümün ağının eğitimi; süre, çerçevenin kendi dropout'uyla geçen süreye bölünmüş",
         "apart": "Ayrı bir koşuda:",
-        "without": "dropout'suz",
+        "without": "÷ dropout'suz",
         "effort": "{epochs} dönem, {rounds} tur",
         "plot": "Boyuta göre süre",
     },
@@ -294,25 +294,25 @@ WORDS: dict[str, dict[str, Any]] = {
 
 
 def write_readme(path: Path, language: str, folder: Path) -> None:
-    """The table between the two marks of a page.
+    """Writes the table between the two marks of a page.
 
     Raises:
-        ValueError: where the page has no such marks, or the folder no sizes that were measured in full.
+        ValueError: if the page has no marks, or the folder has no full measurement of sizes.
     """
     text = path.read_text()
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ValueError(f"{path}: expected the marks {BEGIN} and {END}")
+        raise ValueError(f"{path}: expected the marks {BEGIN} and {END}; got a page without them")
     part = readme(language, folder, f"{path.resolve().parent}")
     path.write_text(f"{before}{BEGIN}\n{part}\n{END}{after}")
 
 
 def readme(language: str, folder: Path, base: str) -> str:
-    """The README's part: the table, the training run, and the plot, whose path is taken from `base`."""
+    """The README's part: the table, the training run, and the plot, with its path relative to `base`."""
     words, results = WORDS[language], read(folder)
     if "sizes" not in results or results["sizes"]["quick"]:
-        raise ValueError(f"{folder}: expected sizes.json, measured in full; run python -m benchmarks sizes")
+        raise ValueError(f"{folder}: expected a full sizes.json; got none: run python -m benchmarks sizes")
     rows = []
     for (framework, mode), records in _groups(results["sizes"]).items():
         by_size = {record["case"]["size"]: record for record in records}
@@ -333,7 +333,7 @@ def readme(language: str, folder: Path, base: str) -> str:
 
 
 def _training_line(result: Result, language: str, apart: bool) -> str:
-    """The training run in a line, with its machine where that is told `apart` from the one of the sizes."""
+    """Formats the training run as one line. If `apart`, it was measured separately, and its machine is added."""
     words, values = WORDS[language], []
     for record in result["records"]:
         if f"{OURS} / {OWN}" in record["ratios"]:

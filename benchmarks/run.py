@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 READMES = {"en": HERE.parent / "README.md", "tr": HERE.parent / "README.tr.md"}
 
-BUSY = 0.3  # a load, in processes
+BUSY = 0.3  # a load average, in processes
 
 app = typer.Typer(
     name="python -m benchmarks",
@@ -30,59 +30,59 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Quick = Annotated[bool, typer.Option("--quick", help="Small sizes and few rounds: to see that all of it runs.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Small sizes and few rounds, to check that everything runs.")]
 Out = Annotated[Path, typer.Option(help="Folder for the results.", metavar="DIR")]
 Device = Annotated[str, typer.Option(help="cpu or gpu.", metavar="cpu|gpu")]
-Only = Annotated[list[str] | None, typer.Option("--framework", help="One of them; may be given again.", metavar="NAME")]
+Only = Annotated[list[str] | None, typer.Option("--framework", help="A framework; may be repeated.", metavar="NAME")]
 
 
 @app.command()
 def sizes(quick: Quick = False, out: Out = RESULTS, device: Device = "cpu", framework: Only = None) -> None:
-    """Forward, and forward with backward, from 16 elements to 2^26."""
+    """Time forward, and forward with backward, from 16 elements to 2^26."""
     _run(["sizes"], quick, out, device, framework)
 
 
 @app.command()
 def settings(quick: Quick = False, out: Out = RESULTS, device: Device = "cpu", framework: Only = None) -> None:
-    """Other p, types, layouts and numbers of threads, and the ways to call a dropout."""
+    """Vary p, types, layouts, numbers of threads, and the ways to call a dropout."""
     _run(["settings"], quick, out, device, framework)
 
 
 @app.command()
 def relu(quick: Quick = False, out: Out = RESULTS, device: Device = "cpu", framework: Only = None) -> None:
-    """ReLU and dropout in one pass, and one after the other."""
+    """Time ReLU and dropout in one pass, and one after the other."""
     _run(["relu"], quick, out, device, framework)
 
 
 @app.command()
 def memory(quick: Quick = False, out: Out = RESULTS, device: Device = "cpu", framework: Only = None) -> None:
-    """Bytes kept for the backward pass."""
+    """Measure the bytes kept for the backward pass."""
     _run(["memory"], quick, out, device, framework)
 
 
 @app.command()
 def training(quick: Quick = False, out: Out = RESULTS, device: Device = "cpu", framework: Only = None) -> None:
-    """The section's training run, end to end."""
+    """Time the section's training run, end to end."""
     _run(["training"], quick, out, device, framework)
 
 
 @app.command()
 def startup(quick: Quick = False, out: Out = RESULTS, device: Device = "cpu") -> None:
-    """Import time, and the first call in a fresh process."""
+    """Time the import, and the first call in a fresh process."""
     _run(["startup"], quick, out, device, None)
 
 
 @app.command()
-def gpu(out: Annotated[Path, typer.Option(help="Where to write.", metavar="FILE")] = RESULTS / "gpu.json") -> None:
-    """The kernels for a GPU against torch's own dropout and a copy, on the device and on the host."""
-    from .gpu import run  # which imports torch
+def gpu(out: Annotated[Path, typer.Option(help="The file to write.", metavar="FILE")] = RESULTS / "gpu.json") -> None:
+    """Time the GPU kernels against torch's own dropout and a copy, on the device and on the host."""
+    from .gpu import run  # imports torch
 
     sys.exit(run(out))
 
 
 @app.command(name="all")
 def all_(quick: Quick = False, out: Out = RESULTS, device: Device = "cpu", framework: Only = None) -> None:
-    """All of these."""
+    """Run all experiments but `gpu`."""
     _run(list(report.EXPERIMENTS), quick, out, device, framework)
 
 
@@ -92,7 +92,7 @@ def readme(
     english: Annotated[Path, typer.Option(help="The English page.", metavar="FILE")] = READMES["en"],
     turkish: Annotated[Path, typer.Option(help="The Turkish page.", metavar="FILE")] = READMES["tr"],
 ) -> None:
-    """Write the table of the results between the two marks of the README, in both languages."""
+    """Write the table of results between the marks of the README, in both languages."""
     for language, path in (("en", english), ("tr", turkish)):
         try:
             report.write_readme(path, language, results)
@@ -101,7 +101,7 @@ def readme(
 
 
 def _run(experiments: list[str], quick: bool, out: Path, device: str, chosen: list[str] | None) -> None:
-    """Measures, and writes what came of each experiment as soon as it is there."""
+    """Runs experiments, and writes each result as soon as it is complete."""
     for name in chosen or ():
         if name not in frameworks.NAMES:
             raise typer.BadParameter(f"expected one of {', '.join(frameworks.NAMES)}; got {name}")
@@ -113,8 +113,8 @@ def _run(experiments: list[str], quick: bool, out: Path, device: str, chosen: li
     facts = machine.facts(device)
     if facts["load"] > BUSY:
         console.print(
-            f"The machine is busy (load {facts['load']:.1f}): frameworks whose threads wait for each other lose by it "
-            "more than others. Measure on a quiet one.",
+            f"The machine is busy (load {facts['load']:.1f}). This slows frameworks whose threads wait for each other "
+            "more than the rest. Measure on a quiet machine.",
             style="yellow",
         )
     with Progress(*columns, console=console) as progress:
@@ -138,7 +138,7 @@ def _run(experiments: list[str], quick: bool, out: Path, device: str, chosen: li
 
 
 def _measure(progress: Progress, experiment: str, names: list[str], device: str, quick: bool) -> dict[str, Any]:
-    """An experiment in each framework."""
+    """Runs an experiment in each framework."""
     result: dict[str, Any] = {"records": [], "failures": [], "left_out": {}}
     for name in names:
         for job in _jobs(experiment, name, device, quick):
@@ -151,8 +151,8 @@ def _measure(progress: Progress, experiment: str, names: list[str], device: str,
 
 
 def _jobs(experiment: str, framework: str, device: str, quick: bool) -> list[Job]:
-    """The processes of an experiment in a framework: with other settings also one of a single thread and one of as many
-    as the framework takes by itself, and for memory one for each who drops."""
+    """The processes of an experiment in a framework. `settings` has three: with all cores, with one thread, and with
+    the framework's own choice. `memory` has one for each candidate."""
     threads = [*sorted({1, cores()}), None] if experiment == "settings" else [cores()]
     parts = MEMORY_PARTS if experiment == "memory" else ("",)
     return [Job(experiment, framework, device, count, quick, part) for count in threads for part in parts]
@@ -166,7 +166,7 @@ def _startup(progress: Progress, quick: bool) -> dict[str, Any]:
 
 
 def _shown(progress: Progress, name: str) -> tuple[Callable[[int], None], Callable[[str], None]]:
-    """A bar of that name: what tells it how many steps there are, and that one begins."""
+    """Adds a progress bar. Returns a function to set its number of steps, and one to call when a step begins."""
     task, begun = progress.add_task(name, total=None), 0
 
     def total(count: int) -> None:

@@ -1,5 +1,5 @@
-"""A process for each framework: one that is missing or dies takes no other with it, and the number of threads, which
-most frameworks read once, can differ from one to the next."""
+"""Runs each framework in its own process, so that a missing or crashing framework does not affect the others, and so
+that the number of threads, which most frameworks read only once, can vary."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Job:
         experiment: a module of `experiments`, which has `cases(framework, job)` and `measure(framework, case, job)`.
         framework: one of `frameworks.NAMES`.
         device: "cpu" or "gpu".
-        threads: how many to compute with; None: as many as the framework, and multidrop, take by themselves.
-        quick: small sizes and few rounds, to see that all of it runs.
-        part: which of its cases, where an experiment has parts.
+        threads: the number of threads; None for the defaults of the framework and of multidrop.
+        quick: whether to use small sizes and few rounds, to check that everything runs.
+        part: the part of the experiment, if it has parts.
     """
 
     experiment: str
@@ -44,7 +44,7 @@ class Job:
 
 @dataclass
 class Outcome:
-    """What came of a job: its records, and what failed, as text."""
+    """The result of a job: its records, its failures as text, and the reason if the framework was left out."""
 
     records: list[dict[str, Any]]
     failures: list[str]
@@ -52,23 +52,23 @@ class Outcome:
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads() -> int | None:
-    """The number of threads of the job that this process does; None: it is left to the framework."""
+    """The number of threads of this process's job; None for the framework's default."""
     text = os.environ.get(THREAD_VARIABLES[0])
     return int(text) if text else None
 
 
 def perform(job: Job, total: Callable[[int], None], advance: Callable[[str], None]) -> Outcome:
-    """Does a job in a process of its own.
+    """Runs a job in a new process.
 
     Args:
-        job: what to do.
+        job: the job.
         total: called with the number of cases.
-        advance: called with what is measured next.
+        advance: called with the description of each case when it begins.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -76,7 +76,7 @@ def perform(job: Job, total: Callable[[int], None], advance: Callable[[str], Non
     log = tempfile.NamedTemporaryFile("r", suffix=".log")  # noqa: SIM115  # closed below
     variables = dict.fromkeys(THREAD_VARIABLES, str(job.threads) if job.threads else None)
     if job.experiment == "memory":
-        variables["MALLOC_MMAP_THRESHOLD_"] = str(2**16)  # so that glibc gives back at once what is freed
+        variables["MALLOC_MMAP_THRESHOLD_"] = str(2**16)  # makes glibc return freed memory to the system at once
     with _environment(variables):
         process = context.Process(target=_work, args=(job, theirs, log.name))
         process.start()
@@ -99,7 +99,7 @@ def perform(job: Job, total: Callable[[int], None], advance: Callable[[str], Non
     except EOFError:
         process.join()
     finally:
-        if process.is_alive():  # this one was interrupted
+        if process.is_alive():  # the parent process was interrupted
             process.terminate()
     if process.exitcode:
         said = "".join(log.readlines()[-5:])
@@ -110,7 +110,7 @@ def perform(job: Job, total: Callable[[int], None], advance: Callable[[str], Non
 
 @contextmanager
 def _environment(variables: dict[str, str | None]) -> Iterator[None]:
-    """With these variables; without those that are None."""
+    """Sets environment variables for a while; None unsets a variable."""
     before = {name: os.environ.get(name) for name in variables}
     _set(variables)
     try:
@@ -128,15 +128,15 @@ def _set(variables: dict[str, str | None]) -> None:
 
 
 def _work(job: Job, pipe: Connection, log: str) -> None:
-    """The job, in its process."""
+    """Runs the job; called in its process."""
     from . import frameworks
 
-    # The frameworks' greetings and warnings would break the progress bar.
+    # The frameworks' start-up messages and warnings would break the progress bar.
     with open(log, "w") as file:
         os.dup2(file.fileno(), 2)
     try:
         framework = frameworks.load(job.framework, job.device)
-    except Exception as error:  # a missing framework is an ImportError; a broken one fails in any way it likes
+    except Exception as error:  # a missing framework raises an ImportError, a broken one may raise anything
         pipe.send(("left out", f"{type(error).__name__}: {error}".splitlines()[0]))
         return
     experiment = importlib.import_module(f"benchmarks.experiments.{job.experiment}")
@@ -148,5 +148,5 @@ def _work(job: Job, pipe: Connection, log: str) -> None:
         try:
             for kind, value in experiment.measure(framework, case, job):
                 pipe.send((kind, f"{label}: {value}" if kind == "failure" else value))
-        except Exception:  # the other cases are still worth their time
+        except Exception:  # reported; the other cases go on
             pipe.send(("failure", f"{label}: {traceback.format_exc(limit=-3)}"))

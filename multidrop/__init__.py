@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .dispatch import BackendError, available_backends, get_backend, set_backend, use_backend
     from .functional import apply, dropout_layer, keep_mask, relu_dropout
     from .layers import layer
+    from .loss import r_drop
     from .section.builders import Dropout, Net, concise_net
     from .section.checkpoint import CheckpointError
     from .section.data import Batches, DataError, load_data_fashion_mnist
@@ -34,6 +35,7 @@ _MODULES = {
     "dispatch": ("BackendError", "available_backends", "get_backend", "set_backend", "use_backend"),
     "functional": ("apply", "dropout_layer", "keep_mask", "relu_dropout"),
     "layers": ("layer",),
+    "loss": ("r_drop",),
     "section.builders": ("Dropout", "Net", "concise_net"),
     "section.checkpoint": ("CheckpointError",),
     "section.data": ("Batches", "DataError", "load_data_fashion_mnist"),
@@ -107,6 +109,7 @@ __all__ = [
     "load_data_fashion_mnist",
     "manual_seed",
     "mask_at",
+    "r_drop",
     "relu_dropout",
     "restore",
     "set_backend",

@@ -1,4 +1,4 @@
-"""Dropout made of a backend's `apply`, where the backend brings no faster version of its own."""
+"""Dropout by a backend's `apply`, for backends without a `dropout_layer` or `relu_dropout` of their own."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .protocol import Backend
 from .spec import masks
 from .spec.keys import Key
 
-# Neither member is listed: both are of one call. A program that knows a member by its text alone cannot run them, and
-# a backend with such programs brings `dropout_layer` and `relu_dropout` itself.
+# Neither member is listed, because each serves one call. A compiled program that finds a member by its text cannot run
+# them; a backend with such programs has a `dropout_layer` and a `relu_dropout` of its own.
 
 
 @dataclass(frozen=True)
 class _SharedDropout(MaskMember, listed=False):
-    """Dropout with one decision along some axes, which may count from the last."""
+    """Dropout whose elements share decisions along some axes, which may be negative."""
 
     p: float = rate(0.5)
     shared: tuple[int, ...] = setting((), lambda _, value: checks.axis_numbers(value))
@@ -31,8 +31,8 @@ class _SharedDropout(MaskMember, listed=False):
 class _ReLUDropout(Member, listed=False):
     """Dropout of max(X, 0).
 
-    Not linear: the gradient needs to know where X was above 0. This object serves one call, and remembers it, a bool an
-    element.
+    It is not linear: the gradient depends on where X was above 0. An object serves one call and stores that, one bool
+    an element.
     """
 
     def __init__(self, p: float) -> None:

@@ -1,7 +1,7 @@
-"""Which backend does the work: the one that a tensor belongs to, or the one that was set.
+"""Chooses the backend: the one that a tensor belongs to, or the one that was set.
 
-Backends are found as entry points and imported when they are first needed, so that a program loads no framework that
-it does not use.
+Backends are entry points, and are imported when they are first needed. A program loads no framework that it does not
+use.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Part = TypeVar("Part")
 
 
 class BackendError(ImportError):
-    """A backend that exists but cannot be used here: its framework is not installed, or fails to import, or it lacks an
+    """A declared backend cannot be used: its framework is not installed or fails to import, or the backend lacks an
     optional part that a function needs."""
 
 
@@ -60,8 +60,8 @@ def declared_backends() -> tuple[str, ...]:
 
 
 def available_backends() -> tuple[str, ...]:
-    """The names of the backends whose frameworks are installed. None is imported for it, so that a broken
-    installation shows itself only when it is used; `multidrop backends` imports each and reports it."""
+    """The names of the backends whose frameworks are installed. It imports none, so that a broken installation is found
+    only at use; `multidrop backends` imports each and reports errors."""
     return tuple(name for name in _declared() if _installed(name))
 
 
@@ -112,16 +112,19 @@ def required() -> set[str]:
 
 
 def part(backend: Backend, kind: type[Part], name: str, use: str = "") -> Part:
-    """A backend as what has the optional part `kind` of `multidrop.protocol`.
+    """Checks that a backend has an optional part.
 
     Args:
         backend: the backend.
-        kind: the part.
-        name: the attribute of it that is used.
-        use: who uses it, where that is no public function of the same name.
+        kind: the part, a protocol of `multidrop.protocol`.
+        name: the attribute of the part that is needed.
+        use: the function that needs it, if that is not `md.` and the same name.
+
+    Returns:
+        The backend.
 
     Raises:
-        BackendError: where the backend does not have that attribute; it names the part and who needs it.
+        BackendError: if the backend lacks that attribute; it names the part and the function.
     """
     if hasattr(backend, name):
         return backend  # type: ignore[return-value]  # its attributes are looked up as they are used

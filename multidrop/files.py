@@ -1,10 +1,10 @@
-"""How the library writes a file: whole or not at all. It imports the standard library alone, for it is needed at start.
+"""Writes files atomically. Imports only the standard library, because it is needed at start-up.
 
-The content goes into a temporary file in the same folder, to the disk, and then takes the destination's name in one
-step. A writer holds a lock (flock) on its temporary file, and the system lets go of it when the process ends, however
-that happens: what the next writer of the same destination finds there without a lock was left by a process that was
-killed, and is removed. A process number in the name would not do instead: numbers are used again, and on a shared file
-system or in a container they are another machine's.
+The content is written to a temporary file in the same folder, synced to the disk, and renamed to the destination. The
+writer holds a lock (flock) on its temporary file, which the system releases when the process ends, however it ends. So
+a temporary file without a lock was left by a killed process, and the next writer of the same destination removes it. A
+process number in the file's name could not replace the lock: process numbers are reused, and on a shared file system or
+in a container they may belong to another machine.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from pathlib import Path
 from typing import BinaryIO
 
 VARIABLE = "MULTIDROP_CACHE"
-# By system: the environment variable that names the user's folder for caches, and where it is in the home folder.
+# By system: the environment variable that names the user's cache folder, and its default within the home folder.
 _CACHES = {"win32": ("LOCALAPPDATA", "AppData/Local"), "darwin": ("", "Library/Caches")}
 
 _ATTEMPTS = 3
 _DAY = 24 * 3600.0  # seconds
 _OPEN = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
-# For a file that is found: follows no link and waits for no pipe's other end. It opens for writing, without which NFS
-# gives no exclusive lock.
+# Opens a leftover without following a link or blocking on a pipe. For writing, because NFS grants no exclusive lock on
+# a file that is open for reading.
 _LOOK = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def cache_folder() -> Path:
-    """The folder for what can be made or fetched again; it need not exist.
+    """The folder of the library's cache; it need not exist.
 
-    The environment variable MULTIDROP_CACHE names it; else it is `multidrop` in the user's folder for caches:
-    `$XDG_CACHE_HOME` or `~/.cache`, on macOS `~/Library/Caches`, on Windows `%LOCALAPPDATA%`.
+    The environment variable MULTIDROP_CACHE names it. Without the variable it is `multidrop` in the user's cache
+    folder: `$XDG_CACHE_HOME` or `~/.cache`, on macOS `~/Library/Caches`, on Windows `%LOCALAPPDATA%`.
 
     Raises:
-        OSError: where the variable is not set and the user has no home folder.
+        OSError: if the variable is not set and the user has no home folder.
     """
     if given := os.environ.get(VARIABLE):
         return Path(given)
     variable, in_home = _CACHES.get(sys.platform, ("XDG_CACHE_HOME", ".cache"))
     folder = os.environ.get(variable, "")
-    if not os.path.isabs(folder):  # the XDG specification has relative ones ignored
+    if not os.path.isabs(folder):  # the XDG specification says to ignore relative paths
         home = os.path.expanduser("~")
         if not os.path.isabs(home):
             raise FileNotFoundError(errno.ENOENT, f"there is no home folder for a cache; set {VARIABLE} to a folder")
@@ -56,21 +56,23 @@ def cache_folder() -> Path:
 
 
 def write(path: str | os.PathLike[str], data: bytes | Callable[[BinaryIO], object]) -> None:
-    """Writes a file in the place of the one before, all or nothing, to the disk.
+    """Writes or replaces a file atomically, and syncs it to the disk.
 
-    A new file's mode is what the umask leaves; one that takes another's place keeps its mode, and its owner where the
-    process may give files away. A symbolic link stays, and its target is written; other hard links keep the old
-    content. Of two writers at once the later one wins. A device or a pipe is written to as it is.
+    A new file gets the mode that the umask leaves. A replaced file keeps its mode, and its owner if the process may
+    change owners. A symbolic link is kept, and its target is written; other hard links keep the old content. If two
+    processes write at once, the later one wins. A device or a pipe is written to directly.
 
-    Where locks do not work (Windows, some shared file systems), what a killed process left is removed a day later.
+    Where locks do not work (Windows, some shared file systems), the leftovers of killed processes are removed after a
+    day.
 
     Args:
         path: the destination.
-        data: the content, or what writes it into a binary file; that is held in memory before the disk is touched.
+        data: the content, or a function that writes it into a binary file. It runs in memory, before the disk is
+            touched.
 
     Raises:
-        OSError: naming the destination, where it cannot be written: its folder is missing or read-only, the
-            destination is a folder or may not be written, or the disk is full. A file that was there is untouched.
+        OSError: if the destination cannot be written: its folder is missing or read-only, it is a folder or
+            write-protected, or the disk is full. The error names the destination, and the previous file is unchanged.
     """
     content = data if isinstance(data, bytes) else _rendered(data)
     kept = "there was none before it"
@@ -81,9 +83,8 @@ def write(path: str | os.PathLike[str], data: bytes | Callable[[BinaryIO], objec
             if not stat.S_ISREG(before.st_mode):
                 _write_into(path, content)
                 return
-            if not os.access(
-                path, os.W_OK, effective_ids=os.access in os.supports_effective_ids
-            ):  # replaced, a file that is protected would be lost all the same
+            # Renaming would replace even a write-protected file.
+            if not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         target = os.path.realpath(path)
         _sweep(target)
@@ -104,7 +105,7 @@ def _rendered(data: Callable[[BinaryIO], object]) -> bytes:
 
 
 def _status(path: str | os.PathLike[str]) -> os.stat_result | None:
-    """Of what a path leads to; None where there is nothing."""
+    """The status of a path's target; None if there is none."""
     try:
         return os.stat(path)
     except FileNotFoundError:
@@ -112,9 +113,9 @@ def _status(path: str | os.PathLike[str]) -> os.stat_result | None:
 
 
 def _replace(target: str, content: bytes, before: os.stat_result | None) -> bool:
-    """One attempt; False where another process took the temporary file for one that was left.
+    """Makes one attempt to replace `target`. Returns False if another process removed the temporary file as a leftover.
 
-    That happens before this one has its lock, or where locks hold on one machine of several that share a folder.
+    That can happen before this process has its lock, or if several machines share a folder but not their locks.
     """
     temporary = os.path.join(os.path.dirname(target), f"{_prefix(target)}{secrets.token_hex(8)}")
     try:
@@ -126,11 +127,11 @@ def _replace(target: str, content: bytes, before: os.stat_result | None) -> bool
                 _take_after(descriptor, before)
             _write_all(descriptor, content)
             os.fsync(descriptor)
-            if os.name == "posix":  # under its lock
+            if os.name == "posix":  # while it is locked
                 return _rename(temporary, target)
         finally:
             os.close(descriptor)
-        return _rename(temporary, target)  # Windows renames no open file
+        return _rename(temporary, target)  # Windows cannot rename an open file
     except BaseException:  # Ctrl-C too
         with suppress(OSError):
             os.unlink(temporary)
@@ -147,7 +148,7 @@ def _rename(temporary: str, target: str) -> bool:
 
 
 def _take_after(descriptor: int, before: os.stat_result) -> None:
-    """Gives a file the owner, where that is allowed, and the mode of another."""
+    """Gives a file the mode of `before`, and its owner if that is allowed."""
     if hasattr(os, "fchown"):
         now = os.fstat(descriptor)
         if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
@@ -163,7 +164,7 @@ def _write_all(descriptor: int, content: bytes) -> None:
 
 
 def _write_into(path: str | os.PathLike[str], content: bytes) -> None:
-    """For a device or a pipe, which has no content that could be kept; a folder is an error."""
+    """Writes to a device or a pipe, which has no previous content to keep. A folder is an error."""
     descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
     try:
         _write_all(descriptor, content)
@@ -172,8 +173,8 @@ def _write_into(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def _sync_folder(folder: str) -> None:
-    """Has the new name outlive a power cut too, where the system can (Windows opens no folder, and some file systems
-    sync none). The file is whole and in its place already, so that to fail here would say what is not so."""
+    """Syncs the folder, so that the new name survives a power cut. Ignores errors, because the file itself is already
+    complete and in place: Windows cannot open folders, and some file systems cannot sync them."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -183,16 +184,17 @@ def _sync_folder(folder: str) -> None:
 
 
 def _prefix(target: str) -> str:
-    """What the names of a destination's temporary files begin with; cut, for a name may have no more than 255 bytes.
-    Destinations that share it may remove what a killed process left of each other's, and nothing else."""
+    """The prefix of the names of a destination's temporary files. The destination's name is cut to 40 characters,
+    because a name may have at most 255 bytes. Destinations that share a prefix may remove each other's leftovers, and
+    nothing else."""
     return f".{os.path.basename(target)[:40]}.multidrop-"
 
 
 def _sweep(target: str) -> None:
-    """Removes the temporary files that killed processes left of a destination."""
+    """Removes the temporary files of a destination that killed processes left."""
     pattern = re.compile(re.escape(_prefix(target)) + "[0-9a-f]{16}")
     folder = os.path.dirname(target)
-    with suppress(OSError):  # a folder that cannot be listed, or what another process removes at the same time
+    with suppress(OSError):  # the folder cannot be listed, or another process removes the same file
         for name in os.listdir(folder):
             if pattern.fullmatch(name):
                 with suppress(OSError):
@@ -208,7 +210,7 @@ def _remove_abandoned(temporary: str) -> None:
             free = time.time() - status.st_mtime > _DAY
         if not free or not stat.S_ISREG(status.st_mode):
             return
-        if os.name == "posix":  # under the lock, so that no writer who just made it goes on with it
+        if os.name == "posix":  # while it is locked, so that a writer that has just created it notices
             os.unlink(temporary)
             return
     finally:
@@ -219,14 +221,15 @@ def _remove_abandoned(temporary: str) -> None:
 if sys.platform == "win32":
 
     def _lock(descriptor: int) -> bool | None:
-        """None: this system has no such locks."""
+        """Returns None: Windows has no such locks."""
         return None
 
 else:
     import fcntl
 
     def _lock(descriptor: int) -> bool | None:
-        """Whether the lock on an open file was free, and now is this process'; None where locks do not work."""
+        """Takes the lock on an open file: True if this process has it now, False if another has it, None if locks do
+        not work here."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

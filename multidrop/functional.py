@@ -1,4 +1,4 @@
-"""The library's functions, for any framework's tensors: each goes to the backend that its tensor belongs to."""
+"""The library's functions on tensors of any framework. Each calls the backend of its tensor."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ __all__ = ["apply", "dropout_layer", "keep_mask", "relu_dropout"]
 def dropout_layer(
     X: Any, dropout: float, key: int | Key | None = None, *, start: int = 0, axes: int | Sequence[int] = ()
 ) -> Any:
-    """`X` through dropout: each element becomes 0 with probability `dropout`, else x/(1 − dropout), so that the
-    expectation is unchanged. Differentiable where the framework differentiates; the gradient goes through the same
-    mask and scale, drawn again from the key rather than stored.
+    """Applies dropout to `X`: each element becomes 0 with probability `dropout`, else x/(1 − dropout), so that the
+    expectation is unchanged. Differentiable in frameworks with autograd; the backward pass draws the same mask again
+    from the key instead of storing it.
 
     Source: N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15 (2014),
     section 4, in the inverted form (section 10); the mask is that of `multidrop.spec.masks`.
 
     Args:
-        X: a floating tensor of any framework, shape and layout: float16, bfloat16, float32 or float64. It is computed
-            by its own framework. A NumPy array, list or number goes to the backend that is set, and becomes its
-            tensor.
-        dropout: p, the probability that an element is dropped, in [0, 1]. At 0 the input comes back as it is, at 1
-            all is zero, the gradient too.
-        key: what names the mask, a `Key` or an int for `Key(int)`. Without one, each call takes the next mask after
-            `manual_seed`, or draws one from the framework's own generator where `manual_seed` was not called.
-        start: the index of X's first element, where X is a part of a larger tensor whose mask it is to share.
-        axes: along which one decision holds for all elements, as for all pixels of a channel: the mask is drawn for the
-            shape that has 1 there, and broadcast.
+        X: a floating tensor of any framework, shape and layout: float16, bfloat16, float32 or float64. A NumPy array,
+            list or number is converted to a tensor of the current backend.
+        dropout: p, the probability that an element is dropped, in [0, 1]. At 0 the input is returned unchanged; at 1
+            the output and the gradient are zero.
+        key: the mask's key, a `Key` or an int for `Key(int)`. Without a key, each call takes the next key after
+            `manual_seed`, or draws one from the framework's own generator if `manual_seed` was not called.
+        start: the index of X's first element in a larger tensor, if X is a part of one and is to have its part of the
+            mask.
+        axes: axes along which elements share one decision, such as all pixels of a channel. The mask is drawn for the
+            shape that has 1 along these axes, and broadcast.
 
     Returns:
         A tensor of X's framework, shape and type.
 
     Raises:
-        ValueError: for a probability that is no number in [0, 1], or a bad key, start or axes.
-        TypeError: for an integer, boolean or complex tensor, or an object of no known framework.
+        ValueError: for a probability outside [0, 1], or a bad key, start or axes.
+        TypeError: for an integer, boolean or complex tensor, or an object of an unknown framework.
     """
     backend: Any = backend_of(X)
     if not hasattr(backend, "dropout_layer"):
@@ -50,13 +50,13 @@ def dropout_layer(
 
 
 def relu_dropout(X: Any, dropout: float, key: int | Key | None = None, *, start: int = 0) -> Any:
-    """`dropout_layer` of max(X, 0), in one pass over the tensor, and its gradient in another, which draws no mask: the
-    output tells what went through.
+    """Applies ReLU, then dropout, in one pass over the tensor. The backward pass is one pass too and draws no mask,
+    because the output shows which elements passed.
 
-    Args and errors are those of `dropout_layer`; so is the mask.
+    Args, errors and mask are those of `dropout_layer`.
 
     Returns:
-        A tensor of X's framework, shape and type. A NaN that is kept stays one.
+        A tensor of X's framework, shape and type. A kept NaN stays NaN.
     """
     backend: Any = backend_of(X)
     if not hasattr(backend, "relu_dropout"):
@@ -65,29 +65,30 @@ def relu_dropout(X: Any, dropout: float, key: int | Key | None = None, *, start:
 
 
 def apply(member: Member, X: Any, key: int | Key | None = None, *, start: int = 0, learned: Any = None) -> Any:
-    """`X` through a member of the dropout family, as in training. Differentiable where the framework differentiates;
-    the backward pass draws the numbers again from the key rather than store them.
+    """Applies a member of the dropout family to `X`, as in training. Differentiable in frameworks with autograd; the
+    backward pass draws the random numbers again from the key instead of storing them.
 
-    Source: that of the member; its numbers are those of `multidrop.spec.masks`.
+    Source: the member's docstring names its paper; the random numbers are those of `multidrop.spec.masks`.
 
     Args:
-        member: such as `multidrop.family.DropBlock(p=0.1, block_size=7)`.
-        X: a floating tensor of any framework and layout, of a shape that the member takes: float16, bfloat16, float32
-            or float64. A NumPy array, list or number goes to the backend that is set, and becomes its tensor.
-        key: what names the numbers, a `Key` or an int for `Key(int)`. Without one, as in `dropout_layer`.
-        start: the index of X's first element, where X is a part of a larger tensor along its first axis, whose numbers
-            it is to share. Where elements share decisions, a part begins with a whole X[i].
-        learned: the tensor that a member learns, such as the logit of `ConcreteDropout`, which takes part in the
-            gradient; None for what the member itself holds.
+        member: a member, such as `multidrop.family.DropBlock(p=0.1, block_size=7)`.
+        X: a floating tensor of any framework and layout, with a shape that the member supports: float16, bfloat16,
+            float32 or float64. A NumPy array, list or number is converted to a tensor of the current backend.
+        key: the key of the random numbers, a `Key` or an int for `Key(int)`. Without a key, as in `dropout_layer`.
+        start: the index of X's first element in a larger tensor, if X is a part of one along the first axis and is to
+            have its part of the random numbers. For members whose elements share decisions, a part begins with a whole
+            X[i].
+        learned: a tensor for the parameter that the member learns, such as the logit of `ConcreteDropout`; the
+            gradient reaches it. None uses the member's own value.
 
     Returns:
-        A tensor of X's framework, shape and type; X itself where the member does nothing, as at p = 0.
+        A tensor of X's framework, shape and type; X itself if the member does nothing, as at p = 0.
 
     Raises:
-        ValueError: for what is no member, a shape that it does not take, a bad key or start, or a `learned` that it has
-            no use for.
-        TypeError: for an integer, boolean or complex tensor, or an object of no known framework.
-        BackendError: for `learned`, where the backend does not have that part.
+        ValueError: if `member` is not a member, does not support X's shape or does not learn, or for a bad key or
+            start.
+        TypeError: for an integer, boolean or complex tensor, or an object of an unknown framework.
+        BackendError: for `learned`, if the backend does not support learned parameters.
     """
     backend = backend_of(X)
     if learned is None:

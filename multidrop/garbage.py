@@ -1,4 +1,4 @@
-"""Python's search for garbage, put off while many objects are made that stay."""
+"""Pauses the garbage collector while many long-lived objects are created."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from contextlib import contextmanager
 
 @contextmanager
 def put_off() -> Iterator[None]:
-    """For what makes so many objects that Python would look through all of the process for garbage, and again: in one
-    with a large framework each time takes longer than what is done here. Afterwards they count as looked at."""
+    """Pauses the garbage collector, and moves all objects to its oldest generation afterwards.
+
+    Creating many objects triggers full collections, which take longer than the work itself in a process with a large
+    framework.
+    """
     collecting = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if collecting:
-            if not gc.get_freeze_count():  # else a program froze objects of its own, which are to stay so
+            if not gc.get_freeze_count():  # `unfreeze` would also release objects that the program froze itself
                 gc.freeze()
                 gc.unfreeze()
             gc.enable()

@@ -1,13 +1,14 @@
-"""Layers of any member of the dropout family. `layer` builds one; each member that is listed has a short constructor of
-its name here and in `multidrop`, so that `md.DropPath(0.1)` is `md.layer(md.family.DropPath(0.1))`."""
+"""Layers of any member of the dropout family. `layer` builds one. Each listed member has a short constructor of its
+name, here and in `multidrop`: `md.DropPath(0.1)` is `md.layer(md.family.DropPath(0.1))`."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 from .checks import shown
 from .dispatch import current
@@ -38,9 +39,9 @@ def __getattr__(name: str) -> Callable[..., Any]:
     return constructor(MEMBERS[name])  # type: ignore[arg-type]  # mypy takes a class' hash for that of its instances
 
 
-@cache  # so that a name means one function, as pickle asks
+@cache  # pickle finds a function by its name, which must give the same object each time
 def constructor(kind: type[Member]) -> Callable[..., Any]:
-    """The function that takes the settings of a kind of member and a seed, and gives a layer."""
+    """The function that builds a layer from a member's settings and a seed."""
 
     def build(*settings: Any, seed: int | Key | None = None, **named: Any) -> Any:
         return layer(kind(*settings, **named), seed=seed)
@@ -51,51 +52,44 @@ def constructor(kind: type[Member]) -> Callable[..., Any]:
     return build
 
 
-def signature(kind: type[Member]) -> inspect.Signature:
-    """The arguments of a layer of a kind of member: its settings and `seed`."""
+def signature(kind: type[Member], rate: str = "p") -> inspect.Signature:
+    """The arguments of a layer of a kind of member: its settings, of which p has the name `rate`, and `seed`."""
     seed = inspect.Parameter("seed", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="int | Key | None")
-    return inspect.Signature([*inspect.signature(kind).parameters.values(), seed])
+    return inspect.Signature([*_settings(kind, rate).parameters.values(), seed])
 
 
-def documentation(kind: type[Member]) -> str:
-    """The docstring of a layer of a kind of member: the member's, with `seed` among the arguments."""
+def _settings(kind: type[Member], rate: str) -> inspect.Signature:
+    parameters = inspect.signature(kind).parameters.values()
+    return inspect.Signature([each.replace(name=rate) if each.name == "p" else each for each in parameters])
+
+
+def documentation(kind: type[Member], rate: str = "p", more: str = "") -> str:
+    """The docstring of a layer of a kind of member: the member's, with `seed` among the arguments, and what `more` says
+    of further ones. p has the name `rate`."""
     text, mark, raises = (inspect.getdoc(kind) or "").partition("\n\nRaises:")
+    text = text if rate == "p" else re.sub("^    p: ", f"    {rate}: p, ", text, flags=re.MULTILINE)
     start = "" if "\n\nArgs:\n" in text else "\n\nArgs:"
     seed = "    seed: an integer or a `Key`; without one, keyed by `manual_seed`, or by the framework's own generator."
-    return f"{text}{start}\n{seed}{mark}{raises}"
+    return f"{text}{start}\n{seed}{more and chr(10) + more}{mark}{raises}"
 
 
-class OfMember:
-    """Mixin of layers that have a `member`: its p is the layer's."""
-
-    member: Any
-
-    @property
-    def p(self) -> Any:
-        """The member's p; setting it replaces the member."""
-        return self.member.p
-
-    @p.setter
-    def p(self, value: float) -> None:
-        self.member = replace(self.member, p=value)
-
-
-def settings(member: Member) -> str:
-    """A member's settings as a layer's repr shows them."""
-    return ", ".join(f"{each.name}={getattr(member, each.name)}" for each in fields(member))
+def settings(member: Member, rate: str = "p") -> str:
+    """A member's settings as a layer's repr shows them, p by the name `rate`."""
+    named = ((rate if each.name == "p" else each.name, getattr(member, each.name)) for each in fields(member))
+    return ", ".join(f"{name}={value}" for name, value in named)
 
 
 def mask_axes(layer: Any, member: Member, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-    """Along which one decision of a layer's member holds for all elements of an input, for a `multidrop.view.Drawing`.
+    """The axes along which elements of a layer's input share one decision, for a `multidrop.view.Drawing`.
 
     Args:
-        layer: the layer, which the errors show.
+        layer: the layer, which errors show.
         member: its member.
-        shape: the input's; None where it is not known.
+        shape: the input's shape, or None if it is not known.
 
     Raises:
-        TypeError: for a member that is no mask.
-        ValueError: for a shape that it does not take.
+        TypeError: if the member does not drop by one mask.
+        ValueError: if the member does not take the shape.
     """
     if not isinstance(member, MaskMember):
         raise TypeError(f"layer: expected one of {', '.join(_masks())}, which drop by a mask; got {shown(layer)}")
@@ -107,3 +101,67 @@ def mask_axes(layer: Any, member: Member, shape: tuple[int, ...] | None) -> tupl
 
 def _masks() -> list[str]:
     return [name for name, kind in MEMBERS.items() if issubclass(kind, MaskMember)]
+
+
+class OfMember:
+    """Base class of the layers of any member, for every framework: holds the member."""
+
+    member: Any
+    """The member. To change a setting, as a schedule does, set another one; `p` sets the member's p."""
+
+    @property
+    def p(self) -> Any:
+        """The member's p."""
+        return self.member.p
+
+    @p.setter
+    def p(self, value: float) -> None:
+        self.member = replace(self.member, p=value)
+
+    @property
+    def _p(self) -> float | None:
+        """The probability that an element is dropped; None for a member without a mask."""
+        return self.member.p if isinstance(self.member, MaskMember) else None
+
+    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+        return mask_axes(self, self.member, shape)
+
+
+class OfSettings(OfMember):
+    """Base class of the layers of one kind of member, built from its settings, such as
+    `class DropPath(OfSettings, kind=family.DropPath)`.
+
+    A framework derives its own base class from this one and from its layer of any member, and sets the first three
+    attributes there.
+    """
+
+    layers: ClassVar[dict[type[Member], type]]
+    """The classes by the kind of member; each class adds itself."""
+    name_of_p: ClassVar[str] = "p"
+    """What the framework calls p."""
+    more: ClassVar[str] = ""
+    """The documentation of further arguments that the framework's layers take."""
+
+    kind: ClassVar[type[Member]]
+
+    def __init_subclass__(cls, kind: type[Member] | None = None) -> None:
+        super().__init_subclass__()
+        if kind is not None:  # None for a subclass of the user's
+            cls.kind, cls.__doc__ = kind, cls.__doc__ or documentation(kind, cls.name_of_p, cls.more)
+            cls.__signature__ = signature(kind, cls.name_of_p)  # type: ignore[attr-defined]  # what inspect looks for
+            cls.layers[kind] = cls
+
+    def __init__(self, *settings: Any, seed: int | Key | None = None, **named: Any) -> None:
+        own = _settings(self.kind, self.name_of_p)
+        given = own.bind(*settings, **{name: named.pop(name) for name in own.parameters if name in named}).arguments
+        member = _built(self.kind, given, self.name_of_p)
+        super().__init__(member, seed=seed, **named)  # type: ignore[call-arg]  # of the framework's layer of any member
+
+
+def _built(kind: type[Member], given: Mapping[str, Any], rate: str) -> Member:
+    """Builds the member of these settings. Errors name p as the framework does."""
+    settings = dict(given)
+    if rate in settings and rate != "p":
+        (check,) = (each.metadata["check"] for each in fields(kind) if each.name == "p")
+        settings["p"] = check(rate, settings.pop(rate))
+    return kind(**settings)

@@ -1,4 +1,4 @@
-"""Modules under the names that they had before: `import multidrop.masks` gives `multidrop.spec.masks`."""
+"""Former module names, which go on working: `import multidrop.masks` imports `multidrop.spec.masks`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PACKAGE = __name__.rpartition(".")[0]
 
 
 class _Finder:
-    """Finds a module, and what is in it, by its former name. It is the same module object."""
+    """An import finder that maps former names, also of submodules, to the present module object."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -47,14 +47,13 @@ class _Finder:
 
     @staticmethod
     def _home(fullname: str) -> str:
-        """The present name, or "" for a module that was not moved."""
+        """The present name, or "" if the module was not moved."""
         package, _, rest = fullname.partition(".")
         first, dot, inner = rest.partition(".")
         return f"{_PACKAGE}.{MOVED[first]}{dot}{inner}" if package == _PACKAGE and first in MOVED else ""
 
 
 def install() -> None:
-    """Has Python's imports find the former names. Before all others, which would find what is in a package by its
-    former name as well, and make a second module of it."""
+    """Installs the finder, before all others: they would find a submodule by its former name too, and load it twice."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())

@@ -1,5 +1,5 @@
-"""What a backend must provide, which is `Backend`, and what it may bring besides: the optional parts `Fused`,
-`Learning`, `Section`, `Conversion` and `Comparison`.
+"""The contract of a backend: `Backend`, which it must provide, and the optional parts `Fused`,
+`Learning`, `Loss`, `Section`, `Conversion` and `Comparison`.
 
 A backend is a module (or any object) with the attributes of `Backend`, declared as an entry point of the group
 `multidrop.backends` whose name is the name under which its framework is imported:
@@ -54,8 +54,8 @@ Weights = dict[tuple[str, str], npt.NDArray[Any]]
 
 
 class Probe(Protocol):
-    """Runs a model for `multidrop.compare`, layer by layer. A context, in which its layers tell what goes through them,
-    and after which it is as it was, but for its weights."""
+    """Runs a model for `multidrop.compare` and records the inputs and outputs of its layers. It is a context manager;
+    on exit the model is as before, except for its weights."""
 
     channels_last: bool | None
     """How the model takes images; None where it has no layer that tells."""
@@ -77,7 +77,7 @@ class Probe(Protocol):
         ...
 
     def key(self, path: str, key: Key | None) -> Key | None:
-        """Has a dropout layer begin at a key, or for None, follow the framework's generator; gives where it stood."""
+        """Sets a dropout layer's next key; None makes it follow the framework's generator. Returns its former key."""
         ...
 
     def forward(self, X: npt.NDArray[Any], training: bool) -> tuple[npt.NDArray[Any], list[Any]]:
@@ -140,7 +140,7 @@ class Backend(Protocol):
 
 
 class Fused(Protocol):
-    """Optional: dropout in one pass over memory, and its layer, which the library else makes of `apply` and `layer`."""
+    """Optional: dropout in one pass over memory, and its layer. Without it the library uses `apply` and `layer`."""
 
     def dropout_layer(self, X: Tensor, dropout: float, key: int | Key | None = None, *, start: int = 0,
                       axes: int | Sequence[int] = ()) -> Tensor:  # fmt: skip
@@ -165,19 +165,25 @@ class Learning(Protocol):
         ...
 
 
+class Loss(Protocol):
+    """Optional: the loss of a net that is run twice, with two masks."""
+
+    def r_drop(self, logits1: Tensor, logits2: Tensor, labels: Tensor, alpha: float = 1.0) -> Tensor:
+        """`multidrop.r_drop`; `multidrop.loss.r_drop_of` has its formula."""
+        ...
+
+
 class Section(Protocol):
     """Optional: the net of the dropout section, which `multidrop.train` trains."""
 
-    def Net(self, num_inputs: int = ..., num_outputs: int = ..., num_hiddens1: int = ..., num_hiddens2: int = ...,
-            *, dropout1: float = ..., dropout2: float = ..., is_training: bool = ..., seed: int | Key | None = ...,
-            dtype: str = ...) -> Model:  # fmt: skip
-        """`multidrop.Net`."""
+    def Net(self, **architecture: Any) -> Model:
+        """`multidrop.Net`, with all arguments by name: the fields of
+        `multidrop.section.architecture.NetArchitecture`."""
         ...
 
-    def concise_net(self, num_inputs: int = ..., num_outputs: int = ..., num_hiddens1: int = ...,
-                    num_hiddens2: int = ..., *, dropout1: float = ..., dropout2: float = ...,
-                    seed: int | Key | None = ..., dtype: str = ...) -> Model:  # fmt: skip
-        """`multidrop.concise_net`."""
+    def concise_net(self, **architecture: Any) -> Model:
+        """`multidrop.concise_net`, with all arguments by name: the fields of
+        `multidrop.section.architecture.Architecture`."""
         ...
 
     def get_state(self, net: Model) -> State:

@@ -1,4 +1,4 @@
-"""How an error message shows a value."""
+"""Formats values for error messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class _Short(reprlib.Repr):
-    """Shows the first items of a container, and the beginning of anything else."""
+    """Shows the first items of a container, and the first characters of anything else."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -16,9 +16,9 @@ class _Short(reprlib.Repr):
     def repr1(self, x: Any, level: int) -> str:
         try:
             sizes = tuple(x.shape) if hasattr(x, "dtype") and not isinstance(x, type) else ()
-            # The values of an array may lie on another device, and say less than its type.
+            # Not an array's values: they may be on another device, and the type says more.
             return f"{_type_name(x)} of shape {sizes}" if sizes else super().repr1(x, level)
-        except Exception:  # a repr of the caller's may raise anything, and the one of a very long integer does
+        except Exception:  # a user's `__repr__` may raise anything, and that of a very long integer does
             return f"<{type(x).__name__}>"
 
     def repr_instance(self, x: Any, level: int) -> str:
@@ -30,14 +30,14 @@ _short = _Short()
 
 
 def _type_name(x: Any) -> str:
-    """The name of an array's or a tensor's type, such as "float32"."""
+    """The name of the element type of an array or a tensor, such as "float32"."""
     name = getattr(x.dtype, "name", None) or getattr(x.dtype, "__name__", None) or str(x.dtype)
     return str(name).removeprefix("torch.")
 
 
 def shown(value: object) -> str:
-    """`value` as an error message shows it: short, with its type. It never raises, and shows an array by type and
-    shape."""
+    """Formats `value` for an error message, in about 60 characters, followed by its type. Arrays are shown by element
+    type and shape. Never raises."""
     text = _short.repr(value)
     text = text if len(text) <= 60 else text[:57] + "..."
     return f"{text} ({type(value).__name__})"

@@ -1,7 +1,6 @@
-"""Streams and seeds: which key comes next.
+"""Streams and seeds: decide which key comes next.
 
-A `Stream` hands out one key a call. `manual_seed` gives every layer, net and data loader that is built afterwards a key
-of its own.
+A `Stream` gives one key per call. `manual_seed` gives a key to every layer, net and data loader built afterwards.
 """
 
 from __future__ import annotations
@@ -13,21 +12,21 @@ from collections.abc import Callable
 
 from .spec.keys import Key, as_key
 
-# Held while a position is read and moved on, here and in the backends (as `streams.lock`: a forked child has another).
-# One for all of them: a stream with a lock of its own could not be copied, and in a child that was forked while another
-# thread held it, never be used again.
+# Held while a position is read and advanced, here and in the backends. Refer to it as `streams.lock`, because a forked
+# child replaces it. All streams share it: a stream with its own lock could not be copied, and would deadlock in a child
+# that was forked while another thread held the lock.
 lock = threading.Lock()
 
 
 class Stream:
-    """A key and a counter: each `next()` gives a key that none before it gave. Safe to share between threads; a copy,
-    and a forked process, goes its own way from where the stream was.
+    """A key and a counter: each `next()` gives a new key. Threads may share a stream. A copy, and a forked process,
+    continues independently from the stream's position.
 
     Args:
-        key: where the stream starts; its `call` is the first call handed out. An int means `Key(int)`.
+        key: the first key that `next()` gives. An int means `Key(int)`.
 
     Raises:
-        ValueError: where it is neither a key nor an integer in [0, 2^64).
+        ValueError: if it is neither a key nor an integer in [0, 2^64).
     """
 
     def __init__(self, key: int | Key) -> None:
@@ -35,7 +34,7 @@ class Stream:
 
     @property
     def key(self) -> Key:
-        """The key that `next()` will give; setting it moves the stream there."""
+        """The key that `next()` will give. Setting it moves the stream to that position."""
         return self._key
 
     @key.setter
@@ -45,7 +44,7 @@ class Stream:
             self._key = key
 
     def next(self) -> Key:
-        """The stream's present key; the stream moves on by one call (and from 2^64 − 1 back to 0)."""
+        """Returns the stream's current key, and advances the stream by one call (from 2^64 − 1 to 0)."""
         with lock:
             key = self._key
             self._key = Key.of_words(key.seed, (key.call + 1) % 2**64)
@@ -56,10 +55,10 @@ class Stream:
 
 
 class Seeds:
-    """Hands every part that is built a key of its own: the n-th part of a kind always gets the same one.
+    """Derives a key for every part that is built: the n-th part of a kind always gets the same key.
 
     Args:
-        root: what all of them are derived from; None leaves every part to its framework's own generator.
+        root: the key that all of them are derived from. None leaves every part to its framework's own generator.
     """
 
     def __init__(self, root: Key | None) -> None:
@@ -67,7 +66,7 @@ class Seeds:
         self._built: Counter[str] = Counter()
 
     def next(self, kind: str) -> Key | None:
-        """The key of the next part of `kind` ("dropout", "weights", "batches")."""
+        """Returns the key of the next part of `kind` ("dropout", "weights", "batches")."""
         if self.root is None:
             return None
         with lock:
@@ -77,19 +76,19 @@ class Seeds:
 
 
 class _ManualSeed:
-    """What `manual_seed` set. Every framework counts for itself, so that the n-th layer that is built in each has the
-    same key, however a program mixes them."""
+    """The state that `manual_seed` sets. Each framework has its own counters, so that the n-th layer built in each has
+    the same key, however a program mixes frameworks."""
 
     def __init__(self) -> None:
         self.root: Key | None = None
         self.seeds: dict[str, Seeds] = {}
         self.calls: dict[str, Stream] = {}
         self.listeners: list[Callable[[Key | None], None]] = []
-        self.forks = 0  # how many there were of this process
-        self.process: Key | None = None  # what tells a forked process from all others
+        self.forks = 0  # the number of children that this process has forked since
+        self.process: Key | None = None  # distinguishes a forked process from all others
 
     def restart(self, root: Key | None, process: Key | None = None) -> None:
-        """Begin anew from `root`."""
+        """Resets all counters, and derives keys from `root`."""
         self.root, self.process, self.forks = root, process, 0
         self.seeds.clear()
         self.calls.clear()
@@ -99,19 +98,19 @@ _manual = _ManualSeed()
 
 
 def manual_seed(seed: int | None) -> None:
-    """Key everything that is built from here on, in every framework and every thread.
+    """Seeds everything that is built from here on, in every framework and every thread.
 
     The n-th dropout layer, net and data loader that is built afterwards has the same key in every framework, and so
-    has the n-th `dropout_layer` call without a key. What was built before keeps its keys.
+    has the n-th `dropout_layer` call without a key. Layers that were built before keep their keys.
 
-    A process that is forked afterwards goes on from a root of its own, `root.fold_in("fork").fold_in(n)` for the n-th
-    fork (from 1), so that workers repeat neither each other's keys nor their parent's.
+    The n-th process forked afterwards (from 1) derives its keys from `root.fold_in("fork").fold_in(n)`, so that workers
+    repeat neither each other's keys nor their parent's.
 
     Args:
-        seed: integer in [0, 2^64), or None to follow each framework's own generator again (as at the start).
+        seed: integer in [0, 2^64), or None to follow each framework's own generator again, as at the start.
 
     Raises:
-        ValueError: where `seed` is neither.
+        ValueError: if `seed` is neither.
     """
     root = None if seed is None else Key(seed)
     with lock:
@@ -122,8 +121,8 @@ def manual_seed(seed: int | None) -> None:
 
 
 def seeds_for(framework: str, seed: int | Key | None = None) -> Seeds:
-    """Where the parts of a net or a loader get their keys: from its own `seed`, else from `manual_seed`, else from the
-    framework's own generator."""
+    """The source of keys for the parts of a net or a loader: its own `seed`, else `manual_seed`, else the framework's
+    own generator."""
     if seed is not None:
         return Seeds(as_key(seed, "seed"))
     with lock:
@@ -131,12 +130,12 @@ def seeds_for(framework: str, seed: int | Key | None = None) -> Seeds:
 
 
 def layer_key(framework: str, seed: int | Key | None = None) -> Key | None:
-    """The key of a new dropout layer, or None where it is to follow the framework's own generator."""
+    """Returns the key of a new dropout layer, or None if the layer is to follow the framework's own generator."""
     return seeds_for(framework).next("dropout") if seed is None else as_key(seed, "seed")
 
 
 def call_key(framework: str) -> Key | None:
-    """The key of a `dropout_layer` call that was given none, or None where `manual_seed` is not in force."""
+    """Returns the key of a `dropout_layer` call without a key, or None if `manual_seed` is not in force."""
     with lock:
         if _manual.root is None:
             return None
@@ -147,8 +146,8 @@ def call_key(framework: str) -> Key | None:
 
 
 def on_manual_seed(listener: Callable[[Key | None], None]) -> None:
-    """Have `listener` called with the root key now, after each `manual_seed`, and in each forked child: for a backend
-    that keeps the position of keyless calls in the program it traces."""
+    """Calls `listener` with the root key now, after each `manual_seed`, and in each forked child. A backend whose
+    traced programs hold the position of calls without a key uses it to reset that position."""
     with lock:
         _manual.listeners.append(listener)
         root = _manual.root
@@ -156,14 +155,14 @@ def on_manual_seed(listener: Callable[[Key | None], None]) -> None:
 
 
 def in_this_process(key: Key) -> Key:
-    """A key that a generator drew of whose state each forked child has a copy: `key` itself, or in a child one of this
-    process' own. `manual_seed` begins anew here too: after it, a child's generator alone decides."""
-    # What was drawn is uniform, which an exclusive or leaves it: no need for Philox, at 100 times the price.
+    """Makes a generator's key unique per process, because forked children inherit the same generator state. Returns
+    `key` unchanged in a process that was not forked, and in a child that has called `manual_seed`."""
+    # XOR with a constant keeps a uniform number uniform, and costs a hundredth of a Philox call.
     return key if _manual.process is None else Key(key.seed ^ _manual.process.seed)
 
 
 def _before_fork() -> None:
-    lock.acquire()  # so that no two forks have one number, and no stream is left halfway
+    lock.acquire()  # so that each fork has its own number, and no stream is copied half-way through an update
     _manual.forks += 1
 
 
@@ -173,7 +172,7 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     global lock
-    lock = threading.Lock()  # to release the old one is not safe on all systems where other threads waited for it
+    lock = threading.Lock()  # releasing the old one is unsafe on some systems if other threads waited for it
     number, root, process = _manual.forks, _manual.root, _manual.process or Key(0)
     _manual.restart(None if root is None else _forked(root, number), _forked(process, number))
     if root is not None:

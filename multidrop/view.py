@@ -1,4 +1,4 @@
-"""Which mask a layer used, and which it will use, without running anything."""
+"""Shows which mask a layer used last, and which it will use in a given call, without running the layer."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ __all__ = ["LayerMask", "last_mask", "mask_at"]
 
 
 class Drawing(NamedTuple):
-    """How a layer draws, as its backend tells it."""
+    """How a layer draws its masks, as reported by its backend."""
 
     p: float
     last: Key | None
-    """The key of its last call, where that is known."""
+    """The key of its last call, if known."""
     next: Key | None
-    """The key of its next call; None where the framework's generator will name it."""
+    """The key of its next call; None for a layer that follows the framework's generator."""
     shape: tuple[int, ...] | None
-    """That of the input: the one asked for, or else the last one, where that is known."""
+    """The input's shape: the requested one, else that of the last input, if known."""
     axes: tuple[int, ...]
-    """Along which one decision holds for all elements of such an input."""
+    """The axes of such an input along which elements share one decision."""
     last_p: float | None = None
-    """That of its last call, where it is known: `p` may have been changed since."""
+    """The probability in its last call, if known; `p` may have changed since."""
 
 
 @dataclass(frozen=True)
 class LayerMask:
-    """One mask of a layer, by its name.
+    """One mask of a layer, described by what it is computed from.
 
     Attributes:
         p: the probability that an element is dropped.
-        key: the key, with the call, that reproduces it: `dropout_layer(X, p, key, axes=axes)` drops by this mask.
+        key: the key, call included: `dropout_layer(X, p, key, axes=axes)` drops the same elements.
         shape: the input's shape.
-        axes: along which one decision holds for all elements.
+        axes: the axes along which elements share one decision.
     """
 
     p: float
@@ -52,50 +52,50 @@ class LayerMask:
     axes: tuple[int, ...]
 
     def keep(self) -> npt.NDArray[np.bool_]:
-        """The mask: a bool array of the input's shape, True where an element is kept."""
+        """Computes the mask: a bool array of the input's shape, True where an element is kept."""
         drawn = keep_mask(drawn_shape(self.shape, self.axes), self.p, self.key)
         return np.array(np.broadcast_to(drawn, self.shape), order="C")
 
 
 def last_mask(layer: Any, shape: Sequence[int] | None = None) -> LayerMask:
-    """The mask that a dropout layer used last.
+    """Returns the mask that a dropout layer used last.
 
     Args:
         layer: a dropout layer of this library, in any framework.
-        shape: the input's shape, where the layer does not know it: it ran in a compiled, traced or hybridized program,
-            in another process, or within `vmap`. The rate is then the one that the layer has now.
+        shape: the input's shape. Required if the layer does not know it, because it ran in a compiled, traced or
+            hybridized program, in another process, or within `vmap`; p is then the layer's current one.
 
     Raises:
-        TypeError: for what is no dropout layer of this library.
-        ValueError: where the layer has not dropped anything yet, or the shape is not known.
+        TypeError: if `layer` is not a dropout layer of this library.
+        ValueError: if the layer has not dropped anything yet, or the shape is unknown.
     """
     drawing = _drawing(layer, shape, "md.last_mask")
     if drawing.last is None:
         raise ValueError(
-            "layer: expected one that has dropped something, or, in a program that Python does not run, one that is "
-            f"keyed; got {checks.shown(layer)}"
+            "layer: expected a layer that has dropped something (inside a compiled program, a keyed layer); "
+            f"got {checks.shown(layer)}"
         )
     return _mask(layer, drawing, drawing.last, drawing.p if drawing.last_p is None else drawing.last_p)
 
 
 def mask_at(layer: Any, call: int, shape: Sequence[int] | None = None) -> LayerMask:
-    """The mask that a keyed dropout layer uses in a given call, of the past or to come.
+    """Returns the mask that a keyed dropout layer uses in a given call, past or future.
 
     Args:
         layer: a dropout layer of this library, in any framework.
-        call: the number of the training-mode call. A layer built from a seed begins with 0; the number of its next one
-            is `call` in its saved state.
-        shape: the input's shape; without one, that of the last input.
+        call: the number of the training-mode call. A layer built from a seed begins with call 0; its saved state holds
+            the number of its next call.
+        shape: the input's shape; by default that of the last input.
 
     Raises:
-        TypeError: for what is no dropout layer of this library.
-        ValueError: for a layer that is not keyed, a bad call, or a shape that is not known.
+        TypeError: if `layer` is not a dropout layer of this library.
+        ValueError: for a layer that is not keyed, a bad call, or an unknown shape.
     """
     drawing = _drawing(layer, shape, "md.mask_at")
     if drawing.next is None:
         raise ValueError(
-            "layer: expected a keyed one, built with a seed or after manual_seed; got one whose masks its framework's "
-            f"generator names as it drops: {checks.shown(layer)}"
+            "layer: expected a keyed layer, built with a seed or after manual_seed; got one that follows its "
+            f"framework's generator: {checks.shown(layer)}"
         )
     return _mask(layer, drawing, Key(drawing.next.seed, call), drawing.p)
 
@@ -107,15 +107,15 @@ def _drawing(layer: Any, shape: Sequence[int] | None, use: str) -> Drawing:
 
 def _mask(layer: Any, drawing: Drawing, key: Key, p: float) -> LayerMask:
     if drawing.shape is None:
-        raise ValueError(f"shape: expected the input's shape, which {checks.shown(layer)} does not know; got none")
+        raise ValueError(f"shape: expected the input's shape, because {checks.shown(layer)} does not know it; got None")
     return LayerMask(p, key, drawing.shape, drawing.axes)
 
 
 def before(key: Key) -> Key | None:
-    """The key of the call before; None before the first one."""
+    """Returns the key of the previous call; None before the first call."""
     return Key(key.seed, key.call - 1) if key.call else None
 
 
 def not_a_layer(layer: Any) -> TypeError:
-    """The error of a backend that is asked for the drawing of anything else."""
-    return TypeError(f"layer: expected a dropout layer of multidrop's; got {checks.shown(layer)}")
+    """The error that backends raise for an object that is not a dropout layer of this library."""
+    return TypeError(f"layer: expected a dropout layer of multidrop; got {checks.shown(layer)}")

@@ -1,9 +1,10 @@
-"""The modes of each backend, and what the suite's options are; `--backend` is of `multidrop.testing.plugin`."""
+"""The fixtures and options of this test suite. The plugin `multidrop.testing.plugin` adds the option `--backend`."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,31 +17,31 @@ from multidrop.section.data import fashion_mnist
 from multidrop.testing import plugin
 from multidrop.testing.plugin import chosen, loaded
 
-# The first example may wait for Numba to compile.
+# No deadline, because the first example may wait for Numba to compile.
 settings.register_profile("multidrop", deadline=None)
 settings.load_profile("multidrop")
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    if not pluginmanager.has_plugin("multidrop"):  # a checkout that is not installed has no entry point
+    if not pluginmanager.has_plugin("multidrop"):  # multidrop is not installed, so it has no entry point
         pluginmanager.register(plugin, "multidrop")
         plugin.offer_short_option(parser)
-    parser.addoption("--rounds", type=int, default=300, help="how many rounds of odd and bad arguments there are")
-    parser.addoption("--damages", type=int, default=8, help="how many damaged object files a process starts with")
-    parser.addoption("--interruptions", type=int, default=20, help="how many large calls a signal handler ends")
-    parser.addoption("--edits", type=int, default=500, help="how many times a checkpoint is damaged")
-    parser.addoption("--kills", type=int, default=20, help="how many times a process is ended while it saves")
-    parser.addoption("--device", choices=["cpu", "cuda"], help="where the kernels for GPUs run; required")
+    parser.addoption("--rounds", type=int, default=300, help="the number of calls with odd and bad arguments")
+    parser.addoption("--damages", type=int, default=8, help="the number of damaged object files to start with")
+    parser.addoption("--interruptions", type=int, default=20, help="the number of large calls that a signal interrupts")
+    parser.addoption("--edits", type=int, default=500, help="how many times to damage a checkpoint")
+    parser.addoption("--kills", type=int, default=20, help="how many times to end a process while it saves")
+    parser.addoption("--device", choices=["cpu", "cuda"], help="require the kernels for GPUs to run on this device")
     parser.addoption("--full-data", action="store_true", help="require the full Fashion-MNIST in Debian's folder")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if device := config.getoption("--device"):
-        os.environ["MULTIDROP_DEVICE"] = device  # which `test_device` reads, also where this file is missing
+        os.environ["MULTIDROP_DEVICE"] = device  # read by `test_device`, which also runs without this file
 
 
 def parameters(config: pytest.Config, modes: dict[str, tuple[str, ...]]) -> list[Any]:
-    """(backend, mode) for each mode of the backends that this run is about."""
+    """A parameter (backend, mode) for each mode of the chosen backends."""
     return [pytest.param((name, mode), id=mode) for name in modes if name in chosen(config) for mode in modes[name]]
 
 
@@ -51,7 +52,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def mode(request: pytest.FixtureRequest) -> Mode:
-    """Each way of computing in turn: see `modes`."""
+    """Each mode in turn: see `modes`."""
     backend, name = request.param
     loaded(request.config, backend)
     return next(mode for mode in modes_of(backend) if mode.name == name)
@@ -59,22 +60,30 @@ def mode(request: pytest.FixtureRequest) -> Mode:
 
 @pytest.fixture
 def need(request: pytest.FixtureRequest) -> Any:
-    """`need("torch")`: that backend, for a test that is about it alone."""
+    """A function that loads a backend for a test of that backend: `need("torch")`. Skips the test if it was not chosen,
+    and fails if it is missing."""
     return lambda name: loaded(request.config, name)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The path of a file to write, in an empty folder."""
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "file.png"
 
 
 @pytest.fixture(scope="session")
 def full_data(pytestconfig: pytest.Config) -> None:
-    """For tests of the real set."""
+    """Skips tests of the full Fashion-MNIST if it is missing, or fails with `--full-data`."""
     if not fashion_mnist.DEBIAN_FOLDER.is_dir():
         if pytestconfig.getoption("--full-data"):
-            pytest.fail(f"--full-data was given, and {fashion_mnist.DEBIAN_FOLDER} is not there")
-        pytest.skip(f"the full set is not in {fashion_mnist.DEBIAN_FOLDER}, and --full-data was not given")
+            pytest.fail(f"--full-data was given, but {fashion_mnist.DEBIAN_FOLDER} does not exist")
+        pytest.skip(f"{fashion_mnist.DEBIAN_FOLDER} does not exist, and --full-data was not given")
 
 
 @pytest.fixture(autouse=True)
 def unseeded() -> Iterator[None]:
-    """Each test begins and ends without `manual_seed` in force, and with NumPy's generator at a fixed place."""
+    """Starts each test without `manual_seed` in force and with NumPy's generator seeded, and resets `manual_seed`."""
     md.manual_seed(None)
     np.random.seed(0)
     yield
@@ -83,7 +92,7 @@ def unseeded() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_members_added() -> Iterator[None]:
-    """A member that a test defines, as the examples of the pages do, is not listed after it."""
+    """Removes members of the family that a test defines, such as those in the examples of the pages."""
     before = dict(md.family.MEMBERS)
     yield
     md.family.MEMBERS.clear()

@@ -1,9 +1,13 @@
-"""One small convolutional net in three frameworks, each as its users write it: torch and Gluon with the channels of
-images first, Keras with them last."""
+"""Nets and batches for comparisons: a small convolutional net in three frameworks, each as its users write it (torch
+and Gluon with the channels of images first, Keras with them last), and the section's net."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import numpy as np
+
+import multidrop as md
 
 
 def torch_net(*, p: float = 0.25, elementwise: float | None = None, norm: bool = False, relu: bool = True) -> Any:
@@ -74,3 +78,18 @@ def gluon_net(*, p: float = 0.25, elementwise: float | None = None, norm: bool =
 
 
 NETS = {"torch": torch_net, "tensorflow": keras_net, "mxnet": gluon_net}
+
+
+def flat_batches(count: int = 3, n: int = 16) -> list[tuple[np.ndarray, np.ndarray]]:
+    generator = np.random.default_rng(0)
+    return [(generator.normal(size=(n, 1, 6, 6)), generator.integers(0, 4, n)) for _ in range(count)]
+
+
+def image_batches(count: int = 2) -> list[tuple[np.ndarray, np.ndarray]]:
+    generator = np.random.default_rng(0)
+    return [(generator.normal(size=(16, 2, 8, 8)), generator.integers(0, 10, 16)) for _ in range(count)]
+
+
+def net_of(framework: str, build: str, **settings: Any) -> Any:
+    with md.use_backend(framework):
+        return getattr(md, build)(36, 4, 16, 8, dtype="float64", **settings)

@@ -22,8 +22,7 @@ Array = np.ndarray
 class Way:
     """One way of running.
 
-    Its two functions take (member, x, dy, key, start) and give the output and the gradient with respect to x. `traced`
-    ones take long for each member and type, and are to be tried with few.
+    `both` takes (member, x, dy, key, start) and gives the output and the gradient with respect to x.
     """
 
     backend: str
@@ -31,7 +30,6 @@ class Way:
     both: Callable[[Member, Array, Array, Key | None, int], tuple[Array, Array]]
     repeated: Callable[[Member, Array, int], list[Array]]
     """(member, x, n): the outputs of n runs of one program without a key."""
-    traced: bool = False
     lacks: tuple[str, ...] = ()
     host_numbers: bool = False  # whether reals, and what is computed with them, are NumPy's own
     fuses: bool = False  # whether its compiler may round a product and a sum once
@@ -56,7 +54,7 @@ def _torch() -> list[Way]:
     def tensor(x: Array) -> Any:
         return torch.tensor(x.astype(np.float32)).bfloat16() if x.dtype == bfloat16 else torch.tensor(x)
 
-    def way(name: str, run: Callable[[Callable[..., Any]], Callable[..., Any]], traced: bool) -> Way:
+    def way(name: str, run: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Way:
         def both(member: Member, x: Array, dy: Array, key: Key | None, start: int) -> tuple[Array, Array]:
             X = tensor(x).requires_grad_()
             Y = run(lambda X: md.apply(member, X, key, start=start))(X)
@@ -67,13 +65,13 @@ def _torch() -> list[Way]:
             program = run(lambda X: md.apply(member, X))
             return [backend.to_numpy(program(tensor(x))) for _ in range(n)]
 
-        return Way("torch", name, both, repeated, traced)
+        return Way("torch", name, both, repeated)
 
     def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         torch._dynamo.reset()  # which else counts each test's function as the same, compiled anew
         return torch.compile(function, fullgraph=True, backend="aot_eager")
 
-    return [way("torch-eager", lambda function: function, False), way("torch-compiled", compiled, True)]
+    return [way("torch-eager", lambda function: function), way("torch-compiled", compiled)]
 
 
 def _tensorflow() -> list[Way]:
@@ -106,9 +104,9 @@ def _tensorflow() -> list[Way]:
 
     return [
         way("tensorflow-eager", lambda function: function),
-        way("tensorflow-function", lambda function: tf.function(function, autograph=False), traced=True),
-        way("tensorflow-sizes", unknown_sizes, traced=True),
-        way("tensorflow-xla", lambda f: tf.function(f, autograph=False, jit_compile=True), traced=True, fuses=True),
+        way("tensorflow-function", lambda function: tf.function(function, autograph=False)),
+        way("tensorflow-sizes", unknown_sizes),
+        way("tensorflow-xla", lambda f: tf.function(f, autograph=False, jit_compile=True), fuses=True),
     ]
 
 
@@ -147,7 +145,7 @@ def _mxnet() -> list[Way]:
                 run = program(member, None, 0)
                 return [backend.to_numpy(run(array(x))) for _ in range(n)]
 
-        return Way("mxnet", name, both, repeated, hybrid, lacks=("bfloat16",), host_numbers=True)
+        return Way("mxnet", name, both, repeated, lacks=("bfloat16",), host_numbers=True)
 
     def np_array(x: Array) -> Any:
         return mx.np.array(x, dtype=x.dtype)

@@ -8,6 +8,7 @@ for a mask beyond all memory.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 import sys
@@ -38,13 +39,17 @@ from hypothesis import strategies as st
 from modes import DTYPES
 
 import multidrop as md
-from multidrop import dispatch
+from multidrop import dispatch, family
+from multidrop.family import oracle
 from multidrop.spec import masks
-from multidrop.testing import same_bits
+from multidrop.spec.keys import as_key
+from multidrop.testing import same_bits, vectors
 
 warnings.simplefilter("error")
 # Keras puts lines of its own around an error in a layer, and escapes that make it bold.
 ERROR = re.compile(r"(?s)(Exception encountered when calling .*\x1b\[1m)?\w+: .*expected .*; (got|it gave) .+")
+
+MEMBER_SHAPES = [(6,), (4, 3), (2, 3, 5), (2, 3, 4, 5), (2, 2, 3, 2, 3), (0, 3), (2, 0, 4), ()]
 
 backend: Any = None  # the one under test
 log: Any = None  # the file of the last call
@@ -181,6 +186,45 @@ def dropouts(draw: Any) -> None:
 
 
 @st.composite
+def members(draw: Any) -> None:
+    """Calls of `apply`, with any member of the family and any of its settings."""
+    cls = draw(st.sampled_from([cls for cls in family.MEMBERS.values() if cls.__module__.startswith("multidrop.")]))
+    first, *others = dataclasses.fields(cls)
+    value, key = draw(probabilities), draw(st.one_of(st.just(("None", None)), keys))
+    shape, dtype = draw(st.sampled_from(MEMBER_SHAPES)), draw(st.sampled_from([*DTYPES, *DTYPES, "int32", "bool"]))
+    examples = [count * math.prod(shape[1:]) for count in (1, 5, 2**33)]  # where any member may begin
+    start = draw(st.one_of(st.sampled_from([(str(number), number) for number in examples]), starts))
+    settings, given = [value[0]], {first.name: value[1]}
+    for field in others:
+        choices = field.metadata["choices"] or (1, 2, 3)
+        chosen = draw(st.sampled_from([*choices, *choices, *choices, *choices, "some", -1]))
+        settings.append(f"{field.name}={chosen!r}")
+        given[field.name] = chosen
+    key = ("None", None) if key[0] == "None" else key
+    good = dtype in DTYPES and not (backend.name == "mxnet" and dtype == "bfloat16")
+    good = good and all(given is not BAD for given in (value[1], key[1], start[1]))
+    try:
+        member = cls(**given)
+        member.check(shape, start[1])
+    except (ValueError, TypeError):
+        good = False
+    x = f"array({dtype!r}, {shape}, {draw(st.sampled_from(['C', 'tensor'])) if good else 'C'!r})"
+    text = f"md.apply(md.family.{cls.__name__}({', '.join(settings)}), {x}, {key[0]}, start={start[0]})"
+    md.manual_seed(3)
+    Y = outcome(text, good)
+    check_position(3, int(Y is not None and key[1] is None))
+    if Y is None:
+        return
+    X = np.asarray(array(dtype, shape, "C"))
+    used = md.Key(3).fold_in("calls") if key[1] is None else as_key(key[1])
+    expected, got = oracle.apply(member, X, used, start[1]), host(Y, X.dtype)
+    reals = vectors.draws_reals(member) and backend.name in ("torch", "tensorflow")
+    bound = vectors.BOUNDS[dtype] if reals else 0.0
+    assert got.shape == expected.shape, text
+    assert not vectors.differing(got, expected, bound).any(), f"{text}: {Y}, expected {expected}"
+
+
+@st.composite
 def keep_masks(draw: Any) -> None:
     sizes, p, key, start = (
         draw(st.sampled_from([*SIZES, ("2**62", "no memory")])),
@@ -272,7 +316,17 @@ def settings_of_others(draw: Any) -> None:
             outcome(f"backend.Dropout(0.5, axes={axes[0]})", axes[1] is not BAD)
 
 
-calls = st.one_of(dropouts(), dropouts(), dropouts(), keep_masks(), words_and_keys(), layers(), settings_of_others())
+calls = st.one_of(
+    dropouts(),
+    dropouts(),
+    dropouts(),
+    members(),
+    members(),
+    keep_masks(),
+    words_and_keys(),
+    layers(),
+    settings_of_others(),
+)
 
 
 def main(name: str, count: int, path: Path) -> None:

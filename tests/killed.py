@@ -1,4 +1,4 @@
-"""Ends processes that save checkpoints, for `test_files`, and prints what it found as JSON. To be run as
+"""Ends processes that save checkpoints, for `test_writers`, and prints what it found as JSON. To be run as
 `python killed.py FOLDER SIGNAL COUNT`: at each step of a write, and then COUNT times at a random moment.
 """
 

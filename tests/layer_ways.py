@@ -32,8 +32,8 @@ class LayerWay:
     resume: Callable[[Any, Any, Path], None]
     host_numbers: bool = False  # whether reals, and what is computed with them, are NumPy's own
     fuses: bool = False  # whether its compiler may round a product and a sum once
-    seeded: bool = True  # whether the framework's seed governs what is drawn without a key
     seen: bool = True  # whether Python sees each call
+    types: tuple[str, ...] = ("float16", "float32", "float64")  # that a layer computes in as they come
 
 
 def _numpy() -> list[LayerWay]:
@@ -70,6 +70,7 @@ def _torch() -> list[LayerWay]:
 
 
 def _tensorflow() -> list[LayerWay]:
+    import keras
     import multidrop_tensorflow  # noqa: F401  # first of what TensorFlow is told
     import tensorflow as tf
 
@@ -90,15 +91,29 @@ def _tensorflow() -> list[LayerWay]:
         def resume(layer: Any, other: Any, folder: Path) -> None:
             other.set_weights(layer.get_weights())
 
-        return LayerWay("tensorflow", name, program, run, tf.random.set_seed, resume, **properties)
+        # Keras casts to a layer's own type.
+        return LayerWay(
+            "tensorflow", name, program, run, keras.utils.set_random_seed, resume, types=("float32",), **properties
+        )
 
     def function(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         return lambda f: tf.function(f, autograph=False, **options)
 
+    def unknown_sizes(f: Callable[..., Any]) -> Callable[..., Any]:
+        traced: list[Any] = []
+
+        def run(X: Any, dY: Any) -> Any:
+            if not traced:
+                traced.append(function(input_signature=[tf.TensorSpec([None, *X.shape[1:]], X.dtype)] * 2)(f))
+            return traced[0](X, dY)
+
+        return run
+
     return [
         way("tensorflow-eager", lambda f: f),
         way("tensorflow-function", function(), seen=False),
-        way("tensorflow-xla", function(jit_compile=True), fuses=True, seeded=False, seen=False),
+        way("tensorflow-sizes", unknown_sizes, seen=False),
+        way("tensorflow-xla", function(jit_compile=True), fuses=True, seen=False),
     ]
 
 
@@ -106,7 +121,7 @@ def _mxnet() -> list[LayerWay]:
     import multidrop_mxnet as backend
     import mxnet as mx
 
-    def way(name: str, hybrid: bool) -> LayerWay:
+    def way(name: str, hybrid: bool, array: Callable[..., Any]) -> LayerWay:
         def program(layer: Any) -> Any:
             layer.initialize()
             if hybrid:
@@ -114,11 +129,12 @@ def _mxnet() -> list[LayerWay]:
             return layer
 
         def run(program: Any, x: Array, dy: Array, training: bool) -> tuple[Array, Array]:
-            X = mx.nd.array(x, dtype=x.dtype)
+            X = array(x, dtype=x.dtype)
             X.attach_grad()
             with mx.autograd.record(train_mode=training):
                 Y = program(X)
-            Y.backward(mx.nd.array(dy, dtype=dy.dtype), train_mode=training)
+            assert type(Y) is type(X)
+            Y.backward(array(dy, dtype=dy.dtype), train_mode=training)
             return backend.to_numpy(Y), backend.to_numpy(X.grad)
 
         def resume(layer: Any, other: Any, folder: Path) -> None:
@@ -127,14 +143,19 @@ def _mxnet() -> list[LayerWay]:
 
         return LayerWay("mxnet", name, program, run, mx.random.seed, resume, host_numbers=True, seen=not hybrid)
 
-    return [way("mxnet-eager", False), way("mxnet-hybrid", True)]
+    return [
+        way("mxnet-nd", False, mx.nd.array),
+        way("mxnet-np", False, mx.np.array),
+        way("mxnet-hybrid-nd", True, mx.nd.array),
+        way("mxnet-hybrid-np", True, mx.np.array),
+    ]
 
 
 LAYER_WAYS = {
     "numpy": ("numpy",),
     "torch": ("torch-eager", "torch-compiled"),
-    "tensorflow": ("tensorflow-eager", "tensorflow-function", "tensorflow-xla"),
-    "mxnet": ("mxnet-eager", "mxnet-hybrid"),
+    "tensorflow": ("tensorflow-eager", "tensorflow-function", "tensorflow-sizes", "tensorflow-xla"),
+    "mxnet": ("mxnet-nd", "mxnet-np", "mxnet-hybrid-nd", "mxnet-hybrid-np"),
 }
 _MAKERS = {"numpy": _numpy, "torch": _torch, "tensorflow": _tensorflow, "mxnet": _mxnet}
 

@@ -138,7 +138,7 @@ def test_backends_that_cannot_be_used(backends: dict[str, str]) -> None:
         ("--seed -1", "seed: expected an integer in [0, 2^64); got -1"),
         ("--weight-decay inf", "weight_decay: expected a finite number of at least 0; got inf"),
         ("--backend jax", "backend: expected one of 'mxnet', 'numpy', 'tensorflow', 'torch'; got 'jax'"),
-        ("--resume", "--resume: expected --checkpoint FILE with it"),
+        ("--resume", "--resume: expected --checkpoint FILE too"),
         ("--nonsense", "--nonsense"),
         ("extra", "extra"),
     ],

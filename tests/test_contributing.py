@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from family_ways import WAYS
+from layer_ways import LAYER_WAYS
 
 import multidrop as md
 from multidrop.family import oracle
@@ -53,31 +54,50 @@ def test_one_file_of_sixty_lines_and_one_line() -> None:
 def extended(tmp_path: Path) -> Path:
     """A copy of the repository with the additions; it leaves the members of this process alone."""
     ignored = shutil.ignore_patterns("__pycache__")
-    for folder in ("multidrop", "backends", "tests", "docs"):
+    for folder in ("multidrop", "backends", "tests", "docs", "tools"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for name, text in additions().items():
         with (tmp_path / name).open("a", encoding="utf-8") as file:
             file.write(text)
+    python(tmp_path, "tools/make_vectors.py")
     return tmp_path
 
 
-def test_the_family_tests_cover_the_member(extended: Path, backend: Any) -> None:
-    """In every way of running that the framework has, with no test of its own."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (extended, extended / "backends")))}
-    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "--backend", backend.name]
+def python(folder: Path, *command: str) -> str:
+    """What Python prints in a copy of the repository."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (folder, folder / "backends")))}
     done = subprocess.run(
-        [*command, "-k", "UniformNoise or each_member_has_a_vector", "tests/test_family.py"],
-        cwd=extended, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    passed = set(re.findall(r"::(\S+) PASSED", done.stdout))
-    member = "UniformNoise(width=0.1)"
-    for way in WAYS[backend.name]:
-        for test in ("values_and_gradients", "a_part_equals_the_whole", "calls_without_a_key", "nothing_dropped"):
-            assert f"TestEveryWay::test_{test}[{way}-{member}]" in passed
-    assert f"TestErrors::test_bad_calls_take_no_mask[{member}-{backend.name}]" in passed
-    assert "TestSpecification::test_each_member_has_a_vector" in passed
+    return done.stdout
+
+
+MEMBER = "UniformNoise(width=0.1)"
+TESTS = {
+    "family": (WAYS, ("values_and_gradients", "a_part_equals_the_whole", "calls_without_a_key")),
+    "member_layers": (LAYER_WAYS, ("values_and_gradients", "saved_and_resumed", "short_constructors")),
+}
+"""Of the tests that a member is tried with, some, in each way of running."""
+
+
+def test_the_familys_tests_cover_the_member(extended: Path, backend: Any) -> None:
+    """As a function and as a layer, in every way of running that the framework has, with no test of its own."""
+    names = {name for _, tests in TESTS.values() for name in tests}
+    chosen = f"UniformNoise and ({' or '.join(names)} or bad_calls) or each_member_has_a_vector or TestVectors"
+    printed = python(
+        extended, "-m", "pytest", "-v", "-p", "no:cacheprovider", "--backend", backend.name, "-k", chosen,
+        "tests/test_family.py", "tests/test_members.py", "tests/test_member_layers.py", "tests/test_testing.py",
+    )  # fmt: skip
+    passed = set(re.findall(r"^tests/test_(\S+) PASSED", printed, re.MULTILINE))
+    for file, (ways, tests) in TESTS.items():
+        for way in ways[backend.name]:
+            for test in tests:
+                assert f"{file}.py::TestEveryWay::test_{test}[{way}-{MEMBER}]" in passed
+    assert f"family.py::TestErrors::test_bad_calls_take_no_mask[{MEMBER}-{backend.name}]" in passed
+    assert "members.py::TestSpecification::test_each_member_has_a_vector" in passed
+    assert "testing.py::TestVectors::test_it_has_every_member_type_key_and_start" in passed
 
 
 def test_a_backend_in_one_folder(monkeypatch: pytest.MonkeyPatch, need: Any) -> None:

@@ -247,6 +247,7 @@ class TestTheEightAreEnough:
             ("convert", "md.convert", "Conversion", lambda: md.compare(layer, md.Dropout(0.5), batches)),
             ("learned parameters", "md.apply with learned", "Learning",
              lambda: md.apply(md.family.ConcreteDropout(), self.X, learned=logit)),
+            ("r_drop", "md.r_drop", "Loss", lambda: md.r_drop(self.X, self.X, logit)),
         ):  # fmt: skip
             with pytest.raises(md.BackendError) as error:
                 call()
@@ -313,8 +314,8 @@ def test_a_backend_that_lacks_something(name: str, plugin: None, monkeypatch: py
 
 def test_built_in_backends_have_every_part(backend: Any) -> None:
     assert backend.name in md.available_backends()
-    for part in (protocol.Backend, protocol.Fused, protocol.Learning, protocol.Section, protocol.Conversion,
-                 protocol.Comparison):  # fmt: skip
+    for part in (protocol.Backend, protocol.Fused, protocol.Learning, protocol.Loss, protocol.Section,
+                 protocol.Conversion, protocol.Comparison):  # fmt: skip
         names = {name for name in vars(part) if not name.startswith("_")}
         assert names - set(dir(backend)) == set(), part
     assert dispatch.learning(backend) is backend

@@ -49,14 +49,14 @@ class Event:
 def test_what_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """All of it, small and on the host."""
     monkeypatch.syspath_prepend(ROOT)
-    from benchmarks import gpu
+    from benchmarks import gpu, measure
 
     cuda: dict[str, Any] = {"is_available": lambda: True, "current_device": lambda: 0, "synchronize": lambda: None}
     for name, stand_in in (cuda | {"Event": Event, "_sleep": lambda cycles: None}).items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
     monkeypatch.setattr(gpu.device, "ready", lambda index: True)
     small = {"PLACE": "cpu", "SIZES": (2**9, 2**10), "LARGE": 2**10, "IMAGES": (2, 3, 4, 5), "SMALL": ((16,), (4, 4))}
-    for name, value in (small | {"SECONDS": 0.0, "FEWEST": 2, "SAMPLE": 1e-5, "CALLS": 1}).items():
+    for name, value in (small | {"EFFORT": measure.Effort(0.0, 2, 200), "SAMPLE": 1e-5, "CALLS": 1}).items():
         monkeypatch.setattr(gpu, name, value)
     models = {"BLOCKS": 1, "WIDTH": 24, "HEADS": 2, "BATCH": 2, "TOKENS": 8, "WORDS": 16, "EXAMPLES": 4, "KEPT": 2**10}
     for name, value in (models | {"compiled": lambda run: run}).items():
@@ -111,5 +111,5 @@ def test_wrong_masks_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "PLACE", "cpu")
     gpu.check()
     monkeypatch.setattr(gpu.functional, "dropout_layer", lambda X, *_, **__: X)
-    with pytest.raises(RuntimeError, match="is not the specification's"):
+    with pytest.raises(RuntimeError, match="mask: expected the specification's"):
         gpu.check()

@@ -1,15 +1,8 @@
-"""The fused kernel: the oracle's bits for every layout and address, from any thread and process."""
+"""The fused kernel gives the oracle's bits, for every size, type, layout and address."""
 
 from __future__ import annotations
 
 import itertools
-import mmap
-import os
-import subprocess
-import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +13,6 @@ from modes import DTYPES
 
 import multidrop as md
 from multidrop import host
-from multidrop.host import memory
 from multidrop.host.compiled.loops import TILE
 from multidrop.spec import masks
 from multidrop.testing import same_bits
@@ -204,204 +196,6 @@ def test_an_out_that_does_not_fit() -> None:
             host.dropout(x, 0.5, KEY, out=out)
 
 
-LARGE = (4 * host.GRAIN + 12340,)  # enough for several threads
-
-
-def test_a_large_array_in_several_threads() -> None:
-    x = normal(LARGE, "float32")
-    assert same_bits(host.dropout(x, 0.2, KEY, 3), masks.dropout(x, 0.2, KEY, 3))
-    y = x.reshape(4, -1).T
-    assert same_bits(host.dropout(y, 0.2, KEY, 3), masks.dropout(y, 0.2, KEY, 3))
-
-
-def test_eight_callers_at_once() -> None:
-    x = normal(LARGE, "float32")
-    keys = [md.Key(n) for n in range(8)]
-    expected = [masks.dropout(x, 0.2, key) for key in keys]
-    with ThreadPoolExecutor(8) as callers:
-        for _ in range(3):
-            results = callers.map(lambda key: host.dropout(x, 0.2, key), keys)
-            assert all(same_bits(y, z) for y, z in zip(results, expected, strict=True))
-
-
-DIGEST = f"""
-import hashlib, numpy as np, multidrop as md
-x = np.arange({LARGE[0]}, dtype="float32")
-def digest():
-    return hashlib.sha256(md.dropout_layer(x, 0.2, key=md.Key(7))).hexdigest()
-"""
-
-
-def python(code: str, cwd: Path | None = None, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", DIGEST + code],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-        cwd=cwd,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def digest() -> str:
-    import hashlib
-
-    x = np.arange(LARGE[0], dtype="float32")
-    return hashlib.sha256(masks.dropout(x, 0.2, md.Key(7)).tobytes()).hexdigest()
-
-
-@pytest.mark.parametrize("threads", ["1", "2", "5"])
-def test_numbers_of_threads(threads: str) -> None:
-    """The caller's, and the helpers, of which fewer may do when they are quick."""
-    code = "import threading; from multidrop.host import pool"
-    code += "; print(digest(), threading.active_count(), pool._helpers.count)"
-    drawn, running, helpers = python(code, MULTIDROP_NUM_THREADS=threads).split()
-    assert drawn == digest()
-    assert int(running) <= int(threads) == int(helpers) + 1
-
-
-@pytest.mark.parametrize("bad", ["0", "-1", "two"])
-def test_a_bad_number_of_threads_is_named(bad: str) -> None:
-    code = """
-try:
-    digest()
-except ValueError as error:
-    print(error)
-"""
-    printed = python(code, MULTIDROP_NUM_THREADS=bad)
-    assert printed.startswith("MULTIDROP_NUM_THREADS: expected an integer above 0; got ")
-
-
-def test_at_the_end_of_the_program() -> None:
-    """When Python starts no thread any more."""
-    code = """
-import atexit, numpy as np, multidrop as md
-x = np.ones(2**20)
-def last():
-    print(np.array_equal(md.dropout_layer(x, 0.5, 1), 2.0 * md.keep_mask(x.shape, 0.5, 1)))
-atexit.register(last)
-"""
-    assert python(code, MULTIDROP_NUM_THREADS="2").strip() == "True"
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-def test_after_fork() -> None:
-    """In a child that was forked while the parent's threads were at work, and that has a helper of its own; and the
-    parent works on."""
-    code = """
-import os, sys, threading, warnings
-warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which is what is tested
-print(digest())
-stop = threading.Event()
-def work():
-    while not stop.is_set():
-        digest()
-busy = [threading.Thread(target=work) for _ in range(3)]
-for thread in busy:
-    thread.start()
-sys.stdout.flush()
-for _ in range(5):
-    child = os.fork()
-    if child == 0:
-        drawn = digest()
-        print(drawn if threading.active_count() == 2 else "without a helper", flush=True)
-        os._exit(0)
-    os.waitpid(child, 0)
-stop.set()
-for thread in busy:
-    thread.join()
-print(digest())
-"""
-    assert python(code, MULTIDROP_NUM_THREADS="2").splitlines() == [digest()] * 7
-
-
-def test_a_package_that_cannot_be_written(tmp_path: Path) -> None:
-    """A read-only installation, with and without a folder for caches that can be written. To root every folder can, so
-    that Numba is told of folders that cannot be made."""
-    package = Path(md.__file__).parent
-    copy = tmp_path / "site"
-    copy.mkdir()
-    subprocess.run(
-        ["cp", "-r", str(package), str(package.parent / "backends" / "multidrop_numpy"), str(copy)], check=True
-    )
-    for cached in copy.rglob("__pycache__"):
-        subprocess.run(["rm", "-rf", str(cached)], check=True)
-        cached.write_text("a file, where the folder for the cache would be made")
-    home = tmp_path / "home"
-    home.write_text("no folder")
-    environment = {
-        "PYTHONPATH": str(copy),
-        "HOME": str(home),
-        "XDG_CACHE_HOME": str(home),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    code = f"import multidrop; assert multidrop.__file__.startswith({str(copy)!r}); print(digest())"
-    assert python(code, tmp_path, **environment) == digest()
-
-
-def test_memory_is_used_again() -> None:
-    """When the last view of it is gone, by results that fit, and not beyond its limit."""
-    memory.release_memory()
-    first = memory.empty((memory.LARGE,), np.uint8)
-    address, view = first.__array_interface__["data"][0], first[5:]
-    assert address % memory.ALIGNMENT == 0
-    del first
-    assert len(memory._free) == 0
-    del view
-    again = memory.empty((memory.LARGE // 8,), np.float64)
-    assert again.__array_interface__["data"][0] == address
-    del again
-    assert memory.empty((3 * memory.LARGE,), np.uint8).__array_interface__["data"][0] != address
-    parts = [memory.empty((memory.LIMIT // 4,), np.uint8) for _ in range(5)]
-    parts.clear()
-    assert sum(block.size for block in memory._free) <= memory.LIMIT
-    memory.release_memory()
-    assert len(memory._free) == 0
-
-
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not show what it was told of memory")
-def test_memory_of_others_comes_in_large_pages() -> None:
-    """As far as the kernel can ask for them: for a large result that another allocated, and nothing beside it."""
-    size, before = host.STREAMED, 5 * mmap.PAGESIZE
-    region = mmap.mmap(-1, size + 2 * before, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    x, y = normal((size // 4,), "float32"), np.frombuffer(region, np.float32, size // 4, before)
-    address = host.address_of(y)
-    host.drop(host.address_of(x), address, x.size, "float32", 0.3, KEY)
-    assert same_bits(y, masks.dropout(x, 0.3, KEY))
-    assert (address, address + size) in _spans_with_flag("hg")
-    most, page = memory.MOST_IN_LARGE_PAGES, mmap.PAGESIZE
-    untouched = mmap.mmap(-1, most + 3 * page, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    begin = host.address_of(np.frombuffer(untouched, np.uint8)) + page
-    memory.prefer_large_pages(begin, most + page)
-    assert begin not in [low for low, _ in _spans_with_flag("hg")]
-    memory.prefer_large_pages(begin, most)
-    assert (begin, begin + most) in _spans_with_flag("hg")
-
-
-def _spans_with_flag(flag: str) -> list[tuple[int, int]]:
-    """Where the parts of this process' memory begin and end that have a flag; see proc_pid_smaps(5)."""
-    spans, span = [], (0, 0)
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        first, *rest = line.split()
-        if "-" in first and not first.endswith(":"):
-            low, high = (int(end, 16) for end in first.split("-"))
-            span = low, high
-        elif first == "VmFlags:" and flag in rest:
-            spans.append(span)
-    return spans
-
-
-def test_results_do_not_share_memory() -> None:
-    x = np.ones((memory.LARGE // 4,), np.float32)
-    first = host.dropout(x, 0.5, KEY)
-    kept = first.copy()
-    for call in range(3):
-        host.dropout(x, 0.5, md.Key(1, call))
-    assert np.array_equal(first, kept)
-
-
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 0, 2), (0, 2, 3, 1)], ids=str)
 def test_a_part_lies_as_the_whole_without_gaps(order: tuple[int, ...]) -> None:
     shape = (3, 4, 5, 6)
@@ -410,27 +204,3 @@ def test_a_part_lies_as_the_whole_without_gaps(order: tuple[int, ...]) -> None:
     y = host.dropout(part, 0.5, KEY)
     assert y.transpose(order).flags.c_contiguous
     assert same_bits(y, masks.dropout(np.ascontiguousarray(part), 0.5, KEY))
-
-
-def test_threads_that_take_a_position_at_once() -> None:
-    """Without the GIL, which Python's calls hold, and which alone would keep two of them apart."""
-    from numba import njit
-
-    from multidrop.host.compiled import loops
-
-    stream, count = np.array([3, 2**64 - 5000], np.uint64), 3_000_000  # whose call begins anew on the way
-    address = memory.address_of(stream)
-
-    @njit(nogil=True)  # type: ignore[misc]  # Numba's decorators have no types
-    def take_all(calls: Any) -> None:
-        for i in range(calls.size):
-            calls[i] = loops.take(address)[1]
-
-    calls = np.empty((2, count), np.uint64)
-    take_all(calls[0, :0])  # compiled before they begin
-    start = threading.Barrier(2)
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda part: (start.wait(), take_all(part)), calls))
-    taken = np.sort(calls.ravel() + np.uint64(5000))
-    assert (taken == np.arange(2 * count, dtype=np.uint64)).all()
-    assert stream.tolist() == [3, 2 * count - 5000]

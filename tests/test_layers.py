@@ -334,7 +334,7 @@ class TestKeras:
     def test_bad_noise_shapes(self, bad: Any) -> None:
         import multidrop_tensorflow
 
-        with pytest.raises(ValueError, match="noise_shape: expected integers above 0 or None, one a dimension; got"):
+        with pytest.raises(ValueError, match="noise_shape: expected an integer above 0 or None for each dimension"):
             multidrop_tensorflow.Dropout(0.5, noise_shape=bad)
 
     def test_a_noise_shape_that_does_not_fit(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -61,14 +63,32 @@ def test_the_section_formulas(backend: Any, build: Callable[..., Any], dtype: st
     np.testing.assert_allclose(forward(backend, net, X, True), by_hand(after, X, (0.2, 0.5)), **tolerance)
 
 
+def test_arguments(backend: Any) -> None:
+    """Are the same in the library and in the backend, with each in the documentation."""
+    for ours, own in ((md.Net, backend.Net), (md.concise_net, backend.concise_net)):
+        parameters = inspect.signature(ours).parameters
+        assert inspect.signature(own).parameters == parameters
+        assert [*parameters][:4] == ["num_inputs", "num_outputs", "num_hiddens1", "num_hiddens2"]
+        assert ("is_training" in parameters) == (ours is md.Net)
+        described = re.search(r"\n\nArgs:\n(.*?)\n\nRaises:", ours.__doc__ or "", re.DOTALL)
+        assert described
+        assert re.findall(r"^    (\w+): ", described[1], re.MULTILINE) == [*parameters]
+        for build in (ours, own):
+            with pytest.raises(TypeError, match=r"\w+\(\) got an unexpected keyword argument 'hiddens'"):
+                build(hiddens=3)
+            with pytest.raises(TypeError, match=r"\w+\(\) too many positional arguments"):
+                build(784, 10, 256, 256, 0.5)
+    for build in (md.Net, backend.Net):
+        with pytest.raises(ValueError, match="is_training: expected True or False; got 2"):
+            build(is_training=2)
+
+
 @build
 def test_initial_state(backend: Any, build: Callable[..., Any]) -> None:
     """Every backend starts with the weights and the keys that the seed stands for."""
     seeds = md.Key(4)
     state = backend.get_state(build(**SIZES, seed=4))
-    expected = Architecture(**SIZES, dropout1=0, dropout2=0, dtype="float32").initial_weights(
-        seeds.fold_in("weights").fold_in(0)
-    )
+    expected = Architecture(**SIZES).initial_weights(seeds.fold_in("weights").fold_in(0))
     assert list(state) == ["W1", "b1", "W2", "b2", "W3", "b3", "dropout1", "dropout2"]
     for name, weight in expected.items():
         assert state[name].dtype == np.float32
@@ -80,7 +100,7 @@ def test_initial_state(backend: Any, build: Callable[..., Any]) -> None:
 
 
 def test_initial_weights() -> None:
-    weights = Architecture(784, 10, 256, 256, 0.2, 0.5, "float64").initial_weights(md.Key(0))
+    weights = Architecture(dtype="float64").initial_weights(md.Key(0))
     assert not weights["b1"].any()
     # 200,704 draws: mean and deviation of a normal(0, 0.01) to five standard errors.
     assert abs(weights["W1"].mean()) < 5 * 0.01 / np.sqrt(weights["W1"].size)

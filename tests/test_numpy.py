@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from ml_dtypes import bfloat16
 
 import multidrop as md
+from multidrop import family
+from multidrop.testing import same_bits
 
 pytestmark = pytest.mark.usefixtures("numpy_only")
 
@@ -150,6 +153,9 @@ class TestAlphaDropout:
 
         layer, x = AlphaDropout(0.3, seed=7), np.ones(64, dtype)
         assert layer(x).dtype == layer.backward(x).dtype == x.dtype
+        for call in range(2, 4):
+            x = np.random.default_rng(call).normal(size=64).astype(dtype)
+            assert same_bits(layer(x), md.apply(family.AlphaDropout(0.3), x, md.Key(7, call - 1)))
 
     def test_errors(self) -> None:
         from multidrop_numpy import AlphaDropout
@@ -158,8 +164,6 @@ class TestAlphaDropout:
             AlphaDropout(1.5)
         with pytest.raises(TypeError, match="X: expected a tensor of type"):
             AlphaDropout(0.5)(np.arange(4))
-        with pytest.raises(TypeError, match=r"AlphaDropout\.after_relu: expected a layer for networks with ReLU"):
-            AlphaDropout(0.5).after_relu(np.ones(4))
 
     def test_it_is_that_of_keras_and_torch(self, need: Callable[[str], object]) -> None:
         need("tensorflow")
@@ -214,3 +218,92 @@ def test_a_layer_comes_once_in_a_sequence() -> None:
     layer = multidrop_numpy.Dropout(0.5, seed=1)
     with pytest.raises(ValueError, match="layers: expected each layer once; got Dropout"):
         multidrop_numpy.Sequential(layer, multidrop_numpy.ReLU(), layer)
+
+
+def moved(run: Callable[[], object]) -> bool:
+    """Whether a call moves NumPy's global generator."""
+    before = np.random.get_state()
+    run()
+    after = np.random.get_state()
+    return any(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("kind", family.MEMBERS.values(), ids=lambda kind: kind.__name__)
+def test_what_drops_nothing_leaves_the_generator_alone(kind: type[family.Member]) -> None:
+    """An unkeyed layer at p = 0, in evaluation mode, and for an empty array; a keyed one, which takes its call. An
+    unkeyed one that drops moves it."""
+    amount = dataclasses.fields(kind)[0].name
+    X = np.ones(kind.example_shape)
+    with md.use_backend("numpy"):
+        layer, keyed = md.layer(kind(**{amount: 0.25})), md.layer(kind(**{amount: 0.25}), seed=1)
+        idle = [] if kind.learns else [md.layer(kind(**{amount: 0.0})), md.layer(kind(**{amount: 0.0}), seed=1)]
+    assert moved(lambda: layer(X))
+    assert not moved(lambda: layer(X[:0]))
+    assert not moved(lambda: layer.eval()(X))
+    assert not moved(lambda: keyed(X))
+    for each in idle:
+        assert not moved(lambda each=each: each(X))
+        assert each.backward(X) is X
+    assert [each.stream.key for each in (keyed, *idle[1:])] == [md.Key(1, 1)] * (1 + len(idle[1:]))
+
+
+def test_calls_that_drop_nothing_leave_the_generator_alone() -> None:
+    X = np.ones((4, 5), np.float32)
+    for idle in (
+        lambda: md.dropout_layer(X, 0.0),
+        lambda: md.relu_dropout(X, 0.0),
+        lambda: md.dropout_layer(X[:0], 0.5),
+        lambda: md.dropout_layer(X, 0.5, 1),
+        lambda: md.apply(family.GaussianNoise(0.0), X),
+        lambda: md.apply(family.DropPath(0.0), X),
+    ):
+        assert not moved(idle)
+    for drops in (lambda: md.dropout_layer(X, 0.5), lambda: md.apply(family.DropPath(0.1), X)):
+        assert moved(drops)
+    md.manual_seed(3)  # which counts the calls, whatever p is
+    md.dropout_layer(X, 0.0)
+    second = md.Key(md.Key(3).fold_in("calls").seed, 1)
+    assert np.array_equal(md.dropout_layer(X, 0.5), md.dropout_layer(X, 0.5, second))
+
+
+def test_a_net_shows_and_keeps() -> None:
+    """Its sizes, probabilities and mode; and its hidden activations."""
+    net = multidrop_numpy.Net(6, 3, 5, 4, dropout1=0.0, dropout2=0.5, seed=1)
+    assert repr(net) == "Net(6 -> 5 -> 4 -> 3, dropout1=0.0, dropout2=0.5, training=True)"
+    assert repr(net.eval()).endswith("training=False)")
+    X = np.ones((2, 6), np.float32)
+    Y, w = net.train()(X), net.parameters
+    assert np.array_equal(net.H1, np.maximum(X @ w["W1"] + w["b1"], 0))
+    assert np.array_equal(Y, net.H2 @ w["W3"] + w["b3"])
+    assert (net.H1.shape, net.H2.shape) == ((2, 5), (2, 4))
+
+
+def test_the_regularizer_of_concrete_dropout() -> None:
+    """The divergence of the paper, and its gradients by differences."""
+    layer, weight = multidrop_numpy.ConcreteDropout(0.3), np.random.default_rng(0).normal(size=(4, 3))
+    p = layer.p
+    entropy = -(p * np.log(p) + (1 - p) * np.log(1 - p))
+    expected = 0.5**2 * (1 - p) / 2 * np.square(weight / (1 - p)).sum() - 4 * entropy
+    assert layer.regularizer(weight, length_scale=0.5) == pytest.approx(expected)
+    of_logit, of_weight = layer.regularizer_gradients(weight, length_scale=0.5)
+    step = 1e-6 * np.eye(12).reshape(12, 4, 3)[5]
+    slope = [layer.regularizer(weight + sign * step, length_scale=0.5) for sign in (1, -1)]
+    assert of_weight[1, 2] == pytest.approx((slope[0] - slope[1]) / 2e-6)
+    ends = []
+    for sign in (1, -1):
+        layer.parameters["logit"][...] += sign * 1e-6
+        ends.append(layer.regularizer(weight, length_scale=0.5))
+        layer.parameters["logit"][...] -= sign * 1e-6
+    assert of_logit == pytest.approx((ends[0] - ends[1]) / 2e-6)
+    with pytest.raises(ValueError, match="length_scale: expected a finite number of at least 0; got -1"):
+        layer.regularizer(weight, length_scale=-1)
+
+
+@pytest.mark.parametrize("name", sorted(family.MEMBERS))
+def test_named_layers(name: str) -> None:
+    """Are what `md.layer` gives, but for the one that has an argument more than the member."""
+    named = getattr(multidrop_numpy, name)
+    with md.use_backend("numpy"):
+        layer = md.layer(family.MEMBERS[name]())
+    assert type(layer) is (multidrop_numpy.MemberLayer if name == "AlphaDropout" else named)
+    assert repr(layer) == repr(named())

@@ -128,8 +128,9 @@ assert native._compiled
 @pytest.mark.parametrize("level", LEVELS)
 def test_levels_give_equal_bits(level: str) -> None:
     """All tests of the kernel, with that level's machine code."""
+    files = [f"tests/test_{name}.py" for name in ("kernel", "kernel_threads", "host_memory")]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--backend", "numpy", "tests/test_kernel.py"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--backend", "numpy", *files],
         capture_output=True,
         text=True,
         check=False,
@@ -196,7 +197,7 @@ def test_damaged_object_files(copied: Path, built: bytes, tmp_path: Path, pytest
     """The next file that fits is taken: here the one in the cache."""
     done = run(PROGRAM, package=copied, MULTIDROP_KERNEL="host", MULTIDROP_CACHE=str(tmp_path))
     assert right(done, True, copied)
-    assert "no object file fits; compiling one" in done.stderr
+    assert "no object file fits this processor and version; compiling one" in done.stderr
     for number in range(pytestconfig.getoption("--damages")):
         object_file(copied).write_bytes(damaged(built, number))
         done = run(PROGRAM, package=copied, MULTIDROP_CACHE=str(tmp_path))
@@ -241,7 +242,7 @@ def test_the_cache(counting: Path, tmp_path: Path, pytestconfig: pytest.Config) 
     cache = tmp_path / "cache"
     compiled, logged = count(counting, cache)
     assert compiled == ["7", "1", "8", "True"]
-    assert logged == f"{COUNTING}: no object file fits; compiling one, which takes a while\n"
+    assert logged == f"{COUNTING}: no object file fits this processor and version; compiling one, which takes a while\n"
     loaded, logged = count(counting, cache)
     assert (loaded, logged) == (["7", "1", "8", "False"], "")
     (path,) = kept(cache)
@@ -265,7 +266,7 @@ def test_without_a_cache(counting: Path, tmp_path: Path, ruined: str) -> None:
         cache.touch()
     printed, logged = count(counting, cache, program)
     assert printed == ["7", "1", "8", "True"]
-    assert f"{COUNTING}: the object file is not kept, and will be compiled again: " in logged
+    assert f"{COUNTING}: the object file could not be saved, and will be compiled again: " in logged
     assert not kept(cache)
 
 

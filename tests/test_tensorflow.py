@@ -74,30 +74,29 @@ def test_without_state(first: int, way: str) -> None:
 
 
 def after_set_seed() -> list[np.ndarray]:
-    """The masks of layers and calls that `tf.random` keys, in functions, traces, branches and loops that are alike."""
+    """The masks of calls that `tf.random` keys, in functions, traces, branches and loops that are alike."""
     import tensorflow as tf
-    from multidrop_tensorflow import Dropout
+
+    def drop(X: Any) -> Any:
+        return md.dropout_layer(X, 0.5)
 
     def function() -> Any:
-        layer = Dropout(0.5)
-        return tf.function(lambda X: layer(X, training=True))
+        return tf.function(lambda X: drop(X))
 
     @tf.function
     def branches(X: Any, first: Any) -> Any:
-        one, other = Dropout(0.5), Dropout(0.5)
-        return tf.cond(first, lambda: one(X, training=True), lambda: other(X, training=True))
+        return tf.cond(first, lambda: drop(X), lambda: drop(X))
 
     @tf.function
     def loops(X: Any) -> Any:
-        layers = [Dropout(0.5), Dropout(0.5)]
-        return [tf.map_fn(lambda x, layer=layer: layer(x, training=True), X) for layer in layers]
+        return [tf.map_fn(drop, X) for _ in range(2)]
 
     tf.random.set_seed(3)
     X, first = tf.ones((1, 64)), function()
-    drawn = [first(X), function()(X), tf.function(lambda X: md.dropout_layer(X, 0.5))(X), first(tf.ones((2, 64)))[:1]]
-    drawn += [branches(X, tf.constant(True)), *loops(X), Dropout(0.5)(X, training=True)]
+    drawn = [first(X), function()(X), tf.function(drop)(X), first(tf.ones((2, 64)))[:1]]
+    drawn += [branches(X, tf.constant(True)), *loops(X), drop(X)]
     tf.random.set_seed(3)
-    drawn += [branches(X, tf.constant(False)), first(X), Dropout(0.5)(X, training=True)]
+    drawn += [branches(X, tf.constant(False)), first(X), drop(X)]
     return [Y.numpy() for Y in drawn]
 
 
@@ -139,11 +138,11 @@ def test_a_call_of_xlas_without_the_sizes() -> None:
     """XLA hands over what it has not looked at before, and where it knew the result's shape, not the sizes."""
     from ctypes import POINTER, c_int64, pointer, sizeof
 
-    from multidrop_tensorflow import ops, xla
+    from multidrop_tensorflow import position, xla
 
     key, X, Y = md.Key(7, 2**63), np.ones(20, np.float32), np.zeros(20, np.float32)
     settings = np.array([np.float64(0.5).view(np.int64), 3])
-    parts = [(X, 11), (ops.words_of(key), 5), (settings, 5), (Y, 11)]
+    parts = [(X, 11), (position.words_of(key), 5), (settings, 5), (Y, 11)]
     buffers = [
         xla._BUFFER(sizeof(xla._BUFFER), None, code, part.ctypes.data, 1, (c_int64 * 1)(part.size))
         for part, code in parts
@@ -547,6 +546,59 @@ print(np.array_equal(Y.numpy(), 2.0 * md.keep_mask((4, 8), 0.5, 1)))
     assert done.stdout.strip() == "True", done.stderr
 
 
+def test_tensorflow_lite_says_what_it_cannot_convert() -> None:
+    """And returns: its converter holds Python's lock, so that a function of Python's that it waited for, to infer a
+    shape or to compute a constant, would never come. A model that drops in training alone is converted."""
+    code = """
+import keras, tensorflow as tf, multidrop as md, multidrop_tensorflow
+dense, ones = keras.layers.Dense(8), tf.ones(8)
+class Drops(keras.layers.Layer):
+    def call(self, x):
+        return self.drop(x)
+def converted(drop):
+    layer = Drops()
+    layer.drop = drop
+    model = keras.Sequential([keras.Input((8,)), dense, layer, multidrop_tensorflow.Dropout(0.5, seed=1)])
+    try:
+        return len(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    except Exception as error:
+        return "MultidropDropout" in str(error)
+drops = [lambda x: md.dropout_layer(x, 0.5, 1), lambda x: x + md.dropout_layer(ones, 0.5, 1), lambda x: x]
+print(*map(converted, drops))
+"""
+    command, quiet = [sys.executable, "-c", code], {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=quiet)
+    sequence, constant, plain = done.stdout.splitlines()[-1].split()
+    assert (sequence, constant) == ("True", "True"), done.stderr
+    assert int(plain) > 0
+
+
+@pytest.mark.parametrize("xla", [None, False], ids=["eager", "function"])
+@pytest.mark.parametrize("name", ["ragged", "sparse", "slices"])
+def test_tensors_that_are_more_than_memory(name: str, xla: bool | None) -> None:
+    """An error with the remedy, which takes no mask, at p = 0 too."""
+    import multidrop_tensorflow as backend
+    import tensorflow as tf
+
+    X = {
+        "ragged": lambda: tf.ragged.constant([[1.0, 2.0], [3.0]]),
+        "sparse": lambda: tf.sparse.from_dense(tf.eye(3)),
+        "slices": lambda: tf.IndexedSlices(tf.ones((1, 2)), tf.constant([0]), tf.constant([4, 2])),
+    }[name]()
+    md.manual_seed(3)
+    for call in (
+        lambda X: md.dropout_layer(X, 0.5),
+        lambda X: md.dropout_layer(X, 0.0),
+        lambda X: backend.relu_dropout(X, 0.5),
+        lambda X: md.apply(md.family.DropPath(0.5), X),
+        lambda X: md.apply(md.family.ConcreteDropout(), tf.ones((4, 2)), learned=X),
+    ):
+        with pytest.raises(TypeError, match=r"(X|learned): expected a tensor of type .*to_tensor\(\) or tf\.sparse"):
+            (call if xla is None else traced(call))(X)
+    root = md.Key(3).fold_in("calls")
+    assert np.array_equal(md.dropout_layer(tf.ones(64), 0.5), 2.0 * md.keep_mask(64, 0.5, md.Key(root.seed)))
+
+
 def test_autograph_leaves_the_library_alone(caplog: pytest.LogCaptureFixture) -> None:
     """It would try to convert what it calls, and warn of what it cannot."""
     import multidrop_tensorflow as backend
@@ -567,7 +619,7 @@ def test_without_what_is_not_public(monkeypatch: pytest.MonkeyPatch) -> None:
     import multidrop_tensorflow as backend
     import tensorflow as tf
 
-    monkeypatch.setattr(backend.functional, "record_operation", None)
+    monkeypatch.setattr(backend.internals, "record_operation", None)
     X = tf.ones((8, 8))
 
     def gradient(X: Any) -> Any:

@@ -278,7 +278,8 @@ class TestSabotage:
 
 class TestVectors:
     def test_the_file_is_what_the_oracle_gives(self) -> None:
-        """Numbers that a logarithm gave may differ in the last bits between machines."""
+        """`python tools/make_vectors.py` writes it. Numbers that a logarithm gave may differ in the last bits between
+        machines."""
         written, now = json.loads(vectors.FILE.read_text()), json.loads(
             runpy.run_path(str(ROOT / "tools" / "make_vectors.py"))["text"]()
         )  # fmt: skip

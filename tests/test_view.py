@@ -36,7 +36,7 @@ def evaluated(backend: Any, layer: Any) -> None:
 def test_the_last_mask(backend: Any, seed: int | None) -> None:
     """Of keyed and unkeyed layers; an evaluation in between changes nothing."""
     layer = md.Dropout(0.5, seed=seed)
-    with pytest.raises(ValueError, match="layer: expected one that has dropped something"):
+    with pytest.raises(ValueError, match="layer: expected a layer that has dropped something"):
         md.last_mask(layer)
     for _ in range(2):
         kept = forward(backend, layer)
@@ -67,7 +67,7 @@ def test_masks_to_come(backend: Any) -> None:
     assert np.array_equal(told, drawn)
     assert md.mask_at(layer, 3).key == md.Key(3, 3)
     assert np.array_equal(md.mask_at(layer, 3).keep(), forward(backend, layer))
-    with pytest.raises(ValueError, match="layer: expected a keyed one"):
+    with pytest.raises(ValueError, match="layer: expected a keyed layer"):
         md.mask_at(md.Dropout(0.5), 0, SHAPE)
     with pytest.raises(ValueError, match="call: expected an integer"):
         md.mask_at(layer, -1)

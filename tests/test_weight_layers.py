@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_family import values
+from members import values
 
 import multidrop as md
 from multidrop import Key, family
@@ -60,7 +60,7 @@ class TestKeras:
         plain.save_weights(tmp_path / "plain.weights.h5")
         keyed.load_weights(tmp_path / "plain.weights.h5")
         assert float(keyed.layers[0].logit) == 0.25
-        assert md.Key(SEED, 1) == ours.layers.ops.key_at(keyed.layers[0].stream)
+        assert md.Key(SEED, 1) == ours.position.key_at(keyed.layers[0].stream)
 
     @staticmethod
     def with_weights(layer: Any, dropped: dict[str, Any], x: Array) -> Array:

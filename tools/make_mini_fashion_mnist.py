@@ -1,9 +1,9 @@
-"""Makes the part of Fashion-MNIST that ships in the package: the first 600 training and 100 test images of each
+"""Makes the part of Fashion-MNIST that comes with the package: the first 600 training and 100 test images of each
 class, in the order of the full set.
 
     python tools/make_mini_fashion_mnist.py FOLDER_OF_THE_FULL_SET
 
-It prints the digests that `multidrop/section/data/fashion_mnist.py` holds.
+Prints the digests for `multidrop/section/data/fashion_mnist.py`.
 """
 
 import gzip
@@ -30,7 +30,7 @@ def main(folder: Path) -> None:
     for name, array in zip(FILES, arrays, strict=True):
         contents = encode_idx(array)
         with open(MINI_FOLDER / f"{name}.gz", "wb") as file:
-            # No name and no time in the header, so that the same contents give the same file.
+            # Without name and time in the header, so that the file depends only on its contents.
             file.write(gzip.compress(contents, compresslevel=9, mtime=0))
         print(f'"{name}": "{hashlib.sha256(contents).hexdigest()}",')
 

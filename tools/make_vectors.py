@@ -20,15 +20,15 @@ from multidrop.spec import masks
 from multidrop.testing import vectors
 
 DTYPES = {"float16": np.float16, "bfloat16": bfloat16, "float32": np.float32, "float64": np.float64}
-KEYS = (Key(0), Key(2**63 + 7, 2**32 + 3))  # the second has no word that is 0
-FIRSTS = (0, 5, 2**35 - 1)  # of the first axis; from index 2^35 on, the counter's second word is not 0
+KEYS = (Key(0), Key(2**63 + 7, 2**32 + 3))  # no word of the second is 0
+FIRSTS = (0, 5, 2**35 - 1)  # indices along the first axis; from element 2^35 on, the counter's second word is not 0
 SHAPES = {"DropBlock": (2, 2, 5, 6)}
 ROW = (5, 7)
-P = 0.3  # whose threshold has a low half that is not 0
+P = 0.3  # the low half of its threshold is not 0, so that ties need plane 1
 
 
 def members(cls: type[Member]) -> Iterator[Member]:
-    """A member at p = 0.3, with each value of a setting that has few, and with short blocks."""
+    """The class's members to test: p = 0.3, short blocks, and each choice of every setting with choices."""
     names = {field.name: field.metadata["choices"] for field in dataclasses.fields(cls)}
     given: dict[str, Any] = {"p": P} if "p" in names else {}
     given |= {"block_size": 3} if "block_size" in names else {}
@@ -39,13 +39,13 @@ def members(cls: type[Member]) -> Iterator[Member]:
 
 
 def starts(member: Member, shape: tuple[int, ...]) -> Iterator[int]:
-    """Of a member whose elements share decisions, whole examples; else any element."""
+    """The indices at which parts start: a whole example if the member's elements share decisions, else any element."""
     shares = member.axes(len(shape)) or member.margin(len(shape))
     return (first * (math.prod(shape[1:]) if shares else 1) for first in FIRSTS)
 
 
 def tie(key: Key, p: float) -> int:
-    """The first index at which 16 bits of the uniform do not tell whether an element is kept."""
+    """The first index whose uniform ties with the threshold in its high 16 bits."""
     threshold, low = masks.threshold(p), 0
     while True:
         high = masks.uniforms(2**20, key, low) >> np.uint32(16)
@@ -56,7 +56,7 @@ def tie(key: Key, p: float) -> int:
 
 
 def settings() -> Iterator[tuple[Member, tuple[int, ...], Key, int]]:
-    """What the cases are of."""
+    """The member, shape, key and start of each case."""
     for name in sorted(vars(family)):
         cls = getattr(family, name)
         if not (isinstance(cls, type) and name in family.MEMBERS):
@@ -74,7 +74,7 @@ def settings() -> Iterator[tuple[Member, tuple[int, ...], Key, int]]:
 
 
 def case(member: Member, shape: tuple[int, ...], key: Key, start: int) -> dict[str, Any]:
-    """One vector."""
+    """One case of the file, with its outputs."""
     x = vectors.inputs(shape)
     return {
         "member": type(member).__name__,
@@ -90,8 +90,8 @@ def case(member: Member, shape: tuple[int, ...], key: Key, start: int) -> dict[s
 
 
 def text() -> str:
-    """The file, a case a line."""
-    head = {"specification": 1, "about": vectors.ABOUT, "bounds": vectors.BOUNDS}
+    """The content of the file, with one case per line."""
+    head = {"specification": masks.VERSION, "about": vectors.ABOUT, "bounds": vectors.BOUNDS}
     lines = ",\n".join(json.dumps(case(*each)) for each in settings())
     return json.dumps(head)[:-1] + f', "cases": [\n{lines}\n]}}\n'
 

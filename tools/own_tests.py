@@ -1,14 +1,14 @@
-"""Runs a framework's own tests of dropout with multidrop's layers in the place of the framework's.
+"""Runs a framework's own tests of dropout with multidrop's layers instead of the framework's.
 
     python tools/own_tests.py torch FOLDER_OF_PYTORCH
     python tools/own_tests.py tensorflow FOLDER_OF_KERAS --own
     python tools/own_tests.py mxnet FOLDER_OF_MXNET
 
-The folder is a checkout of the framework's repository, best of the version that is installed; PyTorch's tests need the
-package expecttest besides pytest, MXNet's need nose and scipy. With `--own` they run with the framework's own layers
-too, and a test that fails there as well is not held against multidrop's.
+The folder is a checkout of the framework's repository, preferably of the installed version. PyTorch's tests also need
+the package expecttest, MXNet's need nose and scipy. With `--own`, the tests also run with the framework's own layers,
+and a test that fails there in the same way does not count against multidrop.
 
-It prints what became of each test, and ends with 1 where that is not what `DIFFERENCES` says.
+Prints the outcome of each test, and exits with status 1 if an outcome differs from `DIFFERENCES`.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ class Difference(NamedTuple):
     """Tests that fail by design."""
 
     reason: str
-    failure: str  # what each of them fails with, a regular expression
+    failure: str  # a regular expression that matches the failure of each
     tests: tuple[str, ...]
 
 
 class Outcome(NamedTuple):
-    """What became of a test."""
+    """The outcome of a test."""
 
     result: str  # "passed", "failed" or "skipped"
-    why: str = ""  # in a line, where it did not pass
-    text: str = ""  # the same at length
-    reached: bool = False  # whether it came to multidrop's code
+    why: str = ""  # one line, unless it passed
+    text: str = ""  # the full report of a failure
+    reached: bool = False  # whether it called multidrop's code
 
 
 KERAS = "keras/src/layers/regularization/"
@@ -84,8 +84,8 @@ DIFFERENCES = {
     "torch": (),
     "tensorflow": (
         Difference(
-            "Errors are of the same types; their messages are the same in every framework, and name the argument, what "
-            "was expected and what came. The tests look for Keras' sentences.",
+            "The errors have the expected types, but multidrop's messages, which are the same in every framework. The "
+            "tests look for Keras' messages.",
             r'does not match "(rate|noise_shape): expected',
             (
                 "dropout_test.py::DropoutTest::test_dropout_negative_rate",
@@ -99,40 +99,28 @@ DIFFERENCES = {
             ),
         ),
         Difference(
-            "A keyed layer's state is the weight `stream`, and another layer has none; Keras' layers have a "
-            "`SeedGenerator` each, which the tests count.",
-            "0 != 1 : Unexpected number of seed_generators",
-            (
-                "dropout_test.py::DropoutTest::test_dropout_basics",
-                "alpha_dropout_test.py::AlphaDropoutTest::test_alpha_dropout_basics",
-                "gaussian_dropout_test.py::GaussianDropoutTest::test_gaussian_dropout_basics",
-                "gaussian_noise_test.py::GaussianNoiseTest::test_gaussian_noise_basics",
-            ),
-        ),
-        Difference(
-            "The test bounds the standard deviation of one sample by 1.1, where 1.088 is what to expect. The mask of "
-            "its seed, 1337, drops 31.2 % of 10,000 elements in the place of 30 %, which is 2.6 standard deviations "
-            "more, and gives 1.1002.",
+            "The test requires a standard deviation below 1.1 for one sample; 1.088 is expected. The mask of its seed, "
+            "1337, drops 31.2 % of 10,000 elements instead of 30 %, which is 2.6 standard deviations more, and gives "
+            "1.1002.",
             r"x: array\(1.100172",
             ("alpha_dropout_test.py::AlphaDropoutTest::test_alpha_dropout_correctness",),
         ),
     ),
     "mxnet": (
         Difference(
-            "The test counts the outputs of a traced net. There the layer is an operator with a second output, after "
-            "one that draws the mask's key: two more than MXNet's.",
-            "assert 16 == 14",
+            "The test counts the outputs of a traced net. In the trace, multidrop's layer is an operator with a second "
+            "output, preceded by two operators that draw the mask's key: three outputs more than MXNet's.",
+            "assert 17 == 14",
             ("test_gluon.py::test_symbol_block",),
         ),
         Difference(
-            "`mode='always'`, which drops in evaluation mode as well, is the operator's alone: Gluon's layer has none, "
-            "and so this one. And at p = 1 the result is 0, where the test expects MXNet's NaN.",
+            "Only MXNet's operator has `mode='always'`, which drops in evaluation mode too; Gluon's layer lacks it, "
+            "and so does multidrop's. At p = 1 the result is 0, but the test expects MXNet's NaN.",
             "mode: expected 'training'",
             ("test_operator.py::test_dropout",),
         ),
         Difference(
-            "A gradient can be taken once: MXNet differentiates no operator that is written in Python twice. A second "
-            "time is an error.",
+            "MXNet cannot differentiate an operator written in Python twice, so a second gradient is an error.",
             "Cannot differentiate",
             ("test_higher_order_grad.py::test_dropout",),
         ),
@@ -141,7 +129,7 @@ DIFFERENCES = {
 
 
 def replace_torch() -> None:
-    """Puts multidrop's layers and functions where `torch.nn` has its own."""
+    """Replaces the layers and functions of `torch.nn` by multidrop's."""
     import multidrop_torch.functional
     import torch
 
@@ -150,7 +138,7 @@ def replace_torch() -> None:
 
 
 def replace_tensorflow() -> None:
-    """Puts multidrop's layers where Keras has its own."""
+    """Replaces Keras' layers by multidrop's."""
     import multidrop_tensorflow
     from keras.src import layers
 
@@ -158,7 +146,7 @@ def replace_tensorflow() -> None:
 
 
 def replace_mxnet() -> None:
-    """Puts multidrop's layer where Gluon has its own, and a new one in the place of each call of the operator."""
+    """Replaces Gluon's layer by multidrop's, and each call of the operator by a new layer."""
     import multidrop_mxnet
     import mxnet as mx
 
@@ -178,7 +166,7 @@ def replace(theirs: Any, ours: Any) -> None:
 
 
 class Recorder:
-    """A plugin of pytest that keeps what becomes of each test."""
+    """A pytest plugin that records the outcome of each test."""
 
     def __init__(self) -> None:
         self.outcomes: dict[str, Outcome] = {}
@@ -187,7 +175,8 @@ class Recorder:
             setattr(checks, name, self._noting(check))
 
     def _noting(self, check: Any) -> Any:
-        """All of multidrop's layers and functions check their arguments: so a call of a check tells of their use."""
+        """Wraps a check to record its calls. All layers and functions of multidrop check their arguments, so a call
+        shows that a test has reached them."""
 
         def noting(*args: Any, **kwargs: Any) -> Any:
             self.reached = True
@@ -211,15 +200,15 @@ class Recorder:
 
 
 def run(framework: str, sources: Path, own: bool) -> dict[str, Outcome]:
-    """What became of each test, in this process."""
-    os.environ["MXNET_TEST_SEED"] = "0"  # MXNet's tests would draw one; PyTorch's and Keras' have theirs
+    """Runs the tests in this process, and returns the outcome of each."""
+    os.environ["MXNET_TEST_SEED"] = "0"  # MXNet's tests would draw a random seed
     importlib.import_module(f"multidrop_{framework}")
     if not own:
         {"torch": replace_torch, "tensorflow": replace_tensorflow, "mxnet": replace_mxnet}[framework]()
     if framework == "mxnet":
-        sys.path.insert(0, str(sources / MXNET))  # where the tests import what they have in common from
+        sys.path.insert(0, str(sources / MXNET))  # the tests import shared modules from there
     recorder, printed = Recorder(), io.StringIO()
-    # Nothing of the checkout's configuration, nor the framework in it in the place of the one that is installed.
+    # Without the checkout's configuration, and without importing the checkout instead of the installed framework.
     settings = [
         "-c",
         os.devnull,
@@ -236,15 +225,15 @@ def run(framework: str, sources: Path, own: bool) -> dict[str, Outcome]:
 
 
 def in_new_process(framework: str, sources: Path, own: bool) -> dict[str, Outcome]:
-    """`run`, where no layer has been replaced yet."""
+    """Calls `run` in a new process, in which no layer has been replaced yet."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(run, framework, sources, own).result()
 
 
 def verdict(outcome: Outcome | None, expected: Difference | None, own: Outcome | None) -> tuple[str, str]:
-    """As what a test counts, and what to say of it."""
+    """The category of an outcome, and the reason."""
     if outcome is None:
-        return UNEXPECTED, "it is listed, and these sources have no such test"
+        return UNEXPECTED, "it is listed, but these sources have no such test"
     if outcome.result == "skipped":
         return "skipped", outcome.why
     if outcome.result == "failed":
@@ -254,8 +243,8 @@ def verdict(outcome: Outcome | None, expected: Difference | None, own: Outcome |
             return "fails with the framework's own too", own.why
         return UNEXPECTED, outcome.why
     if expected is not None:
-        return UNEXPECTED, f"it passes, and is listed: {expected.reason}"
-    return ("passed", "") if outcome.reached else (UNEXPECTED, "it passes without having come to multidrop")
+        return UNEXPECTED, f"it passes, but is listed: {expected.reason}"
+    return ("passed", "") if outcome.reached else (UNEXPECTED, "it passes without reaching multidrop's code")
 
 
 UNEXPECTED = "unexpected"
@@ -265,7 +254,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("framework", choices=TESTS)
     parser.add_argument("sources", type=Path, help="a checkout of the framework's repository")
-    parser.add_argument("--own", action="store_true", help="run them with the framework's own layers as well")
+    parser.add_argument("--own", action="store_true", help="also run them with the framework's own layers")
     args = parser.parse_args()
     sources = args.sources.resolve()
     outcomes = in_new_process(args.framework, sources, own=False)

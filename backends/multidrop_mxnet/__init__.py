@@ -2,7 +2,7 @@
 
 from .numpy_names import import_mxnet
 
-# Before the first `import mxnet` below: and so the imports from there on follow a statement, which E402 is about.
+# Must come before the first `import mxnet` below; hence the exceptions from E402.
 mx = import_mxnet()
 
 from .apply import apply  # noqa: E402  # after MXNet
@@ -11,21 +11,43 @@ from .conversion import convert, restore  # noqa: E402  # after MXNet
 from .functional import NAME as name  # noqa: E402  # after MXNet
 from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy  # noqa: E402  # after MXNet
 from .layers import Dropout, drawing  # noqa: E402  # after MXNet
-from .member_layers import ConcreteDropout, DropConnect, EmbeddingDropout, MemberLayer, layer  # noqa: E402  # after MXNet
+from .loss import r_drop  # noqa: E402  # after MXNet
+from .member_layers import (  # noqa: E402  # after MXNet
+    AlphaDropout,
+    ConcreteDropout,
+    DropBlock,
+    DropPath,
+    FeatureAlphaDropout,
+    GaussianDropout,
+    GaussianNoise,
+    LockedDropout,
+    MemberLayer,
+    SpatialDropout,
+    layer,
+)
 from .net import Net, concise_net, get_state, set_state  # noqa: E402  # after MXNet
 from .training import Trainer  # noqa: E402  # after MXNet
+from .weight_layers import DropConnect, EmbeddingDropout  # noqa: E402  # after MXNet
 
 types = (mx.np.ndarray, mx.nd.NDArray, mx.sym.Symbol, mx.gluon.Block, Net)
 version = mx.__version__
 
 __all__ = [
+    "AlphaDropout",
     "ConcreteDropout",
+    "DropBlock",
     "DropConnect",
+    "DropPath",
     "Dropout",
     "EmbeddingDropout",
+    "FeatureAlphaDropout",
+    "GaussianDropout",
+    "GaussianNoise",
+    "LockedDropout",
     "MemberLayer",
     "Net",
     "Probe",
+    "SpatialDropout",
     "Trainer",
     "apply",
     "concise_net",
@@ -37,6 +59,7 @@ __all__ = [
     "keep_mask",
     "layer",
     "name",
+    "r_drop",
     "relu_dropout",
     "restore",
     "set_state",

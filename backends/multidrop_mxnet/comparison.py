@@ -15,10 +15,12 @@ from multidrop.comparison import parts
 from multidrop.comparison.parts import Part, Point, first_tensor
 from multidrop.spec.keys import Key
 
+from . import internals
 from .conversion import blocks_of
 from .functional import Array, tensor, to_numpy
-from .layers import Random, StreamParameter
+from .layers import Random, parameters_of
 from .net import Net
+from .position import StreamParameter
 
 
 class Probe:
@@ -45,8 +47,7 @@ class Probe:
             if params := _weights(block):
                 kind = _kind(block)
                 axes = {name: _axes(block, name, len(param.shape)) for name, param in params.items()}
-                activation = getattr(block, "act", None)
-                found.append(Part(path, kind, axes, activation and activation._act_type))
+                found.append(Part(path, kind, axes, internals.activation_of(block)))
         return found
 
     def dropouts(self) -> dict[str, Random]:
@@ -65,9 +66,9 @@ class Probe:
     def __enter__(self) -> Probe:
         self._handles = [self._watch(path, block) for path, block in self._blocks.items()]
         hybrid = [block for block in self._blocks.values() if isinstance(block, gluon.HybridBlock)]
-        self._active = {block: block._active for block in hybrid}
+        self._programs = {block: internals.is_active(block) for block in hybrid}
         for block in hybrid:
-            block._active = False  # a program's inner blocks are not called
+            internals.set_active(block, False)  # a program's inner blocks are not called
         if isinstance(self.model, Net):
             self._mode = self.model.is_training
         return self
@@ -75,8 +76,8 @@ class Probe:
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.detach()
-        for block, active in self._active.items():
-            block._active = active
+        for block, active in self._programs.items():
+            internals.set_active(block, active)
         if isinstance(self.model, Net):
             self.model.is_training = self._mode
 
@@ -86,7 +87,7 @@ class Probe:
         def record(block: gluon.Block, inputs: tuple[Any, ...], output: Any) -> None:
             if inputs and isinstance(inputs[0], mx.nd.NDArray) and isinstance(output, mx.nd.NDArray):
                 given = to_numpy(inputs[0])
-                if isinstance(block, nn.Dense) and block._flatten:
+                if isinstance(block, nn.Dense) and internals.flattens(block):
                     given = given.reshape(len(given), -1)
                 self._points.append(Point(path, kind, given, to_numpy(output), last))
 
@@ -137,14 +138,14 @@ class Probe:
             (path, name): param.data()
             for path, block in self._blocks.items()
             for name, param in _weights(block).items()
-            if param._data is not None
+            if internals.initialized(param)
         }
 
 
 _NORMS = (nn.BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm)
 _KINDS: tuple[tuple[Any, str], ...] = (
     (nn.Dense, parts.DENSE),
-    (nn.conv_layers._Conv, parts.CONVOLUTION),
+    (internals.Convolution, parts.CONVOLUTION),
     (_NORMS, parts.NORM),
     (nn.Embedding, parts.EMBEDDING),
 )
@@ -159,7 +160,7 @@ def _weights(block: gluon.Block) -> dict[str, gluon.Parameter]:
     names = {"weight": parts.KERNEL, "bias": parts.BIAS}
     if isinstance(block, _NORMS):
         names = dict(zip(("gamma", "beta", "running_mean", "running_var"), parts.NORM_WEIGHTS, strict=True))
-    params = getattr(block, "_reg_params", {}).items()
+    params = parameters_of(block).items()
     return {names.get(name, name): param for name, param in params if not isinstance(param, StreamParameter)}
 
 
@@ -173,10 +174,10 @@ def _axes(block: gluon.Block, name: str, ndim: int) -> tuple[int, ...]:
 
 def _layout(block: gluon.Block) -> str:
     """How a convolution takes images, such as "NCHW"."""
-    return block._kwargs.get("layout", "") if isinstance(block, nn.conv_layers._Conv) else ""
+    return internals.layout_of(block) if isinstance(block, internals.Convolution) else ""
 
 
 def _channels_last(block: gluon.Block) -> bool:
     if isinstance(block, (nn.BatchNorm, nn.GroupNorm, nn.InstanceNorm)):
-        return getattr(block, "_axis", 1) != 1
+        return internals.channel_axis(block) != 1
     return not _layout(block) or _layout(block).endswith("C")

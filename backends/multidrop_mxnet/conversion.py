@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-import mxnet as mx
 from mxnet import gluon
 
 from multidrop import checks
@@ -14,7 +13,9 @@ from multidrop.conversion import Replaced
 from multidrop.spec.keys import Key
 from multidrop.unreached import Unreached, calls, unreached, unregistered
 
-from .layers import Dropout, Random, contexts_of
+from . import internals
+from .layers import Dropout, Random
+from .position import BITS_OF
 
 
 def convert(
@@ -23,12 +24,13 @@ def convert(
     """`multidrop.convert`: gives blocks another class, so that all that holds one holds the new layer."""
     replaced, others = [], []
     blocks = list(blocks_of(model))
-    params = [param for _, block in blocks for param in getattr(block, "_params", {}).values()]
-    names, contexts = {param.name for param in params}, contexts_of(params)
+    params = [param for _, block in blocks if isinstance(block, gluon.Block) for param in block.params.values()]
+    names, contexts = {param.name for param in params}, internals.contexts_of(params)
     for path, block in blocks:
         if type(block) is gluon.nn.Dropout:
             block.__class__ = Dropout
-            block.rate, block.axes = float(block._rate), checks.axis_numbers(block._axes)
+            rate, axes = internals.dropout_settings(block)
+            block.rate, block.axes = float(rate), checks.axis_numbers(axes)
             block._key_by(key_of(path), names)
             if block.stream is not None:
                 names.add(block.stream.name)
@@ -49,7 +51,7 @@ def restore(model: gluon.Block, paths: Collection[str] | None = None) -> int:
     blocks = [block for block in named if "converted" in vars(block)]
     for block in blocks:
         del block.converted
-        block._rate, block._axes = block.rate, block.axes
+        internals.set_dropout(block, block.rate, block.axes)
         block._key_by(None)
         del block.rate, block.axes, block.last
         block.__class__ = gluon.nn.Dropout
@@ -66,7 +68,7 @@ def blocks_of(model: gluon.Block) -> Iterator[tuple[str, gluon.Block]]:
             return
         seen.add(id(block))
         yield path, block
-        for name, child in getattr(block, "_children", {}).items():
+        for name, child in internals.children_of(block).items():
             yield from walk(child, f"{path}.{name}" if path else name)
 
     return walk(model, "")
@@ -77,16 +79,19 @@ def _unreached(block: gluon.Block) -> Iterator[str]:
         return iter(())
     if isinstance(block, gluon.nn.Dropout):
         return iter([f"{type(block).__name__}, a subclass with a forward of its own"])
-    if isinstance(block, gluon.rnn.rnn_layer._RNNLayer) and block._dropout:
-        return iter([f"{type(block).__name__}, which drops {block._dropout} between its layers in a fused operation"])
+    if isinstance(block, internals.RecurrentLayer) and (p := internals.dropout_of(block)):
+        return iter([f"{type(block).__name__}, which drops {p} between its layers in a fused operation"])
     if isinstance(block, gluon.SymbolBlock):
-        operators = _dropping(json.loads(block._cached_graph[1].tojson()))
+        operators = _dropping(json.loads(internals.graph_of(block).tojson()))
         return (f"{type(block).__name__}, whose graph drops {p} in {name}" for name, p in operators)
     if isinstance(block, gluon.nn.Lambda | gluon.nn.HybridLambda):
-        return (f"{type(block).__name__} calls {function}" for function in dict.fromkeys(calls(_function(block))))
+        return (
+            f"{type(block).__name__} calls {function}"
+            for function in dict.fromkeys(calls(internals.function_of(block)))
+        )
     for cell, rates in _CELLS.items():
         if isinstance(block, cell):
-            dropped = {rate: getattr(block, rate) for rate in rates}
+            dropped = {rate: internals.found(block, rate) for rate in rates}
             found = [f"{rate} = {p}" for rate, p in dropped.items() if p]
             return (f"{type(block).__name__}.{what}, which it hands to a function" for what in found)
     method = "forward" if type(block).forward is not gluon.HybridBlock.forward else "hybrid_forward"
@@ -94,24 +99,18 @@ def _unreached(block: gluon.Block) -> Iterator[str]:
 
 
 _CELLS = {
-    gluon.rnn.DropoutCell: ("_rate",),
+    gluon.rnn.DropoutCell: internals.CELL_RATES,
     gluon.rnn.ZoneoutCell: ("zoneout_outputs", "zoneout_states"),
     gluon.contrib.rnn.VariationalDropoutCell: ("drop_inputs", "drop_states", "drop_outputs"),
 }
-
-
-def _function(block: gluon.nn.Lambda | gluon.nn.HybridLambda) -> Callable[..., Any]:
-    if isinstance(block, gluon.nn.Lambda):
-        return block._func_impl
-    of_name = block._func.__module__ == gluon.nn.HybridLambda.__module__  # Gluon's own, around an operator
-    return getattr(mx.nd, block._func_name) if of_name else block._func
 
 
 def _dropping(graph: dict[str, Any]) -> Iterator[tuple[str, float]]:
     """The operators of a symbol, and of the symbols within it, that drop, by name, and with which probability."""
     for node in graph["nodes"]:
         default = {"Dropout": 0.5, "_npx_dropout": 0.5, "RNN": 0.0}.get(node["op"])
-        if default is not None and (p := float(node.get("attrs", {}).get("p", default))):
+        attrs = node.get("attrs", {})
+        if default is not None and BITS_OF not in attrs and (p := float(attrs.get("p", default))):
             yield node["name"], p
         for inner in node.get("subgraphs", ()):
             yield from _dropping(inner)
@@ -121,4 +120,4 @@ def _trace_anew(model: gluon.Block) -> None:
     """A hybridized program holds the operators that it was traced with."""
     for _, block in blocks_of(model):
         if isinstance(block, gluon.HybridBlock):
-            block._clear_cached_op()
+            internals.forget_program(block)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import mxnet as mx
@@ -14,20 +15,22 @@ from multidrop import checks, host
 from multidrop.spec import masks
 from multidrop.spec.keys import Key, as_key
 from multidrop.spec.masks import Mask
-from multidrop.streams import call_key, in_this_process
+from multidrop.streams import call_key
 
-from . import ops
-from .ops import Array as Array
+from .autograd import masked
+from .internals import Array as Array
+from .internals import name_of
+from .position import BITS, bits, key_of_bits
 
 NAME = "mxnet"
 
 
-def tensor(data: Any, dtype: str | None = None) -> Array:
-    """An array of host data: of `dtype`, or else of the type that `mx.np.array` gives it (a NumPy array's own; float32
-    for lists and numbers). An array of MXNet that is of that type already is given back."""
+def tensor(data: Any, dtype: str | None = None, name: str = "X") -> Array:
+    """Makes an array of host data, the argument `name`. Its type is `dtype`, or else what `mx.np.array` gives (a NumPy
+    array's own; float32 for lists and numbers). Returns MXNet's arrays that have that type as they are."""
     if isinstance(data, mx.nd.NDArray):
         return data if dtype is None else data.astype(dtype, copy=False)
-    return checks.host_tensor(mx.np.array, data, dtype)
+    return checks.host_tensor(mx.np.array, data, dtype, name)
 
 
 def to_numpy(tensor: Array) -> npt.NDArray[Any]:
@@ -36,9 +39,21 @@ def to_numpy(tensor: Array) -> npt.NDArray[Any]:
 
 
 def draw_key() -> Key:
-    """A key from MXNet's generator, the one that `mx.random.seed` seeds."""
-    low, high = mx.nd.random.randint(0, 2**32, shape=(2,), dtype="int64").asnumpy().tolist()
-    return in_this_process(Key(low | high << 32))
+    """Draws a key from MXNet's generator, which `mx.random.seed` seeds."""
+    key = key_of_bits(bits(mx.nd, _ones(mx.current_context()), always=True).asnumpy())
+    assert key is not None  # drawn in any mode
+    return key
+
+
+@cache
+def _ones(ctx: mx.Context) -> mx.nd.NDArray:
+    return mx.nd.ones((BITS,), ctx, "float16")
+
+
+def next_key(idle: bool) -> Key | None:
+    """The key of a call that was given none: the next after `multidrop.manual_seed`, else one that MXNet's generator
+    draws. For an `idle` call, which drops nothing, nothing is drawn: None."""
+    return call_key(NAME) or (None if idle else draw_key())
 
 
 def dropout_layer(
@@ -49,16 +64,16 @@ def dropout_layer(
     Args:
         X: array of either kind, any shape and context; float16, float32 or float64.
         dropout: p, in [0, 1].
-        key: what names the mask; without one, the next after `multidrop.manual_seed`, or one from MXNet's generator.
+        key: names the mask; without one, the next key after `multidrop.manual_seed`, or one from MXNet's generator.
         start: the index of X's first element.
-        axes: along which one decision holds for all elements.
+        axes: the axes along which all elements share one decision.
 
     Returns:
-        An array of X's kind, shape, type and context; X itself at p = 0, or where it is empty.
+        An array of X's kind, shape, type and context; X itself at p = 0 or if it is empty.
 
     Raises:
         ValueError: for a bad probability, key, start or axes.
-        TypeError: for an array that is not floating.
+        TypeError: for an array that is not floating, or not dense.
     """
     return _dropout(X, dropout, key, start, axes, relu=False)
 
@@ -76,21 +91,26 @@ def _dropout(
     p, shape = checks.probability("dropout", dropout), X.shape
     axes = checks.axes(axes, len(shape))
     start = checks.span(start, math.prod(masks.drawn_shape(shape, axes) if axes else shape))
-    key = (call_key(NAME) or draw_key()) if key is None else as_key(key)
+    key = next_key(p == 0.0 or 0 in shape) if key is None else as_key(key)
     return masked(X, Mask(p, key, start, axes), relu)
 
 
 def check_floating(X: Array, name: str = "X") -> None:
-    """TypeError where X, the argument of that name, is no array of a floating type, with MXNet's remedy."""
+    """Raises TypeError with MXNet's remedy, unless X, the argument `name`, is a dense array of a floating type."""
     if type(X) is not mx.np.ndarray and type(X) is not mx.nd.NDArray:
         if not isinstance(X, mx.nd.NDArray):
             raise checks.not_floating(checks.shown(X), f"mx.np.array({name})", name)
-        if X.stype != "default":  # whose memory holds some of the elements
-            raise TypeError(
-                f'{name}: expected an array of dense storage; got {X.stype}: convert it with {name}.tostype("default")'
-            )
-    if not ops.name_of(X):
+        check_dense(X.stype, name)
+    if not name_of(X):
         checks.floating(np.dtype(X.dtype).name, f'{name}.astype("float32")', name)
+
+
+def check_dense(stype: str, name: str = "X") -> None:
+    """Raises TypeError for a sparse storage type: the memory of such an array lacks some elements."""
+    if stype != "default":
+        raise TypeError(
+            f'{name}: expected an array of dense storage; got {stype}: convert it with {name}.tostype("default")'
+        )
 
 
 def keep_mask(
@@ -98,15 +118,3 @@ def keep_mask(
 ) -> mx.np.ndarray:
     """`multidrop.keep_mask` as a bool array on `ctx`, by default MXNet's current context."""
     return mx.np.array(host.keep_mask(shape, dropout, key, start), "bool", ctx=ctx)
-
-
-def masked(X: Array, mask: Mask, relu: bool = False) -> Array:
-    """X, or max(X, 0), through a mask: `dropout_layer` after its checks."""
-    if mask.p == 0.0:
-        return rectified(X) if relu else X
-    return (ops.recorded if mx.autograd.is_recording() else ops.drop)(X, mask, relu)
-
-
-def rectified(X: Array) -> Array:
-    """max(X, 0), of X's kind: +0 for what is not above 0, and NaN for NaN."""
-    return mx.npx.relu(X) if isinstance(X, mx.np.ndarray) else mx.nd.relu(X)

@@ -1,31 +1,32 @@
-"""The dropout layer as a Gluon block, and what all layers share that draw."""
+"""The dropout layer as a Gluon block, and the base class of all layers that draw."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import mxnet as mx
 from mxnet import gluon
 
-from multidrop import checks, streams
+from multidrop import checks
 from multidrop.spec.keys import Key
 from multidrop.spec.masks import Mask
 from multidrop.streams import layer_key
 from multidrop.view import Drawing, before, not_a_layer
 
-from . import operators, ops
-from .functional import NAME, Array, check_floating, draw_key, masked, rectified
+from . import internals, operators
+from .autograd import masked, rectified
+from .functional import NAME, Array, check_floating, draw_key
+from .position import StreamParameter
 
 
 class Random(gluon.HybridBlock):
-    """Base class of the layers that draw: active in training mode (`autograd.record()`), where they take the next key.
-    Hybridized with the net that it is part of, a layer is an operator of the net's program; a hybridized layer by
-    itself is what it was.
+    """Base class of the layers that draw. In training mode (`autograd.record()`) each call takes the next key. Within a
+    hybridized net a layer is an operator of the net's program; a layer that is hybridized alone runs imperatively.
 
-    A keyed layer keeps its position as the parameter `stream`, int64 (seed, call) as two's complement, so that
-    `save_parameters` carries it. What a net without this library's layers saved has none: `load_parameters` takes it
-    with `allow_missing=True`, and leaves the layer's position as it is.
+    A keyed layer keeps its position as the parameter `stream`, int64 (seed, call) in two's complement, which
+    `save_parameters` saves. To load parameters of a net without this library's layers, call `load_parameters` with
+    `allow_missing=True`; the layer then keeps its position.
     """
 
     stream: StreamParameter | None = None
@@ -35,14 +36,14 @@ class Random(gluon.HybridBlock):
         self._key_by(layer_key(NAME, seed))
 
     def _key_by(self, key: Key | None, taken: Container[str] = ()) -> None:
-        """Has the layer's stream go on from `key`; None: it is to follow MXNet's generator. A new stream gets a name
-        that is not `taken`."""
+        """Has the layer's stream go on from `key`; None has the layer follow MXNet's generator. A new stream gets a
+        name that is not `taken`."""
         self.last: tuple[Key | None, tuple[int, ...] | None, float | None] = (None, None, None)
         if self.stream is not None and key is not None:
             self.stream.key = key
             return
         if self.stream is not None:
-            del self.params._params[self.stream.name], self._reg_params["stream"], self.stream
+            internals.forget_parameter(self, "stream")
         if key is not None:
             name = self.prefix + "stream"
             while name in taken:
@@ -57,7 +58,7 @@ class Random(gluon.HybridBlock):
         return self._train(X) if mx.autograd.is_training() else X
 
     def _symbol(self, X: mx.sym.Symbol, stream: mx.sym.Symbol | None) -> mx.sym.Symbol:
-        """The node that stands for the layer in a program."""
+        """Adds the layer to a program."""
         raise NotImplementedError(f"{type(self).__name__}._symbol")  # each layer's own
 
     def _train(self, X: Array) -> Array:
@@ -66,31 +67,40 @@ class Random(gluon.HybridBlock):
 
     @property
     def _p(self) -> Any:
-        """The probability that an element is dropped, of a layer that drops by a mask; None of any other."""
+        """The probability that an element is dropped; None for a layer without a mask."""
         return None
 
     def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-        """Along which one decision holds for all elements of an array, of such a layer.
+        """The axes along which all elements of an array of that shape share one decision; () if no shape is known.
 
         Raises:
-            TypeError: of any other.
+            TypeError: for a layer without a mask.
         """
         raise not_a_layer(self)
 
-    def _take(self, X: Array) -> Key:
-        """The key of this call, on this array; the layer moves on by one."""
+    def _take(self, X: Array, idle: bool) -> Key | None:
+        """The key of this call. A keyed layer moves on by one call. An unkeyed layer draws none for an `idle` call or
+        an empty array, since nothing is dropped."""
+        shape = X.shape
+        if self.stream is None and (idle or 0 in shape):
+            return None
         key = draw_key() if self.stream is None else self.stream.next(X.ctx)
-        self.last = key, X.shape, self._p
+        self.last = key, shape, self._p
         return key
+
+    def _shown(self, name: str, *settings: str) -> str:
+        """A repr of a name and settings, with the seed of a keyed layer."""
+        seed = () if self.stream is None else (f"seed={self.stream.key.seed}",)
+        return f"{name}({', '.join(filter(None, (*settings, *seed)))})"
 
 
 class Dropout(Random):
     """Zeroes each element with probability `rate` in training mode (`autograd.record()`) and scales the others by
-    1/(1 − rate); passes the input on in any other.
+    1/(1 − rate); passes the input on in evaluation mode.
 
     Args:
         rate: the probability that an element is dropped, in [0, 1].
-        axes: along which one decision holds for all elements, as (2, 3) for the channels of images (n, c, h, w).
+        axes: the axes along which all elements share one decision, as (2, 3) to drop channels of images (n, c, h, w).
         seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by MXNet's generator.
         **kwargs: `prefix` and `params` of `gluon.Block`.
 
@@ -111,24 +121,25 @@ class Dropout(Random):
         return masked(X, self._next_mask(X))
 
     def after_relu(self, X: Array) -> Array:
-        """The layer's output for max(X, 0), in one pass."""
+        """The layer's output for max(X, 0), in one pass; in two if the layer has hooks, which then see both arrays."""
         check_floating(X)
+        if internals.hooked(self):
+            return self(rectified(X))
         return masked(X, self._next_mask(X), relu=True) if mx.autograd.is_training() else rectified(X)
 
     @property
     def _p(self) -> float:
-        return checks.probability("rate", self.rate)  # which may have been changed
+        return checks.probability("rate", self.rate)  # may have been changed
 
     def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
         return () if shape is None else checks.axes(self.axes, len(shape))
 
     def _next_mask(self, X: Array) -> Mask:
         p, axes = self._p, self._axes_for(X.shape)  # before a key is taken
-        return Mask(p, self._take(X), 0, axes)
+        return Mask(p, self._take(X, p == 0.0), 0, axes)
 
     def __repr__(self) -> str:
-        seed = "" if self.stream is None else f", seed={self.stream.key.seed}"
-        return f"Dropout(p = {self.rate}, axes={self.axes}{seed})"
+        return self._shown(type(self).__name__, f"p = {self.rate}", f"axes={self.axes}")
 
 
 def drawing(layer: gluon.Block, shape: tuple[int, ...] | None = None) -> Drawing:
@@ -139,94 +150,14 @@ def drawing(layer: gluon.Block, shape: tuple[int, ...] | None = None) -> Drawing
     following = None
     if layer.stream is not None:
         following = layer.stream.key
-        if before(following) != last:  # by a program, of which Python saw nothing
+        if before(following) != last:  # a program ran it, without Python
             last, known, last_rate = before(following), None, None
     shape = known if shape is None else shape
     axes = layer._axes_for(shape)
     return Drawing(layer._p, last, following, shape, axes, last_rate)
 
 
-class StreamParameter(gluon.Parameter):
-    """A stream that Gluon saves, loads and copies as a parameter, and hands to a hybridized net's program. Unlike
-    others it needs no `initialize`: until an array is asked for, the position is the key's. Of several contexts each
-    has a stream of its own; the first one's is saved."""
-
-    def __init__(self, name: str, key: Key) -> None:
-        super().__init__(name, grad_req="null", shape=(2,), dtype="int64", init="zeros", differentiable=False)
-        self._key = key
-        self._data: Any
-        self._deferred_init: Any
-
-    @property
-    def key(self) -> Key:
-        """The key that `next()` will give; setting it moves the stream there."""
-        return self._key if self._data is None else ops.key_at(self._data[0])
-
-    @key.setter
-    def key(self, key: Key) -> None:
-        self._key = key
-        for number, array in enumerate(self._data or ()):
-            ops.move(array, key.fold_in(number) if number else key)
-
-    def next(self, ctx: mx.Context | None = None) -> Key:
-        """The stream's present key; the stream moves on by one call."""
-        if self._data is not None:
-            return ops.next_key(self.data(ctx))
-        with streams.lock:
-            key = self._key
-            self._key = Key(key.seed, (key.call + 1) % 2**64)
-        return key
-
-    def cast(self, dtype: Any) -> None:
-        """Nothing: the type that a net is cast to is that of its weights."""
-
-    def set_data(self, data: Array) -> None:
-        """Moves the stream to where `data` says."""
-        self.key = ops.key_at(data)
-
-    def _finish_deferred_init(self) -> None:  # what `initialize` ends with
-        if self._deferred_init:
-            self._deferred_init = (*self._deferred_init[:3], ops.position_of(self._key))
-        super()._finish_deferred_init()
-
-    def _init_impl(self, data: Array, ctx_list: Any) -> None:  # where arrays are made
-        super()._init_impl(data, ctx_list)
-        self.key = ops.key_at(data)
-
-    def _begin(self, ctx: mx.Context | list[mx.Context] | None) -> None:
-        if self._data is None:
-            self.initialize(ctx=ctx)
-
-    def list_ctx(self) -> list[mx.Context]:
-        """The contexts that have an array: at first those of the other parameters of the stream's `gluon.Trainer`,
-        which expects the same for all, or the current one."""
-        if self._data is None:
-            self.initialize(ctx=contexts_of(self._trainer._params if self._trainer else ()) or None)
-        return super().list_ctx()
-
-    def reset_ctx(self, ctx: mx.Context | list[mx.Context] | None) -> None:
-        """Has an array on each of `ctx`; the first goes on where the stream is."""
-        self._begin(ctx)
-        super().reset_ctx(ctx)
-
-    def list_data(self) -> list[Array]:
-        """The arrays, in the order of their contexts."""
-        self._begin(None)
-        return list(self._data)
-
-    def _check_and_get(self, arr_list: Any, ctx: Any) -> Any:  # what `data` and a `gluon.Trainer` read from
-        if arr_list is None:
-            self._begin(ctx if isinstance(ctx, mx.Context) else None)
-            arr_list = self._data
-        if ctx is list:  # the trainer's: copies, for it writes the first of them into the others
-            return [array.copy() for array in arr_list]
-        return super()._check_and_get(arr_list, ctx)
-
-    def _reduce(self) -> Array:  # what is saved
-        return ops.position_of(self.key)
-
-
-def contexts_of(params: Iterable[gluon.Parameter]) -> list[mx.Context]:
-    """All contexts that parameters are initialized on, or are to be, each once."""
-    begun = [param for param in params if param._data is not None or param._deferred_init]
-    return list(dict.fromkeys(ctx for param in begun for ctx in param.list_ctx()))
+def parameters_of(block: Any) -> dict[str, gluon.Parameter]:
+    """The parameters that are attributes of a block, by attribute."""
+    own = getattr(block, "__dict__", {})
+    return {name: value for name, value in own.items() if isinstance(value, gluon.Parameter)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import mxnet as mx
@@ -12,12 +13,11 @@ from mxnet import gluon
 from mxnet.gluon import nn
 
 from multidrop.protocol import State
-from multidrop.section.architecture import Architecture, check_state
-from multidrop.spec.keys import Key
-from multidrop.streams import seeds_for
+from multidrop.section.architecture import Architecture, NetArchitecture, keys_in, state_of, takes
 
-from .functional import NAME, Array, draw_key, rectified, tensor
-from .layers import Dropout, StreamParameter
+from .functional import NAME, Array, draw_key, tensor
+from .layers import Dropout
+from .position import StreamParameter
 
 
 @mx.util.use_np_shape  # for a batch of no examples
@@ -25,32 +25,20 @@ class Net:
     """Two hidden layers with ReLU and dropout; maps X of shape (n, …), num_inputs elements an example, to logits of
     shape (n, num_outputs).
 
-    `net.params` are its weights W1, b1, W2, b2, W3, b3, with gradients attached.
+    `net.params` are the weights W1, b1, W2, b2, W3, b3, with gradients attached. `net.dropout1` and `net.dropout2` are
+    Gluon blocks: their forward hooks (`register_forward_hook`) see the hidden activations before and after dropout.
 
-    Args and errors are those of `multidrop.Net`; inside `autograd.record()` the net drops, unless its `is_training` is
+    Args and errors are those of `multidrop.Net`. The net drops inside `autograd.record()`, unless `is_training` is
     False.
     """
 
-    def __init__(
-        self,
-        num_inputs: int = 784,
-        num_outputs: int = 10,
-        num_hiddens1: int = 256,
-        num_hiddens2: int = 256,
-        *,
-        dropout1: float = 0.2,
-        dropout2: float = 0.5,
-        is_training: bool = True,
-        seed: int | Key | None = None,
-        dtype: str = "float32",
-    ) -> None:
-        architecture = Architecture(num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype)
+    @takes(NetArchitecture)
+    def __init__(self, architecture: NetArchitecture) -> None:
         self.num_inputs = architecture.num_inputs
-        self.is_training = is_training
-        seeds = seeds_for(NAME, seed)
-        weights = architecture.initial_weights(seeds.next("weights") or draw_key())
-        self.dropout1 = Dropout(architecture.dropout1, seed=seeds.next("dropout"))
-        self.dropout2 = Dropout(architecture.dropout2, seed=seeds.next("dropout"))
+        self.is_training = architecture.is_training
+        weights, key1, key2 = architecture.start(NAME, draw_key)
+        self.dropout1 = Dropout(architecture.dropout1, seed=key1)
+        self.dropout2 = Dropout(architecture.dropout2, seed=key2)
         self.params = [tensor(weight) for weight in weights.values()]
         for param in self.params:
             param.attach_grad()
@@ -58,53 +46,45 @@ class Net:
     def __call__(self, X: Array) -> mx.np.ndarray:
         W1, b1, W2, b2, W3, b3 = self.params
         X = X.as_np_ndarray().reshape(-1, self.num_inputs)
-        relu1, relu2 = rectified, rectified
-        if self.is_training:
-            relu1, relu2 = self.dropout1.after_relu, self.dropout2.after_relu
-        H1 = relu1(_linear(X, W1, b1))
-        H2 = relu2(_linear(H1, W2, b2))
-        return _linear(H2, W3, b3)
+        with nullcontext() if self.is_training else mx.autograd.predict_mode():
+            H1 = self.dropout1.after_relu(_linear(X, W1, b1))
+            H2 = self.dropout2.after_relu(_linear(H1, W2, b2))
+            return _linear(H2, W3, b3)
+
+    def __repr__(self) -> str:
+        sizes = " -> ".join(map(str, (self.num_inputs, *map(len, self.params[1::2]))))
+        rates = f"dropout1={self.dropout1.rate}, dropout2={self.dropout2.rate}"
+        return f"Net({sizes}, {rates}, is_training={self.is_training})"
 
 
 def _linear(X: Array, W: Array, b: Array) -> Array:
-    """X·W + b, in half the time that `mx.np.dot` and a sum take with their gradients."""
+    """X·W + b, in half the time of `mx.np.dot` and a sum, gradients included."""
     return mx.npx.fully_connected(X, W.T, b, num_hidden=len(b), flatten=False)
 
 
 @mx.util.use_np
 class Sequential(nn.Sequential):
-    """Gluon's, with NumPy arrays for its parameters and its output whether or not `npx.set_np()` was called, and with
-    either kind for its input."""
+    """Gluon's `Sequential` with NumPy arrays for parameters and output, whether or not `npx.set_np()` was called; the
+    input may be of either kind."""
 
     def forward(self, X: Array) -> mx.np.ndarray:
         return super().forward(X.as_np_ndarray())
 
 
-def concise_net(
-    num_inputs: int = 784,
-    num_outputs: int = 10,
-    num_hiddens1: int = 256,
-    num_hiddens2: int = 256,
-    *,
-    dropout1: float = 0.2,
-    dropout2: float = 0.5,
-    seed: int | Key | None = None,
-    dtype: str = "float32",
-) -> Sequential:
-    """The same net as a `Sequential`, initialized. Args and errors are those of `multidrop.concise_net`."""
-    architecture = Architecture(num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype)
-    seeds = seeds_for(NAME, seed)
-    weights = architecture.initial_weights(seeds.next("weights") or draw_key())
+@takes(Architecture)
+def concise_net(architecture: Architecture) -> Sequential:
+    """The same net as a `Sequential`, initialized. Errors are those of `multidrop.concise_net`."""
+    weights, key1, key2 = architecture.start(NAME, draw_key)
     (in1, out1), (in2, out2), (in3, out3) = architecture.layers
     net = Sequential()
     net.add(
         nn.Dense(out1, activation="relu", in_units=in1, dtype=architecture.dtype),
-        Dropout(architecture.dropout1, seed=seeds.next("dropout")),
+        Dropout(architecture.dropout1, seed=key1),
         nn.Dense(out2, activation="relu", in_units=in2, dtype=architecture.dtype),
-        Dropout(architecture.dropout2, seed=seeds.next("dropout")),
+        Dropout(architecture.dropout2, seed=key2),
         nn.Dense(out3, in_units=in3, dtype=architecture.dtype),
     )
-    net.initialize(mx.init.Zero())  # which leaves MXNet's generator alone
+    net.initialize(mx.init.Zero())  # draws nothing from MXNet's generator
     _set_weights(net, weights)
     return net
 
@@ -128,7 +108,7 @@ def _weights(net: Net | gluon.Block) -> dict[str, Array]:
 
 
 def _oriented(net: Net | gluon.Block, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A weight from the net's layout to the common one, or back."""
+    """Turns a weight from the net's layout to the common one, or back."""
     return weight if isinstance(net, Net) else weight.T
 
 
@@ -143,22 +123,21 @@ def _streams(net: Net | gluon.Block) -> dict[str, StreamParameter]:
 
 
 def get_state(net: Net | gluon.Block) -> State:
-    """A net's weights and mask streams, copied to the host; see `multidrop.protocol.State`. A dropout layer that
-    follows MXNet's generator has no stream, and is left out."""
-    streams = {name: stream.key for name, stream in _streams(net).items()}
-    state = {name: np.array(_oriented(net, w.asnumpy()), order="C") for name, w in _weights(net).items()}
-    return state | {name: np.array([key.seed, key.call], np.uint64) for name, key in streams.items()}
+    """Copies a net's weights and mask streams to the host; see `multidrop.protocol.State`. An unkeyed dropout layer has
+    no stream, and is left out."""
+    return state_of(
+        {name: np.array(_oriented(net, w.asnumpy()), order="C") for name, w in _weights(net).items()},
+        {name: stream.key for name, stream in _streams(net).items()},
+    )
 
 
 def set_state(net: Net | gluon.Block, state: Mapping[str, npt.NDArray[Any]]) -> None:
     """Gives a net the weights and mask streams of `state`.
 
     Raises:
-        ValueError: where names or shapes are not the net's.
+        ValueError: if names or shapes are not those of the net.
     """
-    streams = _streams(net)
-    shapes = {name: _oriented(net, weight.asnumpy()).shape for name, weight in _weights(net).items()}
-    check_state(state, shapes | dict.fromkeys(streams, (2,)))
+    keys = keys_in(state, get_state(net))
     _set_weights(net, state)
-    for name, stream in streams.items():
-        stream.key = Key(*map(int, state[name]))
+    for name, stream in _streams(net).items():
+        stream.key = keys[name]

@@ -1,8 +1,8 @@
 """Imports MXNet beside a NumPy that is newer than it.
 
-MXNet 1.9.1, the last release, looks up names that NumPy has since removed: `numpy.bool` (in 1.24), the financial
-functions, and in NumPy 2 `PZERO`, `alltrue`, `trapz` and others. `import_mxnet` gives its modules, and nobody else, a
-stand-in for NumPy that still has them. NumPy itself, and what other modules see of it, stays as it is.
+MXNet 1.9.1, the last release, uses names that NumPy has removed since: `numpy.bool` (in 1.24), the financial functions,
+and in NumPy 2 `PZERO`, `alltrue`, `trapz` and others. `import_mxnet` gives MXNet's modules, and no others, a stand-in
+for NumPy that still has them. NumPy itself does not change.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ import numpy as np
 
 
 def import_mxnet() -> ModuleType:
-    """MXNet, imported in a way that works with any NumPy; where it is imported already, as it is.
+    """Imports MXNet beside any NumPy, or returns the module that is imported already.
 
-    Importing this package does it, so that afterwards a plain `import mxnet` works as well.
+    This package calls it when it is imported, and a plain `import mxnet` works afterwards.
     """
     if "mxnet" in sys.modules:
         return sys.modules["mxnet"]
-    # An import that failed leaves the submodules that it got through, which hold NumPy itself.
+    # An import that failed leaves submodules behind, which refer to NumPy itself.
     for name in [name for name in sys.modules if _is_mxnet(name)]:
         del sys.modules[name]
     if _Finder not in map(type, sys.meta_path):
-        sys.meta_path.insert(0, _Finder())  # and it stays, for the submodules that MXNet imports when they are needed
+        sys.meta_path.insert(0, _Finder())  # stays: MXNet imports some submodules later
     with warnings.catch_warnings():
-        # MXNet compares versions by distutils, which warns until Python 3.11 and is setuptools' from 3.12 on; and some
-        # of its docstrings hold invalid escapes, which warn when they are first compiled.
+        # MXNet compares versions with distutils, which warns up to Python 3.11, and from 3.12 on is setuptools' own.
+        # Some of its docstrings have invalid escapes, which warn when they are first compiled.
         warnings.filterwarnings("ignore", "(The )?distutils", DeprecationWarning)
         warnings.filterwarnings("ignore", "invalid escape sequence|.* is an invalid escape sequence")
         return import_module("mxnet")
@@ -45,7 +45,7 @@ def _is_mxnet(name: str) -> bool:
 
 
 class _Finder(MetaPathFinder):
-    """Has MXNet's modules loaded by `_Loader`, and leaves all others to the usual finders."""
+    """Loads MXNet's modules by `_Loader`; leaves all others to the usual finders."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -57,8 +57,8 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(SourceFileLoader):
-    """Gives a module an `import` statement of its own, for which NumPy is the stand-in. To put the stand-in into
-    `sys.modules` for a while would give it to other threads, and to whatever else MXNet is the first to import."""
+    """Gives a module an `import` statement of its own, which imports the stand-in for NumPy. A stand-in in
+    `sys.modules` would also reach other threads, and other packages that MXNet is the first to import."""
 
     def exec_module(self, module: ModuleType) -> None:
         module.__dict__["__builtins__"] = vars(builtins) | {"__import__": _import}
@@ -77,7 +77,7 @@ def _import(
 
 
 class _NumPy(ModuleType):
-    """NumPy with the names that MXNet expects of it."""
+    """NumPy, with the names that MXNet uses."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(np, name)
@@ -99,7 +99,7 @@ def _msort(a: Any) -> np.ndarray:
     return np.sort(a, axis=0)
 
 
-# Where NumPy still has one of these, its own is taken.
+# If NumPy still has one of these, its own is used.
 _RENAMED: dict[str, Any] = {
     "Inf": np.inf,
     "NAN": np.nan,
@@ -123,6 +123,6 @@ _numpy = _NumPy("numpy", np.__doc__)
 vars(_numpy).update(
     {name: vars(np).get(name, value) for name, value in _RENAMED.items()}
     | {name: _removed(name) for name in _FINANCIAL}
-    | {"bool": bool, "int": int}  # Python's own: NumPy 2 has a `bool` again, but another
-    | {"core": getattr(np, "_core", np.core)}  # NumPy 2 warns where it is called `core`
+    | {"bool": bool, "int": int}  # Python's own: NumPy 2 has another `bool`
+    | {"core": vars(np).get("_core", np.core)}  # NumPy 2 warns about `core`
 )

@@ -23,16 +23,17 @@ class Trainer:
         self.net, self.lr, self.weight_decay = net, lr, weight_decay
 
     def step(self, X: Array, y: Array) -> tuple[float, int]:
-        """One update from a batch; the sum of its losses and the number classified rightly, from before it."""
+        """Updates the net from a batch. Returns the sum of the losses and the number of correct predictions, from
+        before the update."""
         with mx.autograd.record():
             logits = self.net(X).as_np_ndarray()
             losses = -mx.npx.pick(mx.npx.log_softmax(logits), y.as_np_ndarray())
-        losses.backward(mx.np.full_like(losses, 1 / len(y)))  # the mean's: itself a scalar, it would need `npx.set_np`
+        losses.backward(mx.np.full_like(losses, 1 / len(y)))  # a mean is a scalar, which needs `npx.set_np`
         self._update()
-        return float(to_numpy(losses).sum()), _classified_rightly(logits, y)
+        return float(to_numpy(losses).sum()), _correct(logits, y)
 
     def _update(self) -> None:
-        # By hand, for the learning rate of `gluon.Trainer` and its `sgd_update` is a float32, whatever the weights are.
+        # By hand: the learning rate of `gluon.Trainer` and its `sgd_update` is float32, whatever the weights are.
         for w, gradient in self._weights():
             decay = 0.0 if w.ndim == 1 else self.weight_decay
             w -= self.lr * (gradient + decay * w)
@@ -45,10 +46,10 @@ class Trainer:
         return [pair for param in params for pair in zip(param.list_data(), param.list_grad(), strict=True)]
 
     def evaluate(self, X: Array, y: Array) -> int:
-        """How many of a batch are classified rightly in evaluation mode."""
+        """The number of correct predictions for a batch, in evaluation mode."""
         with mx.autograd.pause():
-            return _classified_rightly(self.net(X), y)
+            return _correct(self.net(X), y)
 
 
-def _classified_rightly(logits: Array, y: Array) -> int:
+def _correct(logits: Array, y: Array) -> int:
     return int((to_numpy(logits).argmax(axis=1) == to_numpy(y)).sum())

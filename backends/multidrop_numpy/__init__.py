@@ -1,6 +1,6 @@
 """multidrop for NumPy: the embedded default, and the reference to read beside the other backends.
 
-NumPy has no autograd, so that each layer's `backward` is written out by hand.
+NumPy has no autograd: each layer's `backward` is written by hand.
 """
 
 from numpy import __version__ as version
@@ -10,19 +10,23 @@ from .comparison import Probe
 from .conversion import convert, restore
 from .functional import NAME as name
 from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy
-from .layers import (
+from .layers import Dropout, Flatten, Layer, Linear, ReLU, Sequential, drawing
+from .loss import r_drop, r_drop_gradients
+from .member_layers import (
     AlphaDropout,
-    Dropout,
-    Flatten,
+    ConcreteDropout,
+    DropBlock,
+    DropConnect,
+    DropPath,
+    EmbeddingDropout,
+    FeatureAlphaDropout,
     GaussianDropout,
     GaussianNoise,
-    Layer,
-    Linear,
-    ReLU,
-    Sequential,
-    drawing,
+    LockedDropout,
+    MemberLayer,
+    SpatialDropout,
+    layer,
 )
-from .member_layers import MemberLayer, layer
 from .net import Net, concise_net, get_state, set_state
 from .training import Trainer
 
@@ -30,17 +34,25 @@ types = (Layer,)
 
 __all__ = [
     "AlphaDropout",
+    "ConcreteDropout",
+    "DropBlock",
+    "DropConnect",
+    "DropPath",
     "Dropout",
+    "EmbeddingDropout",
+    "FeatureAlphaDropout",
     "Flatten",
     "GaussianDropout",
     "GaussianNoise",
     "Layer",
     "Linear",
+    "LockedDropout",
     "MemberLayer",
     "Net",
     "Probe",
     "ReLU",
     "Sequential",
+    "SpatialDropout",
     "Trainer",
     "apply",
     "concise_net",
@@ -53,6 +65,8 @@ __all__ = [
     "keep_mask",
     "layer",
     "name",
+    "r_drop",
+    "r_drop_gradients",
     "relu_dropout",
     "restore",
     "set_state",

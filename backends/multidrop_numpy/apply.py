@@ -1,4 +1,4 @@
-"""Members of the dropout family on NumPy arrays, and their gradients, which NumPy does not take by itself."""
+"""Members of the dropout family on NumPy arrays, and their gradients, since NumPy has no autograd."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import numpy.typing as npt
 from multidrop.family import Member, oracle
 from multidrop.family import checked as checked_member
 from multidrop.spec.keys import Key, as_key
-from multidrop.streams import call_key
 
-from .functional import NAME, Array, draw_key, floating, tensor
+from .functional import Array, floating, next_key, tensor
 
 
 def apply(
@@ -28,7 +27,13 @@ def apply(
 
 
 def gradient(member: Member, dY: npt.ArrayLike, key: int | Key, *, start: int = 0) -> Array:
-    """The gradient of `apply` with respect to X, from dY, the one with respect to the output.
+    """The gradient of `apply` with respect to X.
+
+    Args:
+        member: the member.
+        dY: the gradient with respect to the output.
+        key: the key of the call.
+        start: the index of X's first element.
 
     Returns:
         An array of dY's shape and type.
@@ -42,6 +47,6 @@ def gradient(member: Member, dY: npt.ArrayLike, key: int | Key, *, start: int = 
 
 
 def _checked(member: Member, X: Array, key: int | Key | None, start: int, learned: Array | None) -> tuple[Key, int]:
-    """The key, which is drawn last, so that a call that fails takes none, and the start."""
+    """Checks the arguments, and returns key and start. The key is drawn last: a call that fails takes none."""
     start = checked_member(member, learned, X.shape).check(X.shape, start)
-    return (call_key(NAME) or draw_key()) if key is None else as_key(key), start
+    return next_key(X.size == 0 or (member.idle and learned is None)) if key is None else as_key(key), start

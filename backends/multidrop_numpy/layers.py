@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy.typing as npt
 
-from multidrop import checks, family, host
-from multidrop.family import oracle
-from multidrop.family.alpha_dropout import lifted
+from multidrop import checks, host
 from multidrop.spec import masks
 from multidrop.spec.keys import Key
 from multidrop.streams import Stream, layer_key
@@ -20,8 +19,8 @@ Array = npt.NDArray
 
 
 class Layer:
-    """A function with a gradient. `forward` remembers what `backward` needs, of the last call alone; `parameters` and
-    `gradients` are dictionaries with the same names, updated in place."""
+    """A function with a gradient. `forward` keeps what `backward` needs, for the last call only. `parameters` and
+    `gradients` are dictionaries with the same names; a training step updates parameters in place."""
 
     def __init__(self) -> None:
         self.training = True
@@ -33,16 +32,16 @@ class Layer:
         raise NotImplementedError(f"{type(self).__name__}.forward")  # each layer's own
 
     def backward(self, dY: Array) -> Array:
-        """The gradient with respect to the last input, from dY, the one with respect to the last output; fills
-        `gradients`."""
+        """Computes the gradient with respect to the last input from dY, the gradient with respect to the last output.
+        Fills `gradients`."""
         raise NotImplementedError(f"{type(self).__name__}.backward")  # each layer's own
 
     def children(self) -> Iterator[Layer]:
-        """The layers that this one is made of."""
+        """The layers within this one."""
         return iter(())
 
     def train(self, mode: bool = True) -> Layer:
-        """Switches the layer and its children to training mode, or to evaluation mode; gives the layer back."""
+        """Switches the layer and its children to training or evaluation mode. Returns the layer."""
         self.training = mode
         for child in self.children():
             child.train(mode)
@@ -109,27 +108,28 @@ class Flatten(Layer):
 
 
 class Random(Layer):
-    """Base class of the layers that act in training mode alone, by their next key. No mask and no noise is stored:
-    `backward` draws it again from the key that `forward` used."""
-
-    p: float
+    """Base class of the layers that draw. In training mode each call takes the next key. No mask is stored: `backward`
+    draws it again from the key of `forward`."""
 
     def __init__(self, seed: int | Key | None) -> None:
         super().__init__()
-        self._last: tuple[Key, tuple[int, ...], float] | None = None  # of what dropped: key, shape, p
+        self._last: tuple[Key, tuple[int, ...], float] | None = None  # of the last mask: key, shape, p
         self._key_by(layer_key(NAME, seed))
-        self._key: Key | None = None  # of the last forward, where that was in training mode
-        self._shape: tuple[int, ...] | None = None  # that of its input
+        self._key: Key | None = None  # of the last forward, where that took one
+        self._shape: tuple[int, ...] | None = None  # of its input
 
     def _key_by(self, key: Key | None) -> None:
-        """Has the layer's stream go on from `key`; None: it is to follow NumPy's generator."""
+        """Has the layer's stream go on from `key`; None has the layer follow NumPy's generator."""
         self.stream = None if key is None else Stream(key)
 
-    def _next_key(self, X: Array) -> Key | None:
-        """The key for X; None in evaluation mode."""
+    def _next_key(self, X: Array, idle: bool) -> Key | None:
+        """The key of this call; None in evaluation mode. In training mode a keyed layer moves on by one call. An
+        unkeyed layer draws none for an `idle` call or an empty array, since nothing is dropped."""
         self._key, self._shape = None, X.shape
-        if self.training:
-            self._key = draw_key() if self.stream is None else self.stream.next()
+        if self.training and self.stream is not None:
+            self._key = self.stream.next()
+        elif self.training and not idle and X.size:
+            self._key = draw_key()
         return self._key
 
     def _checked_gradient(self, dY: Array) -> Array:
@@ -138,9 +138,17 @@ class Random(Layer):
             raise ValueError(f"dY: expected the shape of the last output, {self._shape}; got {dY.shape}")
         return dY
 
-    def _axes(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-        """Along which one decision holds for all elements of an input of that shape, () where none is known; TypeError
-        where the layer has no mask."""
+    @property
+    def _p(self) -> Any:
+        """The probability that an element is dropped; None for a layer without a mask."""
+        return None
+
+    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+        """The axes along which all elements of an array of that shape share one decision; () if no shape is known.
+
+        Raises:
+            TypeError: for a layer without a mask.
+        """
         raise not_a_layer(self)
 
 
@@ -150,7 +158,7 @@ class Dropout(Random):
 
     Args:
         p: the probability that an element is dropped, in [0, 1].
-        axes: along which one decision holds for all elements, as (2, 3) for the channels of images (n, c, h, w).
+        axes: the axes along which all elements share one decision, as (2, 3) to drop channels of images (n, c, h, w).
         seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by NumPy's global generator.
 
     Raises:
@@ -173,114 +181,29 @@ class Dropout(Random):
 
     def _forward(self, X: Array, relu: bool) -> Array:
         X = floating(X)
-        p = checks.probability("p", self.p)  # which may have been changed
-        checks.axes(self.axes, X.ndim)
-        key = self._next_key(X)
+        p, axes = self._p, self._axes_for(X.shape)  # before a key is taken
+        key = self._next_key(X, p == 0.0)
         if key is None:
             return masks.relu(X) if relu else X
         self._last = key, X.shape, p
-        return self._dropout(X, p, key, relu)
+        return host.dropout(X, p, key, axes=axes, relu=relu)
 
     def backward(self, dY: Array) -> Array:
         dY = self._checked_gradient(dY)
-        *_, p = self._last if self._key and self._last else (None, 0.0)  # that of the forward, for p may have changed
+        *_, p = self._last if self._key and self._last else (None, 0.0)  # of the forward: p may have changed
         if self._Y is not None:
             return host.relu_gradient(dY, self._Y, p)
-        return dY if self._key is None else self._gradient(dY, p, self._key)
+        return dY if self._key is None else host.dropout(dY, p, self._key, axes=self._axes_for(dY.shape))
 
-    def _dropout(self, X: Array, p: float, key: Key, relu: bool) -> Array:
-        return host.dropout(X, p, key, axes=checks.axes(self.axes, X.ndim), relu=relu)
+    @property
+    def _p(self) -> float:
+        return checks.probability("p", self.p)  # may have been changed
 
-    def _gradient(self, dY: Array, p: float, key: Key) -> Array:
-        return self._dropout(dY, p, key, relu=False)
-
-    def _axes(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
         return () if shape is None else checks.axes(self.axes, len(shape))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(p={self.p}" + (f", axes={self.axes})" if self.axes else ")")
-
-
-class AlphaDropout(Dropout):
-    """Dropout for SELU networks: a dropped element becomes SELU's lower limit, and all are scaled and moved so that a
-    mean of 0 and a variance of 1 stay. Args and errors are those of `Dropout`. Source: G. Klambauer et al.,
-    "Self-normalizing neural networks", NeurIPS 30 (2017), section 2."""
-
-    def after_relu(self, X: Array) -> Array:
-        """TypeError: what SELU keeps normal is normal no more after a ReLU."""
-        raise TypeError("AlphaDropout.after_relu: expected a layer for networks with ReLU; got one for those with SELU")
-
-    def _dropout(self, X: Array, p: float, key: Key, relu: bool) -> Array:
-        if p == 0.0:
-            return X
-        drop = super()._dropout
-        return lifted(X, p, lambda Z: drop(Z, p, key, relu)).astype(X.dtype, copy=False)
-
-    def _gradient(self, dY: Array, p: float, key: Key) -> Array:
-        if p == 0.0:
-            return dY
-        scale, _ = masks.alpha_affine(p)
-        return (super()._dropout(dY, p, key, relu=False) * scale).astype(dY.dtype, copy=False)
-
-
-class GaussianDropout(Random):
-    """Multiplies each element by normal noise in training mode, of mean 1 and deviation sqrt(p/(1 − p)), as that of a
-    dropout is; passes the input on in evaluation mode. Source: N. Srivastava et al., "Dropout: a simple way to prevent
-    neural networks from overfitting", JMLR 15 (2014), section 10.
-
-    Args:
-        p: that of the dropout, in [0, 1]; at 1 the noise has no finite deviation, and training is an error.
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by NumPy's global generator.
-
-    Raises:
-        ValueError: for a bad probability or seed.
-    """
-
-    def __init__(self, p: float = 0.5, *, seed: int | Key | None = None) -> None:
-        self.p = checks.probability("p", p)
-        super().__init__(seed)
-
-    def forward(self, X: Array) -> Array:
-        X = floating(X)
-        if self.training:  # elsewhere p may be 1; before a key is taken
-            self._member = family.GaussianDropout(self.p)  # that of the forward, for p may change
-        key = self._next_key(X)
-        return X if key is None else oracle.apply(self._member, X, key)
-
-    def backward(self, dY: Array) -> Array:
-        dY = self._checked_gradient(dY)
-        return dY if self._key is None else oracle.apply(self._member, dY, self._key, gradient=True)
-
-    def __repr__(self) -> str:
-        return f"GaussianDropout(p={self.p})"
-
-
-class GaussianNoise(Random):
-    """Adds normal noise of mean 0 to each element in training mode; passes the input on in evaluation mode.
-
-    Args:
-        stddev: the noise's standard deviation, in [0, 1].
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by NumPy's global generator.
-
-    Raises:
-        ValueError: for a bad deviation or seed.
-    """
-
-    def __init__(self, stddev: float, *, seed: int | Key | None = None) -> None:
-        self.stddev = masks.noise_stddev("stddev", stddev)
-        super().__init__(seed)
-
-    def forward(self, X: Array) -> Array:
-        X = floating(X)
-        stddev = masks.noise_stddev("stddev", self.stddev)  # before a key is taken
-        key = self._next_key(X)
-        return X if key is None else oracle.apply(family.GaussianNoise(stddev), X, key)
-
-    def backward(self, dY: Array) -> Array:
-        return self._checked_gradient(dY)
-
-    def __repr__(self) -> str:
-        return f"GaussianNoise(stddev={self.stddev})"
 
 
 def drawing(layer: Layer, shape: tuple[int, ...] | None = None) -> Drawing:
@@ -289,17 +212,15 @@ def drawing(layer: Layer, shape: tuple[int, ...] | None = None) -> Drawing:
         raise not_a_layer(layer)
     last, known, last_p = layer._last or (None, None, None)
     shape = known if shape is None else shape
-    axes = layer._axes(shape)
-    return Drawing(
-        checks.probability("p", layer.p), last, None if layer.stream is None else layer.stream.key, shape, axes, last_p
-    )
+    axes = layer._axes_for(shape)  # raises if the layer has no mask
+    return Drawing(layer._p, last, None if layer.stream is None else layer.stream.key, shape, axes, last_p)
 
 
 class Sequential(Layer):
     """Layers one after the other.
 
     Raises:
-        ValueError: where one comes twice, for it would remember its last call alone.
+        ValueError: for a layer that comes twice, since it keeps its last call only.
     """
 
     def __init__(self, *layers: Layer) -> None:

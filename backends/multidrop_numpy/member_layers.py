@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
-from multidrop import family
+from multidrop import checks, family
 from multidrop.family import Member, oracle
-from multidrop.layers import OfMember, mask_axes, settings
+from multidrop.family._member import setting
+from multidrop.layers import OfMember, OfSettings, settings
 from multidrop.spec.keys import Key
 
 from .functional import floating
@@ -17,26 +19,27 @@ from .layers import Array, Dropout, Random
 
 
 def layer(member: Member, *, seed: int | Key | None = None) -> Random:
-    """`multidrop.layer`."""
+    """`multidrop.layer`: an instance of the class of the member's name, or else of `MemberLayer`."""
     if type(member) is family.Dropout:
         return Dropout(member.p, seed=seed)
-    if isinstance(member, family.ConcreteDropout):
-        return ConcreteLayer(member, seed=seed)
-    return MemberLayer(member, seed=seed)
+    kind = _OfSettings.layers.get(type(member))
+    if kind is None:
+        return MemberLayer(member, seed=seed)
+    return kind(*(getattr(member, each.name) for each in fields(member)), seed=seed)
 
 
 class MemberLayer(OfMember, Random):
     """Applies a member of the dropout family in training mode; passes the input on in evaluation mode.
 
     Attributes:
-        member: the member. To change a setting, such as in a schedule, set another; `p` sets the member's p.
+        member: the member. To change a setting, as a schedule does, set another member; `p` sets the member's p.
 
     Args:
         member: such as `multidrop.family.DropBlock(p=0.1)`.
         seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by NumPy's global generator.
 
     Raises:
-        ValueError: for what is no member, or a bad seed.
+        ValueError: for what is no member, or a bad seed; when called, for a shape that the member does not take.
     """
 
     def __init__(self, member: Member, *, seed: int | Key | None = None) -> None:
@@ -45,54 +48,153 @@ class MemberLayer(OfMember, Random):
 
     def forward(self, X: Array) -> Array:
         X = floating(X)
-        if not self.training:
-            self._next_key(X)
+        if self.training:
+            self.member.check(X.shape)  # before a key is taken
+        key = self._next_key(X, self._idle)
+        if key is None:
             return X
-        self.member.check(X.shape)  # before a key is taken
-        return self._forward(X, self._next_key(X))
-
-    def _forward(self, X: Array, key: Any) -> Array:
-        self._used = self.member  # for it may be changed before the backward
-        if isinstance(self._used, family.MaskMember):
-            self._last = key, X.shape, self._used.p
-        return oracle.apply(self._used, X, key)
+        self._used = self.member  # `member` may be changed before the backward
+        if self._p is not None:
+            self._last = key, X.shape, self._p
+        return self._forward(X, key)
 
     def backward(self, dY: Array) -> Array:
         dY = self._checked_gradient(dY)
         return dY if self._key is None else self._backward(dY, self._key)
 
+    def _forward(self, X: Array, key: Key) -> Array:
+        return oracle.apply(self._used, X, key)
+
     def _backward(self, dY: Array, key: Key) -> Array:
         return oracle.apply(self._used, dY, key, gradient=True)
 
-    def _axes(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-        return mask_axes(self, self.member, shape)
+    @property
+    def _idle(self) -> bool:
+        """Whether the next call leaves its input as it is."""
+        return self.member.idle
 
     def __repr__(self) -> str:
         return f"{type(self.member).__name__}({settings(self.member)})"
 
 
-class ConcreteLayer(MemberLayer):
-    """Learns the p of a `multidrop.family.ConcreteDropout`, by its logit: `parameters["logit"]`, float64 of shape ().
-    Args are those of `MemberLayer`.
+class _OfSettings(OfSettings, MemberLayer):
+    """Base class of the layers of one kind of member, built from its settings."""
+
+    layers: ClassVar[dict[type[Member], type]] = {}
+
+
+class DropPath(_OfSettings, kind=family.DropPath): ...
+
+
+class DropBlock(_OfSettings, kind=family.DropBlock): ...
+
+
+class SpatialDropout(_OfSettings, kind=family.SpatialDropout): ...
+
+
+class LockedDropout(_OfSettings, kind=family.LockedDropout): ...
+
+
+class GaussianDropout(_OfSettings, kind=family.GaussianDropout): ...
+
+
+class GaussianNoise(_OfSettings, kind=family.GaussianNoise): ...
+
+
+class FeatureAlphaDropout(_OfSettings, kind=family.FeatureAlphaDropout): ...
+
+
+class DropConnect(_OfSettings, kind=family.DropConnect): ...
+
+
+class EmbeddingDropout(_OfSettings, kind=family.EmbeddingDropout): ...
+
+
+@dataclass(frozen=True)
+class _AlphaAlong(family.AlphaDropout, listed=False):
+    along: tuple[int, ...] = setting((), lambda _, value: checks.axis_numbers(value))
+
+    def axes(self, ndim: int) -> tuple[int, ...]:
+        return checks.axes(self.along, ndim)
+
+
+class AlphaDropout(MemberLayer):
+    """Dropout for SELU networks: sets dropped elements to SELU's lower limit, then scales and shifts all elements to
+    keep mean 0 and variance 1. Args and errors are those of `Dropout`. Source: G. Klambauer et al., "Self-normalizing
+    neural networks", NeurIPS 30 (2017), section 2."""
+
+    member: _AlphaAlong
+
+    def __init__(self, p: float = 0.5, axes: int | Sequence[int] = (), *, seed: int | Key | None = None) -> None:
+        super().__init__(_AlphaAlong(p, axes), seed=seed)  # type: ignore[arg-type]  # which takes an integer too
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes along which all elements share one decision."""
+        return self.member.along
+
+    @property
+    def _p(self) -> float:
+        return self.member.p
+
+    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+        return () if shape is None else self.member.axes(len(shape))
+
+    def __repr__(self) -> str:
+        return f"AlphaDropout(p={self.p}" + (f", axes={self.axes})" if self.axes else ")")
+
+
+class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
+    """Applies `multidrop.family.ConcreteDropout` and learns its p, as `parameters["logit"]` = log(p/(1 − p)), float64
+    of shape (). Add `regularizer` to the loss, and `regularizer_gradients` to the gradients; without them p only falls.
+
+    Source: Y. Gal, J. Hron and A. Kendall, "Concrete dropout", NeurIPS 30 (2017).
+
+    Args:
+        p: p at the start, in (0, 1).
+        temperature: above 0; the paper's is 0.1.
+        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by NumPy's global generator.
 
     Raises:
-        ValueError: for a bad seed, or p = 0.
+        ValueError: for a bad probability, temperature or seed.
     """
 
     member: family.ConcreteDropout
+    _idle = False
 
-    def __init__(self, member: family.ConcreteDropout, *, seed: int | Key | None = None) -> None:
-        logit = np.array(member.logit)
-        super().__init__(member, seed=seed)
-        self.parameters = {"logit": logit}
+    def __init__(self, *settings: Any, seed: int | Key | None = None, **named: Any) -> None:
+        super().__init__(*settings, seed=seed, **named)
+        self.parameters = {"logit": np.array(self.member.logit)}
 
-    def _forward(self, X: Array, key: Any) -> Array:
+    def _forward(self, X: Array, key: Key) -> Array:
         self._X, self._logit = X, self.parameters["logit"].copy()
-        return oracle.apply(self.member, X, key, learned=self._logit)
+        return oracle.apply(self._used, X, key, learned=self._logit)
 
     def _backward(self, dY: Array, key: Key) -> Array:
-        self.gradients = {"logit": oracle.learned_gradient(self.member, dY, self._X, self._logit, key)}
-        return oracle.apply(self.member, dY, key, learned=self._logit)
+        self.gradients = {"logit": oracle.learned_gradient(self._used, dY, self._X, self._logit, key)}
+        return oracle.apply(self._used, dY, key, learned=self._logit)
+
+    def regularizer(self, weight: Array, *, length_scale: float = 1.0) -> float:
+        """The term of the loss that keeps p up: `multidrop.family.ConcreteDropout.regularizer`. Divide it by the number
+        of training examples and add it to their mean loss.
+
+        Args:
+            weight: the weight of the layer after this one, of shape (K, outputs), where K is the number of features
+                that are dropped.
+            length_scale: the prior's, at least 0.
+
+        Raises:
+            ValueError: for a bad length scale.
+        """
+        logit, squares = self.parameters["logit"], np.square(weight).sum()
+        return float(self.member.regularizer(np, logit, squares, len(weight), length_scale))
+
+    def regularizer_gradients(self, weight: Array, *, length_scale: float = 1.0) -> tuple[Array, Array]:
+        """The gradients of `regularizer` with respect to the logit and the weight; args and errors are those."""
+        scale = checks.at_least_zero("length_scale", length_scale) ** 2
+        logit, p = self.parameters["logit"], self.p
+        of_logit = scale / 2.0 * np.square(weight).sum() * np.exp(logit) + len(weight) * p * (1.0 - p) * logit
+        return of_logit, scale / (1.0 - p) * weight
 
     @property
     def p(self) -> float:

@@ -25,7 +25,8 @@ class Trainer:
         self.net, self.lr, self.weight_decay = net, lr, weight_decay
 
     def step(self, X: Array, y: Array) -> tuple[float, int]:
-        """One update from a batch; the sum of its losses and the number classified rightly, from before it."""
+        """Updates the net from a batch. Returns the sum of the losses and the number of correct predictions, from
+        before the update."""
         self.net.train()
         logits = self.net(X)
         losses, gradients = softmax_cross_entropy(logits, y)
@@ -41,6 +42,6 @@ class Trainer:
             self._update(child)
 
     def evaluate(self, X: Array, y: Array) -> int:
-        """How many of a batch are classified rightly in evaluation mode."""
+        """The number of correct predictions for a batch, in evaluation mode."""
         self.net.eval()
         return int((self.net(X).argmax(axis=1) == y).sum())

@@ -7,8 +7,8 @@ from tensorflow import __version__ as version
 from .apply import apply
 from .comparison import Probe
 from .conversion import convert, restore
+from .functional import COMPOSITE, draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy
 from .functional import NAME as name
-from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy
 from .layers import (
     AlphaDropout,
     Dropout,
@@ -19,15 +19,16 @@ from .layers import (
     SpatialDropout3D,
     drawing,
 )
+from .loss import r_drop
 from .member_layers import ConcreteDropout, DropBlock, DropPath, LockedDropout, MemberLayer, layer
 from .net import Net, concise_net, get_state, set_state
 from .recomputation import recompute_grad
 from .training import Trainer
 from .weight_layers import DropConnect, EmbeddingDropout
 
-# keras.Variable is no tf.Variable but holds one; a KerasTensor, which has no values, is here for the error that Keras
-# gives of it.
-types = (tf.Tensor, tf.Variable, keras.Variable, keras.KerasTensor, keras.layers.Layer)
+# keras.Variable is no tf.Variable but holds one. A KerasTensor, which has no values, is here for Keras' error about it,
+# and composite tensors, such as ragged ones, for an error with a remedy.
+types = (tf.Tensor, tf.Variable, keras.Variable, keras.KerasTensor, keras.layers.Layer, *COMPOSITE)
 
 __all__ = [
     "AlphaDropout",
@@ -57,6 +58,7 @@ __all__ = [
     "keep_mask",
     "layer",
     "name",
+    "r_drop",
     "recompute_grad",
     "relu_dropout",
     "restore",

@@ -1,6 +1,6 @@
-"""TensorFlow's C interface (tensorflow/c/ops.h, kernels.h), as much of it as operators and their kernels take.
+"""The part of TensorFlow's C interface (tensorflow/c/ops.h, kernels.h) that registers and runs an operator.
 
-Handles are pointers to what it does not tell. What it is given to call must be kept: it does not count references.
+Handles are opaque pointers. Keep a reference to every callback: the C interface does not.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
-from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_void_p, cast
+from ctypes import CFUNCTYPE, POINTER, c_bool, c_char_p, c_int, c_int64, c_void_p, cast
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,10 @@ INVALID_ARGUMENT = 3
 
 
 class Interface:
-    """The functions that are used, each with its types.
+    """The C functions that are used, with the types of their arguments and results.
 
     Raises:
-        AttributeError, OSError, StopIteration: where this TensorFlow keeps them elsewhere.
+        AttributeError, OSError, StopIteration: if this TensorFlow does not have them where they are expected.
     """
 
     def __init__(self) -> None:
@@ -49,11 +49,8 @@ class Interface:
         self.add_input = function("OpDefinitionBuilderAddInput", None, pointer, c_char_p)
         self.add_output = function("OpDefinitionBuilderAddOutput", None, pointer, c_char_p)
         self.set_shape_function = function("OpDefinitionBuilderSetShapeInferenceFunction", None, pointer, INFER)
+        self.set_stateful = function("OpDefinitionBuilderSetIsStateful", None, pointer, c_bool)
         self.register_op = function("RegisterOpDefinition", None, pointer, pointer)
-        self.new_shape = function("NewShapeHandle", pointer)
-        self.delete_shape = function("DeleteShapeHandle", None, pointer)
-        self.input_shape = function("ShapeInferenceContextGetInput", None, pointer, c_int, pointer, pointer)
-        self.set_output_shape = function("ShapeInferenceContextSetOutput", None, pointer, c_int, pointer, pointer)
         self.new_kernel = function("NewKernelBuilder", pointer, c_char_p, c_char_p, CREATE, COMPUTE, DELETE)
         self.register_kernel = function("RegisterKernelBuilder", None, c_char_p, pointer, pointer)
         self.attr_int = function(
@@ -74,16 +71,16 @@ class Interface:
         self.fail = function("OpKernelContext_Failure", None, pointer, pointer)
 
     def address(self, name: str) -> int:
-        """Where a function is."""
+        """The address of a function."""
         return cast(getattr(self._library, "TF_" + name), c_void_p).value or 0
 
     def check(self, status: int) -> None:
-        """ValueError with what a call said, where it failed."""
+        """Raises a ValueError with the message of a failed call."""
         if self.code(status):
             raise ValueError(self.message(status).decode())
 
     def register(self, op: str, create: Any, compute: Any, delete: Any, priority: int = 0) -> None:
-        """Makes a kernel for hosts known, which goes before those of a lower priority."""
+        """Registers a kernel for the CPU. TensorFlow prefers it to kernels of a lower priority."""
         status = self.new_status()
         builder = self.new_kernel(op.encode(), b"CPU", create, compute, delete)
         self.priority(builder, priority)
@@ -93,5 +90,5 @@ class Interface:
 
 
 def words(address: int, count: int) -> npt.NDArray[np.int64]:
-    """The words of 64 bits at an address, as an array."""
+    """The 64-bit words at an address, as an array that shares the memory."""
     return np.ctypeslib.as_array((c_int64 * count).from_address(address))

@@ -1,4 +1,4 @@
-"""A Keras model as a comparison runs it: see `multidrop.comparison`."""
+"""Runs a Keras model for a comparison: see `multidrop.comparison`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from multidrop.spec.keys import Key
 
 from .conversion import layers_of
 from .functional import to_numpy
+from .internals import own_variables
 from .layers import _Random
-from .ops import key_at
+from .position import key_at
 
 
 class Probe:
-    """Runs a model eagerly, and has its layers tell what goes through them. As a context it leaves the model as it was,
-    but for its weights."""
+    """Runs a model eagerly and records the inputs and outputs of its layers. At the end of the context the model is as
+    before, except for its weights."""
 
     def __init__(self, model: keras.layers.Layer) -> None:
         self.model = model
@@ -34,12 +35,12 @@ class Probe:
 
     @property
     def dtype(self) -> str:
-        """The type that is computed in, the coarsest of those of the layers with weights, by name."""
+        """The name of the type that the model computes in: the coarsest among its layers with weights."""
         found = {layer.compute_dtype for layer in self._layers.values() if _weights(layer)} & set(checks.FLOATING)
         return min(found, key=checks.FLOATING.index, default=self.model.compute_dtype)
 
     def parts(self) -> list[Part]:
-        """The layers with weights, in the order of their definition; of a model that has run."""
+        """The layers with weights, in the order of their definition. The model must have run."""
         found = []
         for path, layer in self._layers.items():
             if variables := _weights(layer):
@@ -52,7 +53,7 @@ class Probe:
         return {path: layer for path, layer in self._layers.items() if isinstance(layer, _Random)}
 
     def key(self, path: str, key: Key | None) -> Key | None:
-        """Has a dropout layer begin at a key, or follow `tf.random`; gives where it stood."""
+        """Moves a dropout layer to a key, or to Keras' generator; returns the key of its next call before."""
         layer = self._layers[path]
         before = None if layer.stream is None else key_at(layer.stream)
         layer._key_by(key)
@@ -60,7 +61,7 @@ class Probe:
 
     def __enter__(self) -> Probe:
         for path, layer in self._layers.items():
-            object.__setattr__(layer, "call", self._watched(path, layer))  # past Keras, which would track it
+            object.__setattr__(layer, "call", self._watched(path, layer))  # bypasses Keras, which would track it
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,14 +84,14 @@ class Probe:
         return recorded
 
     def forward(self, X: npt.NDArray[Any], training: bool) -> tuple[npt.NDArray[Any], list[Point]]:
-        """The output for a batch, and what went through the layers, in the order in which they ran."""
+        """The output for a batch, and the inputs and outputs of the layers in the order in which they ran."""
         self._points.clear()
         with tf.GradientTape() as self._tape:
             self._Y = first_tensor(self.model(tf.constant(X), training=training), (tf.Tensor,))
         return to_numpy(self._Y), list(self._points)
 
     def backward(self, dY: npt.NDArray[Any]) -> dict[tuple[str, str], npt.NDArray[Any]]:
-        """The gradients of the weights, by path and name, for that of the last output."""
+        """The gradients of the weights, by path and name, from the gradient of the last output."""
         weights = {name: variable.value for name, variable in self._variables().items() if variable.trainable}
         gradients = self._tape.gradient(self._Y, weights, output_gradients=tf.cast(dY, self._Y.dtype))
         return {name: to_numpy(gradient) for name, gradient in gradients.items() if gradient is not None}
@@ -133,7 +134,7 @@ def _kind(layer: keras.layers.Layer) -> str:
 
 
 def _activation(layer: keras.layers.Layer) -> str | None:
-    """What a layer applies itself to what it gives: a function, or an object such as another layer."""
+    """The name of the activation that a layer applies to its output; None for the identity."""
     activation = getattr(layer, "activation", None) or keras.activations.linear
     name = getattr(activation, "__name__", type(activation).__name__)
     return None if name == "linear" else name
@@ -145,7 +146,7 @@ def _weights(layer: keras.layers.Layer) -> dict[str, keras.Variable]:
     if isinstance(layer, _NORMS):
         names = dict(zip(("gamma", "beta", "moving_mean", "moving_variance"), parts.NORM_WEIGHTS, strict=True))
     stream = layer.stream if isinstance(layer, _Random) else None
-    variables = [v for v in (*layer._trainable_variables, *layer._non_trainable_variables) if v is not stream]
+    variables = [v for v in own_variables(layer) if v is not stream]
     return {names.get(variable.name, variable.name): variable for variable in variables}
 
 

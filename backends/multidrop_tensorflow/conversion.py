@@ -8,12 +8,12 @@ from collections.abc import Callable, Collection, Iterator
 
 import keras
 import tensorflow as tf
-from keras.src.utils.naming import to_snake_case
 
 from multidrop.conversion import Replaced
 from multidrop.spec.keys import Key
 from multidrop.unreached import Unreached, calls, unreached
 
+from . import internals
 from .layers import (
     AlphaDropout,
     Dropout,
@@ -47,9 +47,6 @@ def convert(
             continue
         generator = vars(layer).get("seed_generator")
         layer.__class__ = ours
-        if generator is not None:
-            layer._tracker.unlock()
-            del layer.seed_generator
         with strategy.scope():
             layer._key_by(key_of(keyed[id(layer)]))
         object.__setattr__(layer, "converted", generator)
@@ -72,16 +69,10 @@ def restore(model: keras.layers.Layer, paths: Collection[str] | None = None) -> 
     for layer in layers:
         generator = vars(layer).pop("converted")
         vars(layer).pop("_last", None)
-        layer._key_by(None)
-        layer._tracker.unlock()
-        vars(layer).pop("stream", None)
+        if generator is None and not layer._idle:  # Keras makes one at once, but the amount was 0 then
+            generator = layer.seed_generator or keras.random.SeedGenerator(layer.seed)
+        layer._key_by(None, generator)
         layer.__class__ = THEIRS[type(layer)]
-        amount = layer.stddev if isinstance(layer, keras.layers.GaussianNoise) else layer.rate
-        if generator is None and amount > 0:  # Keras makes one at once, but the amount was 0 then
-            generator = keras.random.SeedGenerator(layer.seed)
-        if generator is not None:
-            layer.seed_generator = generator
-        layer._tracker.lock()
     _trace_anew(model)
     return len(layers)
 
@@ -92,7 +83,7 @@ def _shown_name(parent: keras.layers.Layer, child: keras.layers.Layer) -> str:
 
 def _own_name(parent: keras.layers.Layer, child: keras.layers.Layer) -> str:
     """What names a layer in the model alone: the number of an automatic name counts the layers of the process."""
-    own = to_snake_case(type(child).__name__)
+    own = internals.automatic_name(type(child))
     automatic = re.fullmatch(rf"((?:forward_|backward_)?{own})(?:_\d+)?", child.name)  # Bidirectional's have a prefix
     if automatic is None:
         return child.name
@@ -111,8 +102,9 @@ def layers_of(
             return
         seen.add(id(layer))
         yield path, layer
-        names = _numbered([name_of(layer, child) for child in layer._layers])
-        for name, child in zip(names, layer._layers, strict=True):
+        children = internals.children(layer)
+        names = _numbered([name_of(layer, child) for child in children])
+        for name, child in zip(names, children, strict=True):
             yield from walk(child, f"{path}.{name}" if path else name)
 
     return walk(model, "")

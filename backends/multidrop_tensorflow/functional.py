@@ -1,16 +1,9 @@
-"""Functions on TensorFlow tensors.
-
-Eager tensors of the host, and programs that run there, traced or compiled by XLA, go through the fused kernel. On other
-devices the mask is drawn by TensorFlow's own integer Philox.
-"""
+"""Functions on TensorFlow tensors."""
 
 from __future__ import annotations
 
 import math
-import os
-import threading
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import keras
@@ -21,44 +14,59 @@ from multidrop import checks
 from multidrop.spec import masks
 from multidrop.spec.keys import Key, as_key
 from multidrop.spec.masks import Mask
-from multidrop.streams import Stream, on_manual_seed
 
-from . import native, ops, xla
-from .recomputation import taken
-
-try:
-    # What `tf.custom_gradient` is made of, and takes 70 µs more for, and a tensor that it keeps.
-    from tensorflow.python.eager.record import record_operation, stop_recording
-except ImportError:  # it is not TensorFlow's public interface
-    record_operation, stop_recording = None, nullcontext
+from . import internals, native, on_host
+from .draw import dropped, fuses_relu, rectified
+from .draw import keep_mask as drawn_mask
+from .position import calls, draw_position
 
 NAME = "tensorflow"
 
+if keras.config.backend() != "tensorflow":
+    raise ImportError(
+        f"multidrop_tensorflow: expected Keras to run on 'tensorflow'; got {keras.config.backend()!r}: set "
+        "KERAS_BACKEND=tensorflow before Keras is first imported"
+    )
+
 
 def tensor(data: Any, dtype: str | None = None, name: str = "X") -> tf.Tensor:
-    """A tensor of host data, or of a variable's value, the argument of that name: of `dtype`, or else of the type that
-    `tf.convert_to_tensor` gives it."""
+    """A tensor of host data or of a variable's value, of type `dtype` or else of the one that `tf.convert_to_tensor`
+    chooses. Errors call the argument by `name`.
+
+    Raises:
+        TypeError: for a ragged or sparse tensor, which TensorFlow would not convert or would pack.
+    """
+    if isinstance(data, COMPOSITE):
+        raise not_dense(data, name)
     if tf.is_tensor(data) or isinstance(data, keras.Variable | keras.KerasTensor) or _holds_tensors(data):
         return tf.convert_to_tensor(data, dtype)
     return checks.host_tensor(tf.convert_to_tensor, data, dtype, name)
 
 
 def _holds_tensors(data: Any) -> bool:
-    """Whether a list, or the lists in it, begins with a tensor: TensorFlow packs such, with their gradients."""
+    """Whether a list, or a list in it, begins with a tensor: TensorFlow packs such lists and keeps their gradients."""
     while isinstance(data, list | tuple) and data:
         data = data[0]
     return tf.is_tensor(data)
 
 
+COMPOSITE = (tf.RaggedTensor, tf.SparseTensor, tf.IndexedSlices)
+
+
+def not_dense(came: Any, name: str = "X") -> TypeError:
+    """The error for what is no dense tensor, with TensorFlow's remedies."""
+    return checks.not_floating(checks.shown(came), "tf.convert_to_tensor, its to_tensor() or tf.sparse.to_dense", name)
+
+
 def to_numpy(tensor: tf.Tensor) -> npt.NDArray[Any]:
-    """A tensor's values on the host; bfloat16 comes as float32. Eager only, as values are."""
+    """A tensor's values as a NumPy array; bfloat16 becomes float32. Eager only."""
     tensor = tf.convert_to_tensor(tensor)
     return (tf.cast(tensor, tf.float32) if tensor.dtype == tf.bfloat16 else tensor).numpy()
 
 
 def draw_key() -> Key:
     """A key from TensorFlow's global generator, the one that `tf.random.set_seed` seeds. Eager only."""
-    return ops.draw_position()
+    return draw_position()
 
 
 @tf.autograph.experimental.do_not_convert
@@ -68,26 +76,26 @@ def dropout_layer(
     """`multidrop.dropout_layer` for tensors, differentiable any number of times; eager, in a `tf.function` or under
     XLA.
 
-    A `tf.function` keeps the key that it was traced with as a constant. Traced without one, it takes a new mask in each
-    run: the next after `multidrop.manual_seed`, in one sequence with the eager calls, or, where that is not in force
-    at the run, one whose seed `tf.random` draws. Under XLA that is XLA's own generator, which `tf.random.set_seed` does
-    not make repeatable.
+    A `tf.function` keeps the key that it was traced with as a constant. Traced without a key, it draws a new mask in
+    each run: with the next key after `multidrop.manual_seed`, in one sequence with the eager calls, or, if no seed is
+    in force at the run, with a key that `tf.random` draws. Under XLA that is XLA's own generator, which
+    `tf.random.set_seed` does not make repeatable. At dropout = 0 `tf.random` draws nothing.
 
     Args:
         X: tensor of any shape (in a trace, dimensions may be unknown), or what `tensor` takes; float16, bfloat16,
             float32 or float64.
         dropout: p, in [0, 1].
-        key: what names the mask; without one, the next after `multidrop.manual_seed`, or one from `tf.random`.
+        key: names the mask; without one, the next key after `multidrop.manual_seed`, or one that `tf.random` draws.
         start: the index of X's first element.
-        axes: along which one decision holds for all elements.
+        axes: the axes along which all elements share one decision.
 
     Returns:
         A tensor of X's shape and type; X itself at p = 0.
 
     Raises:
         ValueError: for a bad probability, key, start or axes.
-        TypeError: for a tensor that is not floating.
-        RuntimeError: without a key in a function that `tf.recompute_grad` runs again for its gradient; see
+        TypeError: for a tensor that is not floating, or is ragged or sparse.
+        RuntimeError: without a key, in a function that `tf.recompute_grad` runs again for its gradient; see
             `recompute_grad`.
     """
     return _dropout(X, dropout, key, start, axes, relu=False)
@@ -96,7 +104,7 @@ def dropout_layer(
 @tf.autograph.experimental.do_not_convert
 def relu_dropout(X: Any, dropout: float, key: int | Key | None = None, *, start: int = 0) -> tf.Tensor:
     """`multidrop.relu_dropout` for tensors; args, result and errors are those of `dropout_layer`. In a traced program
-    it is a ReLU and a dropout, which writes over what the ReLU gave it."""
+    it is a ReLU, and a dropout that overwrites the ReLU's output."""
     return _dropout(X, dropout, key, start, (), relu=True)
 
 
@@ -109,7 +117,7 @@ def _dropout(
     shape = X.shape
     count = math.prod(masks.drawn_shape(tuple(shape), axes)) if shape.is_fully_defined() else 0
     start = checks.span(start, count)
-    position = _calls.next() if key is None else as_key(key)
+    position = calls.next(p == 0.0) if key is None else as_key(key)
     return (masked_relu if relu else masked)(X, Mask(p, position, start, axes))
 
 
@@ -124,7 +132,7 @@ def axes_of(X: tf.Tensor, axes: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def check_floating(X: tf.Tensor, name: str = "X") -> None:
-    """TypeError where X, the argument of that name, is not of a floating type, with TensorFlow's remedy."""
+    """Raises a TypeError, with TensorFlow's remedy, if X is not of a floating type. `name` is the argument's."""
     checks.floating(X.dtype.name, f"tf.cast({name}, tf.float32)", name)
 
 
@@ -135,108 +143,41 @@ def keep_mask(shape: int | Sequence[int] | tf.Tensor, dropout: float, key: int |
     Args and errors are those of `multidrop.keep_mask`; the shape may be an integer tensor too, as `tf.shape` gives.
     """
     p, start = checks.probability("dropout", dropout), checks.word64("start", start)
-    position = ops.position_of(as_key(key))
+    key = as_key(key)
     if tf.is_tensor(shape):
-        return ops.keep_mask(tf.cast(shape, tf.int64), p, position, start)
+        return drawn_mask(tf.cast(shape, tf.int64), p, key, start)
     sizes = checks.shape(shape)
-    return ops.keep_mask(sizes, p, position, checks.span(start, math.prod(sizes)))
+    return drawn_mask(sizes, p, key, checks.span(start, math.prod(sizes)))
 
 
 def masked(X: tf.Tensor, mask: Mask) -> tf.Tensor:
     """X through a mask: `dropout_layer` after its checks.
 
-    The gradient of a dropout is the same dropout of the gradient, so that the backward pass keeps the position and
-    nothing else, and can be differentiated again.
+    The gradient of a dropout is the same dropout of the gradient, so the backward pass keeps only the position, and can
+    be differentiated again.
     """
     if mask.p == 0.0:
         return X
     return with_gradient(X, lambda X: dropped(X, mask), lambda dY: masked(dY, mask))
 
 
-def dropped(X: tf.Tensor, mask: Mask) -> tf.Tensor:
-    """X through a mask, without a gradient: by the fused kernel, where there is one."""
-    drop: Callable[..., tf.Tensor] = ops.drop
-    if not (tf.executing_eagerly() or mask.axes):
-        if ops.under_xla():
-            drop = xla.dropout if xla.available(X) else drop
-        elif native.available():
-            drop = native.dropout
-        if isinstance(mask.key, Key):
-            mask = mask._replace(key=ops.position_of(mask.key))
-    return drop(X, mask)
-
-
 def masked_relu(X: tf.Tensor, mask: Mask) -> tf.Tensor:
-    """max(X, 0) through a mask. The backward pass keeps the output, which what follows mostly keeps anyway."""
-    if mask.p == 0.0 or not (tf.executing_eagerly() and ops.on_host(X)):
-        return masked(ops.rectified(X), mask)
-    Y = ops.drop(X, mask, relu=True)
+    """max(X, 0) through a mask. The backward pass keeps the output, which the next operation mostly keeps anyway."""
+    if mask.p == 0.0 or not fuses_relu(X):
+        return masked(rectified(X), mask)
+    Y = on_host.drop(X, mask, relu=True)
     return with_gradient(X, lambda X: Y, lambda dY: _gated(dY, Y, mask.p))
 
 
 def _gated(dY: tf.Tensor, Y: tf.Tensor, p: float) -> tf.Tensor:
-    """The gradient of `masked_relu` with the output Y, which is linear in dY and so its own gradient."""
-    return with_gradient(dY, lambda dY: ops.relu_gradient(dY, Y, p), lambda ddX: _gated(ddX, Y, p))
+    """The gradient of `masked_relu` for its output Y. It is linear in dY, and so its own gradient."""
+    return with_gradient(dY, lambda dY: on_host.gate(dY, Y, p), lambda ddX: _gated(ddX, Y, p))
 
 
 def with_gradient(X: tf.Tensor, function: Callable[..., tf.Tensor], gradient: Callable[..., tf.Tensor]) -> tf.Tensor:
-    """`function(X)`, which has that gradient."""
-    if record_operation is None:
+    """`function(X)`, with `gradient` as its gradient."""
+    if internals.record_operation is None:
         return tf.custom_gradient(lambda X: (function(X), gradient))(X)
     Y = function(X)
-    record_operation(native.OP, [Y], [X], lambda dY: [gradient(dY)])
+    internals.record_operation(native.OP, [Y], [X], lambda dY: [gradient(dY)])
     return Y
-
-
-class _Calls:
-    """The positions of calls without a key: after `manual_seed` a stream of their own, else drawn from `tf.random`.
-
-    A traced program outlives the `manual_seed` that it was traced under. So it asks variables in each run: whether a
-    stream is in force, and for its position. From the first trace on, eager calls go by the variables too, so that all
-    calls are one sequence.
-    """
-
-    def __init__(self) -> None:
-        self._stream: Stream | None = None
-        self._variables: tuple[tf.Variable, tf.Variable] | None = None
-        self._lock, self._process = threading.Lock(), os.getpid()
-
-    def restart(self, root: Key | None) -> None:
-        """Go on from where `manual_seed` with that root key begins; None: from `tf.random`."""
-        if self._process != os.getpid():  # a forked child, where the lock may be held, and variables can not be used
-            self._lock, self._process, self._variables = threading.Lock(), os.getpid(), None
-        with self._lock:
-            self._stream = None if root is None else Stream(root.fold_in("calls"))
-            if self._variables is not None:
-                with tf.init_scope():
-                    for variable, value in zip(self._variables, self._values(), strict=True):
-                        variable.assign(value)
-
-    def _values(self) -> tuple[npt.NDArray[Any], bool]:
-        """What the variables start with."""
-        return ops.words_of(self._stream.key if self._stream else Key(0)), self._stream is not None
-
-    def next(self) -> Key | tf.Tensor:
-        """The position of this call."""
-        with self._lock:
-            if tf.executing_eagerly():
-                if self._stream is None:
-                    return ops.draw_position()
-                if self._variables is None:
-                    return taken(self._stream.next)
-                return ops.next_position(self._variables[0])
-            if self._variables is None:
-                # Here and not on import, which is to leave the devices alone; and so as to outlive a trace.
-                with tf.init_scope():
-                    stream, seeded = self._values()
-                    self._variables = (
-                        tf.Variable(stream, trainable=False, name="multidrop_calls"),
-                        tf.Variable(seeded, trainable=False, name="multidrop_seeded"),
-                    )
-            stream, seeded = self._variables
-            # Both, and not the one that is in force: a branch in a graph takes longer than either.
-            return tf.where(seeded, ops.next_position(stream), ops.draw_position())
-
-
-_calls = _Calls()
-on_manual_seed(_calls.restart)

@@ -1,4 +1,4 @@
-"""The members of the dropout family as Keras layers: `MemberLayer` for any of them, and named layers for those that
+"""Keras layers of the members of the dropout family: `MemberLayer` for any member, and named layers for those that
 Keras lacks."""
 
 from __future__ import annotations
@@ -10,56 +10,41 @@ import keras
 import tensorflow as tf
 
 from multidrop import checks, family
-from multidrop.family import MaskMember, Member
-from multidrop.layers import mask_axes
+from multidrop.family import Member
+from multidrop.layers import OfMember
 from multidrop.spec.keys import Key
 
 from .apply import through
+from .functional import check_floating, tensor
 from .layers import Dropout, _Random
 
 
-class _OfMember(_Random):
-    """A layer that runs the member that it holds."""
-
-    member: Any
+class _OfMember(OfMember, _Random):
+    """Base class of the layers that hold a member and run it."""
 
     def __init__(self, member: Member, seed: int | Key | None, **kwargs: Any) -> None:
-        member = family.checked(member)
-        super().__init__(seed, **kwargs)
-        self.member = member
+        super().__init__(seed, kwargs, member=family.checked(member))
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
         return through(self.member, inputs, lambda: self._take(inputs))
 
     @property
-    def p(self) -> Any:
-        """The member's p; setting it sets another member."""
-        return self.member.p
-
-    @p.setter
-    def p(self, value: float) -> None:
-        self.member = replace(self.member, p=value)
-
-    @property
-    def _p(self) -> float | None:
-        return self.member.p if isinstance(self.member, MaskMember) else None
-
-    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-        return mask_axes(self, self.member, shape)
+    def _idle(self) -> bool:
+        return self.member.idle
 
 
 @keras.saving.register_keras_serializable(package="multidrop")
 class MemberLayer(_OfMember):
-    """Runs any member of the dropout family in training mode; passes the input on in evaluation mode.
+    """Runs any member of the dropout family in training mode; returns the input in evaluation mode.
 
     Args:
         member: the member, such as `multidrop.family.DropBlock(p=0.1, block_size=7)`. The attribute `member` may be
-            set; a compiled step keeps the one that it was traced with.
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+            changed; a compiled step keeps the one that it was traced with.
+        seed: an integer or a `Key`; by default `multidrop.manual_seed` keys the layer, else a Keras `SeedGenerator`.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
-        ValueError: for what is no member or a bad seed; when called, for a shape that the member does not take.
+        ValueError: for what is no member or a bad seed; when called, for a shape that the member does not accept.
     """
 
     def __init__(self, member: Member, seed: int | Key | None = None, **kwargs: Any) -> None:
@@ -70,12 +55,12 @@ class MemberLayer(_OfMember):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> _Random:
-        """The layer that a `get_config` describes; a member of another package must be imported."""
+        """A layer with the configuration that `get_config` gave; the member's package must be imported."""
         return super().from_config({**config, "member": family.of_text(config["member"])})
 
 
 class _Named(_OfMember):
-    """A layer of one class of members; its configuration has the member's settings, p as `rate`."""
+    """Base class of the layers of one class of members, whose settings are the configuration, with p as `rate`."""
 
     def get_config(self) -> dict[str, Any]:
         settings = {each.name: getattr(self.member, each.name) for each in fields(self.member)}
@@ -84,12 +69,12 @@ class _Named(_OfMember):
 
 @keras.saving.register_keras_serializable(package="multidrop")
 class DropPath(_Named):
-    """`multidrop.family.DropPath`: drops a residual branch whole in training mode (stochastic depth).
+    """`multidrop.family.DropPath`: drops whole residual branches in training mode (stochastic depth).
 
     Args:
         rate: p, the probability that the branch is dropped, in [0, 1].
-        mode: "example" to decide for each example by itself, "batch" to decide once for all.
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        mode: "example" decides for each example separately, "batch" once for all.
+        seed: an integer or a `Key`; by default `multidrop.manual_seed` keys the layer, else a Keras `SeedGenerator`.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -107,9 +92,9 @@ class DropBlock(_Named):
 
     Args:
         rate: p, the probability that an element is dropped, in [0, 1].
-        block_size: how long a block is along each axis of positions.
-        data_format: "channels_first" or "channels_last"; without one, that of Keras' configuration.
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        block_size: the size of a block along each axis of positions.
+        data_format: "channels_first" or "channels_last"; by default that of Keras' configuration.
+        seed: an integer or a `Key`; by default `multidrop.manual_seed` keys the layer, else a Keras `SeedGenerator`.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -134,9 +119,9 @@ class LockedDropout(_Named):
 
     Args:
         rate: p, the probability that a feature is dropped, in [0, 1].
-        batch_first: whether the input has the shape (n, steps, …), as for Keras' recurrent layers, and not
+        batch_first: whether the input's shape is (n, steps, …), as for Keras' recurrent layers, rather than
             (steps, n, …).
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        seed: an integer or a `Key`; by default `multidrop.manual_seed` keys the layer, else a Keras `SeedGenerator`.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -153,17 +138,18 @@ class LockedDropout(_Named):
 class ConcreteDropout(_Named):
     """`multidrop.family.ConcreteDropout` whose p is learned, as the weight `logit` = log(p/(1 − p)).
 
-    The paper's regulariser keeps p from 0: regularizer·d·(p·log p + (1 − p)·log(1 − p)), minus the entropy of the d
-    numbers of an example, is among the layer's `losses`, as of any weight with a regulariser. The paper's other term is
-    of the weights that follow, which this layer does not know.
+    The paper's regulariser keeps p from 0. Its entropy term, regularizer·d·(p·log p + (1 − p)·log(1 − p)) for the d
+    features that are dropped, is among the layer's `losses`, like the regulariser of any weight. Its other term needs
+    the weight of the layer that follows: to have both, build this layer with `regularizer=0` and add what the method
+    `regularizer` gives to the loss.
 
     Source: Y. Gal, J. Hron and A. Kendall, "Concrete dropout", NeurIPS 30 (2017), equations 4 and 5.
 
     Args:
-        rate: p at the start, in (0, 1).
+        rate: the initial p, in (0, 1).
         temperature: above 0; the paper's is 0.1.
-        regularizer: the factor of the regulariser, at least 0: 1/N for the mean of the losses of N examples.
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        regularizer: the factor of the entropy term, at least 0: 1/N for the mean of the losses of N examples.
+        seed: an integer or a `Key`; by default `multidrop.manual_seed` keys the layer, else a Keras `SeedGenerator`.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -182,17 +168,17 @@ class ConcreteDropout(_Named):
         member = family.ConcreteDropout(checks.probability_below_one("rate", rate), temperature)
         begin, regularizer = member.logit, checks.at_least_zero("regularizer", regularizer)
         super().__init__(member, seed, **kwargs)
-        self.regularizer, self.features = regularizer, 0
+        self.factor, self.features = regularizer, 0
         self.logit = self.add_weight(
             name="logit",
             shape=(),
             initializer=keras.initializers.Constant(begin),
-            regularizer=lambda logit: self.regularizer * self.features * negative_entropy(tf.convert_to_tensor(logit)),
+            regularizer=lambda logit: self.factor * self.features * negative_entropy(tf.convert_to_tensor(logit)),
             autocast=False,
         )
 
     def build(self, input_shape: Any) -> None:
-        """Notes d, the size of the last axis."""
+        """Stores d, the size of the last axis."""
         self.features = input_shape[-1]
         if self.features is None:
             raise ValueError(f"inputs: expected a last axis of known size; got the shape {tuple(input_shape)}")
@@ -200,9 +186,36 @@ class ConcreteDropout(_Named):
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
         return through(self.member, inputs, lambda: self._take(inputs), learned=self.logit)
 
+    def regularizer(self, weight: Any, *, length_scale: float = 1.0) -> tf.Tensor:
+        """The part of the loss that keeps p away from 0: the divergence of the weight's distribution from its prior,
+        length_scale²·(1 − p)/2·‖M‖² − K·H(p), equation 3 of the paper, where M, the weight before dropout scales, is
+        weight/(1 − p). Divide it by the number of training examples, and add it to their mean loss.
+
+        Args:
+            weight: the kernel of the layer after this one, of shape (…, K, outputs), where K is the number of features
+                that are dropped.
+            length_scale: the prior's, at least 0.
+
+        Returns:
+            A tensor of shape (), differentiable with respect to `logit` and `weight`.
+
+        Raises:
+            ValueError: for a bad length scale.
+            TypeError: for a weight that is not floating.
+        """
+        scale, weight = checks.at_least_zero("length_scale", length_scale), tensor(weight, name="weight")
+        check_floating(weight, "weight")
+        logit = tf.cast(tf.convert_to_tensor(self.logit), weight.dtype)
+        squares = tf.reduce_sum(tf.square(weight)) * (1.0 + tf.exp(logit))
+        return scale**2 / 2.0 * squares + float(weight.shape[-2]) * negative_entropy(logit)
+
+    @property
+    def _idle(self) -> bool:
+        return False
+
     @property
     def p(self) -> float:
-        """p as it is now; setting it moves the logit."""
+        """The current p; setting it changes the logit."""
         return float(tf.sigmoid(tf.convert_to_tensor(self.logit)))
 
     @p.setter
@@ -210,13 +223,13 @@ class ConcreteDropout(_Named):
         self.logit.assign(replace(self.member, p=value).logit)
 
     def load_own_variables(self, store: Any) -> None:
-        """Takes the logit, and the position from saved weights that have one."""
+        """Loads the logit, and the position if the layer is keyed and the saved weights contain one."""
         self.logit.assign(store["0"])
         if self.stream is not None and "1" in store:
             self.stream.assign(store["1"])
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "regularizer": self.regularizer}
+        return {**super().get_config(), "regularizer": self.factor}
 
 
 def negative_entropy(logit: tf.Tensor) -> tf.Tensor:
@@ -234,7 +247,7 @@ _NAMED: dict[type[Member], Any] = {
 
 
 def layer(member: Member, *, seed: int | Key | None = None) -> _Random:
-    """`multidrop.layer`: a Keras layer of any member, the named one where there is one of the same settings."""
+    """`multidrop.layer`: a Keras layer of any member; a named one where there is one."""
     named = _NAMED.get(type(member))
     if named is None:
         return MemberLayer(member, seed)

@@ -1,9 +1,9 @@
 """The fused kernel as an operator of TensorFlow's graphs, `MultidropDropout`.
 
-TensorFlow takes operators by its C interface, and so from Python: the kernel's functions are called back, as those of
-`tf.numpy_function` are, but with the tensors' own memory. For a tensor that one thread computes to call Python takes
-longer than the rest: once the kernel is compiled, such a tensor goes without (see `compiled`). A program that contains
-the operator runs where this module has been imported.
+TensorFlow's C interface registers operators, from Python too: TensorFlow calls the kernel's Python function back, as
+`tf.numpy_function` does, but with the tensors' own memory. For a tensor that one thread computes, that call would take
+longer than the rest, so a compiled function computes those without Python (see `compiled`). A program that contains the
+operator runs in any process that has imported this module.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import atexit
 import os
 import time
-from contextlib import suppress
 from ctypes import byref, c_int, c_int64, c_void_p, cast
 from functools import cache
 from typing import Any
@@ -24,9 +23,10 @@ from multidrop.host.objects import library
 from multidrop.spec import masks
 from multidrop.spec.masks import Mask
 
+from . import internals
 from .c_interface import COMPUTE, CREATE, DELETE, INFER, INVALID_ARGUMENT, Interface, words
 from .compiled import layout
-from .ops import key_of
+from .position import key_of
 
 OP = "MultidropDropout"
 _ENTRIES = "multidrop_tensorflow.compiled.entries"
@@ -34,13 +34,14 @@ _ENTRIES = "multidrop_tensorflow.compiled.entries"
 
 @cache
 def available() -> bool:
-    """Whether graphs may hold the operator: it is registered, and all devices are hosts, as its kernel is."""
+    """Whether graphs may hold the operator: it is registered, and there is no device but the CPU, which its kernel is
+    for."""
     others = tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU")
     return bool(_registered) and not others
 
 
 def dropout(X: tf.Tensor, mask: Mask) -> tf.Tensor:
-    """A node of the graph that is being traced.
+    """Adds the operator to the graph that is being traced; its output.
 
     Args:
         X: float16, bfloat16, float32 or float64, of any shape.
@@ -55,16 +56,18 @@ def dropout(X: tf.Tensor, mask: Mask) -> tf.Tensor:
         [X.dtype],
         attrs={"T": value(type=X.dtype.as_datatype_enum), "p": value(i=p), "start": value(i=start)},
     )
-    return node.outputs[0]
+    Y = node.outputs[0]
+    Y.set_shape(X.shape)
+    return Y
 
 
 def numbers_of(mask: Mask) -> tuple[int, int]:
-    """A mask's p and start as signed integers of 64 bits, which attributes can hold."""
+    """A mask's p and start as signed 64-bit integers, which attributes can hold."""
     return int(np.float64(mask.p).view(np.int64)), int(np.uint64(mask.start).view(np.int64))
 
 
 def mask_of(p: int, position: tf.Tensor, start: int) -> Mask:
-    """The mask of a position and of those numbers."""
+    """The mask of a position and of what `numbers_of` gave."""
     return Mask(float(np.int64(p).view(np.float64)), position, int(np.int64(start).view(np.uint64)))
 
 
@@ -74,21 +77,21 @@ def _gradient(node: tf.Operation, dY: tf.Tensor) -> list[tf.Tensor | None]:
     return [dropout(dY, mask_of(node.get_attr("p"), node.inputs[1], node.get_attr("start"))), None]
 
 
-_shared = np.array([2 * host.GRAIN, 0])  # by all kernels: LIMIT and AT_REST of `compiled`
+_shared = np.array([2 * host.GRAIN, 0])  # shared by all kernels: LIMIT and AT_REST of `compiled`
 
 
 @atexit.register
 def _leave_python() -> None:
-    """Has the compiled function compute tensors of any size. A thread of TensorFlow's that came to Python when that is
-    gone would never return, and what waits for it, as the end of a dataset's iterator does, would wait for ever."""
+    """Lets the compiled function compute tensors of any size. A TensorFlow thread that calls Python after Python is
+    gone never returns, and the end of a dataset's iterator would wait for it for ever."""
     _shared[0] = np.iinfo(np.int64).max
-    time.sleep(1e-3)  # by when all cores see it
+    time.sleep(1e-3)  # until all cores see it
     while _shared[1]:
         time.sleep(1e-3)
 
 
 def _after_fork() -> None:
-    """The threads that were counted do not exist in the child."""
+    """Forgets the counted threads, which do not exist in the child."""
     _shared[1] = 0
 
 
@@ -97,7 +100,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class _Settings:
-    """What a kernel computes with, and the table of it for the compiled function."""
+    """The settings of a kernel, and their table for the compiled function."""
 
     def __init__(self, dtype: str, p: float, start: int, tfc: Interface, rest: Any) -> None:
         self.dtype, self.p, self.start = dtype, p, start
@@ -112,20 +115,13 @@ class _Settings:
         words[layout.FUNCTIONS_AT :] = [tfc.address(name) for name in layout.FUNCTIONS]
 
 
-_registered: list[Any] = []  # what C holds on to, and Python must not let go of
+_registered: list[Any] = []  # callbacks that C holds; Python must keep them
 
 
 def _register() -> None:
-    """The operator, and its kernel in Python."""
+    """Registers the operator, and its kernel in Python."""
     tfc = Interface()
-    settings: dict[int, _Settings] = {}  # of each kernel, by its number for TensorFlow
-
-    @INFER
-    def infer_shape(context: int, status: int) -> None:
-        shape = tfc.new_shape()
-        tfc.input_shape(context, 0, shape, status)
-        tfc.set_output_shape(context, 0, shape, status)
-        tfc.delete_shape(shape)
+    settings: dict[int, _Settings] = {}  # of each kernel, by the number that TensorFlow knows it by
 
     @CREATE
     def create(construction: int) -> int:
@@ -154,14 +150,14 @@ def _register() -> None:
                 raise ValueError(f"position: expected int64 of shape (3,); got {tfc.count(position)} elements")
             rank = tfc.num_dims(X)
             shape = (c_int64 * max(rank, 1))(*(tfc.dim(X, axis) for axis in range(rank)))
-            # Over X, where nothing else reads it.
+            # Written over X, if nothing else reads X.
             Y = tfc.output(context, (c_int * 1)(0), 1, 0, shape, rank, byref(c_int()), status)
             tfc.check(status)
             tensors.append(Y)
             if size := tfc.count(X):
                 of, key = settings[number], key_of(words(tfc.data(position), 3))
                 host.drop(tfc.data(X), tfc.data(Y), size, of.dtype, of.p, key, of.start)
-        except Exception as error:  # C cannot hear it; TensorFlow raises it where the program was run
+        except Exception as error:  # C has no exceptions; TensorFlow raises it from the call of the program
             tfc.set_status(status, INVALID_ARGUMENT, f"{type(error).__name__}: {error}".encode())
             tfc.fail(context, status)
         finally:
@@ -176,34 +172,41 @@ def _register() -> None:
     status = tfc.new_status()
     op = tfc.new_op(OP.encode())
     tfc.add_attr(op, b"T: {half, bfloat16, float, double}")
-    tfc.add_attr(op, b"p: int")  # the bits of a float64, which attributes are not
+    tfc.add_attr(op, b"p: int")  # the bits of a float64, since attributes have no doubles
     tfc.add_attr(op, b"start: int")
     tfc.add_input(op, b"x: T")
     tfc.add_input(op, b"position: int64")
     tfc.add_output(op, b"y: T")
-    tfc.set_shape_function(op, infer_shape)
+    # A C function of TensorFlow, not a Python callback: TensorFlow Lite's converter infers shapes in another thread
+    # while it holds the GIL, and a callback would wait for ever. `dropout` sets the shape.
+    tfc.set_shape_function(op, INFER(tfc.address("ShapeInferenceContextSetUnknownShape")))
+    # A stateful operator is not folded into a constant, which that converter would do by the Python kernel.
+    tfc.set_stateful(op, True)
     tfc.register_op(op, status)
     tfc.check(status)
     tfc.delete_status(status)
     tfc.register(OP, create, compute, delete)
-    _registered.extend((infer_shape, compute, tfc, create, delete))
+    _registered.extend((compute, tfc, create, delete))
 
 
 _compiled = False
 
 
 def _compiled_kernel() -> None:
-    """Has TensorFlow prefer the compiled function from here on: not on import, where nothing is loaded or compiled."""
+    """Registers the compiled function, which TensorFlow prefers from here on. Not on import, which loads and compiles
+    nothing."""
     global _compiled
     if _compiled:
         return
-    address = library(_ENTRIES).address("compute")  # before the lock, for this takes another
-    with streams.lock:  # of two kernels that it is to prefer, TensorFlow runs neither
+    address = library(_ENTRIES).address("compute")  # before the lock, since this takes another lock
+    with streams.lock:  # TensorFlow runs neither of two kernels of equal priority
         if not _compiled:
             *_, tfc, create, delete = _registered
             tfc.register(OP, create, COMPUTE(address), delete, priority=1)
             _compiled = True
 
 
-with suppress(AttributeError, OSError, StopIteration):  # of a TensorFlow that keeps its interface elsewhere
+try:
     _register()
+except (AttributeError, OSError, StopIteration) as error:  # from a TensorFlow that keeps its interface elsewhere
+    internals.warn(f"the C interface of operators ({error})", "traced programs draw their masks slowly")

@@ -1,4 +1,4 @@
-"""The section's net, from scratch and concisely."""
+"""The section's net: from scratch, and from Keras' own layers."""
 
 from __future__ import annotations
 
@@ -11,56 +11,39 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from multidrop.protocol import State
-from multidrop.section.architecture import Architecture, check_state
-from multidrop.spec.keys import Key
-from multidrop.streams import seeds_for
+from multidrop.section.architecture import Architecture, NetArchitecture, keys_in, state_of, takes
 
-from . import ops
 from .functional import NAME, draw_key
 from .layers import Dropout
+from .position import key_at, words_of
 
 
 @keras.saving.register_keras_serializable(package="multidrop")
 class Net(keras.Model):
-    """Two hidden layers with ReLU and dropout; maps X of shape (n, …), num_inputs elements an example, to logits of
-    shape (n, num_outputs).
+    """Two hidden layers with ReLU and dropout. Maps X of shape (n, …), with num_inputs elements per example, to logits
+    of shape (n, num_outputs).
 
-    Args and errors are those of `multidrop.Net`. In Keras the call decides the mode, `net(X, training=True)`; a net
+    Args and errors are those of `multidrop.Net`. In Keras the call sets the mode, `net(X, training=True)`; a net
     whose `is_training` is False never drops.
     """
 
-    def __init__(
-        self,
-        num_inputs: int = 784,
-        num_outputs: int = 10,
-        num_hiddens1: int = 256,
-        num_hiddens2: int = 256,
-        *,
-        dropout1: float = 0.2,
-        dropout2: float = 0.5,
-        is_training: bool = True,
-        seed: int | Key | None = None,
-        dtype: str = "float32",
-    ) -> None:
-        architecture = Architecture(num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype)
+    @takes(NetArchitecture)
+    def __init__(self, architecture: NetArchitecture) -> None:
         super().__init__(dtype=architecture.dtype)
         self.architecture = architecture
         self.num_inputs = architecture.num_inputs
-        self.is_training = is_training
+        self.is_training = architecture.is_training
         self.lin1, self.lin2, self.lin3 = _linear_layers(architecture)
-        seeds = seeds_for(NAME, seed)
-        weights = architecture.initial_weights(seeds.next("weights") or draw_key())
-        self.dropout1 = Dropout(architecture.dropout1, seed=seeds.next("dropout"), dtype=architecture.dtype)
-        self.dropout2 = Dropout(architecture.dropout2, seed=seeds.next("dropout"), dtype=architecture.dtype)
+        weights, key1, key2 = architecture.start(NAME, draw_key)
+        self.dropout1 = Dropout(architecture.dropout1, seed=key1, dtype=architecture.dtype)
+        self.dropout2 = Dropout(architecture.dropout2, seed=key2, dtype=architecture.dtype)
         _set_weights(self, weights)
         self.built = True
 
     def get_config(self) -> dict[str, Any]:
-        """What `from_config` builds a net of the same sizes of; weights and streams are weights."""
-        names = ("num_inputs", "num_outputs", "num_hiddens1", "num_hiddens2", "dropout1", "dropout2", "dtype")
-        architecture = {name: getattr(self.architecture, name) for name in names}
-        seed = {} if self.dropout1.stream is None else {"seed": 0}  # the net is to have streams, which are then loaded
-        return {**architecture, "is_training": self.is_training, **seed}
+        """The sizes and settings for `from_config`; parameters and streams are weights."""
+        seed = None if self.dropout1.stream is None else 0  # so that the net has streams to load into
+        return {**vars(self.architecture), "is_training": self.is_training, "seed": seed}
 
     def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None) -> tf.Tensor:
         training = training if self.is_training else False
@@ -69,29 +52,18 @@ class Net(keras.Model):
         return self.lin3(H2)
 
 
-def concise_net(
-    num_inputs: int = 784,
-    num_outputs: int = 10,
-    num_hiddens1: int = 256,
-    num_hiddens2: int = 256,
-    *,
-    dropout1: float = 0.2,
-    dropout2: float = 0.5,
-    seed: int | Key | None = None,
-    dtype: str = "float32",
-) -> keras.Sequential:
-    """The same net as a `keras.Sequential`. Args and errors are those of `multidrop.concise_net`."""
-    architecture = Architecture(num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype)
-    seeds = seeds_for(NAME, seed)
-    weights = architecture.initial_weights(seeds.next("weights") or draw_key())
+@takes(Architecture)
+def concise_net(architecture: Architecture) -> keras.Sequential:
+    """The same net as a `keras.Sequential`. Errors are those of `multidrop.concise_net`."""
+    weights, key1, key2 = architecture.start(NAME, draw_key)
     lin1, lin2, lin3 = _linear_layers(architecture)
     net = FlatteningSequential(
         [
             keras.Input((architecture.num_inputs,), dtype=architecture.dtype),
             lin1,
-            Dropout(architecture.dropout1, seed=seeds.next("dropout"), dtype=architecture.dtype),
+            Dropout(architecture.dropout1, seed=key1, dtype=architecture.dtype),
             lin2,
-            Dropout(architecture.dropout2, seed=seeds.next("dropout"), dtype=architecture.dtype),
+            Dropout(architecture.dropout2, seed=key2, dtype=architecture.dtype),
             lin3,
         ]
     )
@@ -103,20 +75,22 @@ def concise_net(
 class FlatteningSequential(keras.Sequential):
     """A `Sequential` that flattens (n, 1, 28, 28) and (n, 784) alike to its `Input`.
 
-    With a `Flatten` layer instead, Keras' own is bound to the rank of its first input, and until then has nothing that
-    a `tf.train.Checkpoint` would save.
+    A Keras `Sequential` with a `Flatten` layer would be bound to the rank of its first input, and before that have
+    nothing for `tf.train.Checkpoint` to save.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.autocast = False  # to float32, whatever its layers are; the `Input` casts to its type
+        self.autocast = (
+            False  # which would cast to float32 whatever type the layers have; the `Input` casts to its own type
+        )
 
     def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None, mask: Any = None) -> tf.Tensor:
         return super().call(tf.reshape(inputs, (-1, *self.input_shape[1:])), training=training, mask=mask)
 
 
 def _linear_layers(architecture: Architecture) -> list[keras.layers.Dense]:
-    """The linear layers, the hidden ones with their ReLU; built, so that they have weights before the first call."""
+    """The linear layers, the hidden ones with a ReLU; built, so that they have weights before the first call."""
     last = len(architecture.layers) - 1
     layers = []
     for number, (inputs, outputs) in enumerate(architecture.layers):
@@ -128,7 +102,7 @@ def _linear_layers(architecture: Architecture) -> list[keras.layers.Dense]:
 
 
 def _weights(net: keras.Model) -> dict[str, keras.Variable]:
-    """The weights by their common names. Keras' dense layers hold W as (inputs, outputs) already."""
+    """The weights by their common names. Keras' dense layers store W as (inputs, outputs), as the section does."""
     linear = [layer for layer in net.layers if isinstance(layer, keras.layers.Dense)]
     weights = {}
     for number, layer in enumerate(linear, start=1):
@@ -148,22 +122,21 @@ def _streams(net: keras.Model) -> dict[str, keras.Variable]:
 
 
 def get_state(net: keras.Model) -> State:
-    """A net's weights and mask streams, copied to the host; see `multidrop.protocol.State`. A dropout layer that
-    follows `tf.random` has no stream, and is left out."""
-    streams = {name: ops.key_at(stream) for name, stream in _streams(net).items()}
-    state = {name: np.array(weight.numpy()) for name, weight in _weights(net).items()}
-    return state | {name: np.array([key.seed, key.call], np.uint64) for name, key in streams.items()}
+    """A net's weights and mask streams, copied to the host; see `multidrop.protocol.State`. A dropout layer
+    without a key has no stream, and is left out."""
+    return state_of(
+        {name: np.array(weight.numpy()) for name, weight in _weights(net).items()},
+        {name: key_at(stream) for name, stream in _streams(net).items()},
+    )
 
 
 def set_state(net: keras.Model, state: Mapping[str, npt.NDArray[Any]]) -> None:
     """Gives a net the weights and mask streams of `state`.
 
     Raises:
-        ValueError: where names or shapes are not the net's.
+        ValueError: if names or shapes are not the net's.
     """
-    streams = _streams(net)
-    shapes = {name: tuple(weight.shape) for name, weight in _weights(net).items()}
-    check_state(state, shapes | dict.fromkeys(streams, (2,)))
+    keys = keys_in(state, get_state(net))
     _set_weights(net, state)
-    for name, stream in streams.items():
-        stream.assign(ops.words_of(Key(*map(int, state[name]))))
+    for name, stream in _streams(net).items():
+        stream.assign(words_of(keys[name]))

@@ -1,10 +1,9 @@
-"""Functions that are run again for their gradient, which then must drop by the masks of the first time."""
+"""Recomputation for the gradient (activation checkpointing), with the masks of the first run."""
 
 from __future__ import annotations
 
 import functools
 import itertools
-import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -13,25 +12,27 @@ import tensorflow as tf
 
 from multidrop.checks import shown
 
+from .internals import would_be_recomputed
+
 Position = TypeVar("Position")
 
 
 def recompute_grad(f: Callable[..., Any]) -> Callable[..., Any]:
-    """In the place of `tf.recompute_grad` and `keras.remat`, for functions that drop: a function that gives what `f`
-    gives, and keeps nothing for its gradient but its arguments, for which it runs `f` again. Dropout layers, and calls
-    of `dropout_layer` without a key, then drop by the masks of the first time, and take no others.
+    """Replaces `tf.recompute_grad` and `keras.remat` for functions that drop. The result computes what `f` computes,
+    keeps only its arguments for the gradient, and runs `f` again for it. The second run of dropout layers, and of
+    `dropout_layer` without a key, uses the masks of the first and advances no stream or generator.
 
     Args:
         f: a function of tensors, a layer or a model; eager, in a `tf.function` or under XLA.
 
     Raises:
-        TypeError: for a `tf.function`, which is not traced again for its gradient, and so cannot drop by these masks.
-            One that holds what this gives is right. The result is a RuntimeError for a function that drops within a
-            `tf.function`, or in a program within a branch or a loop.
+        TypeError: for a `tf.function`, which is not traced again for its gradient and so cannot be given these masks.
+            Put the `tf.function` around the result instead. The result raises a RuntimeError if `f` drops within an
+            inner `tf.function`, or, in a program, within a branch or a loop.
     """
     if isinstance(f, tf.types.experimental.PolymorphicFunction):
         raise TypeError(
-            f"f: expected a function that is no tf.function, to put tf.function around what recompute_grad gives; got "
+            "f: expected a function that is no tf.function, around whose recompute_grad you may put tf.function; got "
             f"{shown(f)}"
         )
 
@@ -53,12 +54,12 @@ def recompute_grad(f: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Run:
-    """A run of a function that is recomputed.
+    """One run of a function that is recomputed.
 
     Args:
-        positions: those that the first run takes, and every other one is given.
+        positions: taken by the first run, reused by every other run.
         first: whether this is the first.
-        outer: the run that the call is a part of, where there is one.
+        outer: the run that contains this call, if there is one.
     """
 
     def __init__(self, positions: list[Any], first: bool, outer: _Run | None) -> None:
@@ -66,8 +67,8 @@ class _Run:
         self.graph = tf.compat.v1.get_default_graph()
 
     def take(self, take: Callable[[], Position]) -> Position:
-        """`taken`, of this run."""
-        if tf.compat.v1.get_default_graph() is not self.graph:  # out of which the others could not read the position
+        """Does what `taken` does, in this run."""
+        if tf.compat.v1.get_default_graph() is not self.graph:  # whose tensors the other runs cannot read
             raise RuntimeError(
                 "recompute_grad: expected a function that drops in the program that it is recomputed in; got a dropout "
                 "in a tf.function, a branch or a loop within: put tf.function around what is recomputed, and "
@@ -88,8 +89,8 @@ _running: ContextVar[_Run | None] = ContextVar("running", default=None)
 
 
 def taken(take: Callable[[], Position]) -> Position:
-    """`take()`, which takes the next position of a stream or draws one; in a run for the gradient, what it gave at
-    first.
+    """`take()`, which takes the next position of a stream or draws one. In a run for the gradient: the position of the
+    first run.
 
     Raises:
         RuntimeError: in the backward pass of TensorFlow's own `tf.recompute_grad`; in its forward pass, where a
@@ -100,19 +101,12 @@ def taken(take: Callable[[], Position]) -> Position:
 
 
 def _take_once(take: Callable[[], Position]) -> Position:
-    """Where it is not for a gradient, in which it would take another mask than in the forward pass, and give a wrong
-    gradient in silence. TensorFlow tells that by nothing but the names of the functions that call it. What it
-    recomputes of a `tf.function` is seen in the forward pass alone: that is not traced again."""
-    frame: Any = sys._getframe()
-    traced = False
-    while frame := frame.f_back:
-        name = frame.f_code.co_name
-        traced = traced or name == "trace_function"
-        forward = traced and name == "inner" and frame.f_code.co_filename.endswith("custom_gradient.py")
-        if forward or name == "inner_recompute_grad":
-            raise RuntimeError(
-                "tf.recompute_grad (keras.remat): expected a function whose masks are named by a key; got a dropout "
-                "that takes the next mask, and would take another one when it is recomputed: use "
-                "multidrop_tensorflow.recompute_grad in its place, or dropout_layer with a key"
-            )
+    """`take()`, unless TensorFlow's own function repeats this draw with another mask: the gradient would be wrong, and
+    nothing would show it."""
+    if would_be_recomputed():
+        raise RuntimeError(
+            "tf.recompute_grad (keras.remat): expected a function whose masks are named by a key; got a dropout "
+            "that takes the next mask, and would take another one when it is recomputed: use "
+            "multidrop_tensorflow.recompute_grad in its place, or dropout_layer with a key"
+        )
     return take()

@@ -1,4 +1,4 @@
-"""One step of minibatch SGD, and the evaluation of a batch."""
+"""Minibatch SGD: one step, and the evaluation of a batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Trainer:
 
     Args:
         net: a model that maps (n, …) to logits (n, classes).
-        lr: the learning rate; a constant of the traced step, as is the decay.
+        lr: the learning rate; like the decay, a constant of the traced step.
         weight_decay: λ of the penalty λ/2·‖w‖².
     """
 
@@ -24,7 +24,8 @@ class Trainer:
         self.net, self._lr, self._weight_decay = net, lr, weight_decay
 
     def step(self, X: tf.Tensor, y: tf.Tensor) -> tuple[float, int]:
-        """One update from a batch; the sum of its losses and the number classified rightly, from before it."""
+        """Updates the weights from a batch; returns the sum of its losses and the number of correct predictions, both
+        from before the update."""
         loss, right = self._step(tensor(X), tensor(y))
         return float(loss), int(right)
 
@@ -35,20 +36,20 @@ class Trainer:
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(y, tf.int64), logits)
             mean = tf.reduce_mean(losses)
         weights = [weight.value for weight in self.net.trainable_variables]
-        # By hand: Keras' optimizers hold the learning rate as float32, which float64 training would inherit.
+        # Not by a Keras optimizer: those hold the learning rate as float32, which would limit float64 training.
         for w, gradient in zip(weights, tape.gradient(mean, weights), strict=True):
             decay = 0.0 if w.shape.rank == 1 else self._weight_decay
             w.assign_sub(self._lr * (gradient + decay * w))
-        return tf.reduce_sum(losses), _rightly_classified(logits, y)
+        return tf.reduce_sum(losses), _correct(logits, y)
 
     def evaluate(self, X: tf.Tensor, y: tf.Tensor) -> int:
-        """How many of a batch are classified rightly in evaluation mode."""
+        """The number of correct predictions for a batch in evaluation mode."""
         return int(self._evaluate(tensor(X), tensor(y)))
 
     @tf.function(reduce_retracing=True)
     def _evaluate(self, X: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        return _rightly_classified(self.net(X, training=False), y)
+        return _correct(self.net(X, training=False), y)
 
 
-def _rightly_classified(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+def _correct(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     return tf.math.count_nonzero(tf.argmax(logits, axis=1) == tf.cast(y, tf.int64))

@@ -1,4 +1,4 @@
-"""Layers whose weights are dropped, around Keras layers."""
+"""Wrappers of Keras layers that drop their weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .member_layers import MemberLayer
 
 
 class _WeightDropout(keras.layers.Wrapper):
-    """Runs a layer with some of its weights through a member of the family in training mode, each by the next key."""
+    """Runs a layer; in training mode it applies a member of the family to some weights, each with the next key."""
 
     def __init__(
         self, layer: Any, member: Member, names: Sequence[str] | None, seed: int | Key | None, **kwargs: Any
@@ -27,12 +27,12 @@ class _WeightDropout(keras.layers.Wrapper):
         self.dropout = MemberLayer(member, seed, autocast=False, name="dropout")
 
     def build(self, input_shape: Any = None) -> None:
-        """Builds the layer, and looks for the weights that are to be dropped."""
+        """Builds the layer, and checks that it has the weights to drop."""
         super().build(input_shape)
         self._dropped_weights()
 
     def _dropped_weights(self) -> list[keras.Variable]:
-        """The weights that are dropped, in the order of the layer's."""
+        """The weights to drop, in the order of `layer.weights`."""
         weights = self.layer.weights
         names = {weight.name for weight in weights}
         wanted = {name for name in names if name.endswith("kernel")} if self.dropped is None else set(self.dropped)
@@ -43,8 +43,8 @@ class _WeightDropout(keras.layers.Wrapper):
         return [weight for weight in weights if weight.name in wanted]
 
     def call(self, inputs: Any, training: Any = None, **kwargs: Any) -> Any:
-        """The layer's output. In a scope, Keras hands it the weights that were dropped in the place of its own; what it
-        writes there, such as a state, and adds to its losses is carried out of the scope."""
+        """The layer's output. It runs in a `keras.StatelessScope` that holds the dropped weights in place of its own;
+        state that it assigns there and losses that it adds are copied out of the scope."""
         if training is None or training is False:
             return self.layer(inputs, **kwargs)
         values = {id(variable): variable.value for variable in self.layer.variables}
@@ -63,11 +63,11 @@ class _WeightDropout(keras.layers.Wrapper):
         return outputs
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        """The layer's own."""
+        """That of the wrapped layer."""
         return self.layer.compute_mask(inputs, mask)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """The layer's own."""
+        """That of the wrapped layer."""
         return self.layer.compute_output_shape(input_shape)
 
     def get_config(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class _WeightDropout(keras.layers.Wrapper):
 
 @keras.saving.register_keras_serializable(package="multidrop")
 class DropConnect(_WeightDropout):
-    """A layer whose kernels lose each weight with probability `rate` in training mode, the others scaled by
+    """Drops each weight of a layer's kernels with probability `rate` in training mode and scales the others by
     1/(1 − rate): `multidrop.family.DropConnect`. Around a recurrent layer, one mask holds for all steps.
 
     Source: L. Wan et al., "Regularization of neural networks using DropConnect", ICML 2013; S. Merity, N. S. Keskar and
@@ -98,8 +98,8 @@ class DropConnect(_WeightDropout):
     Args:
         layer: the Keras layer, such as `Dense`, `Conv2D` or `LSTM`.
         rate: p, the probability that a weight is dropped, in [0, 1].
-        weights: the names of the weights to drop; without any, those whose name ends in "kernel".
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        weights: the names of the weights to drop; by default those whose name ends in "kernel".
+        seed: an integer or a `Key`; by default `multidrop.manual_seed` keys the layer, else a Keras `SeedGenerator`.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -122,8 +122,8 @@ class DropConnect(_WeightDropout):
 
 @keras.saving.register_keras_serializable(package="multidrop")
 class EmbeddingDropout(_WeightDropout):
-    """An embedding that loses each word with probability `rate` in training mode, wherever it stands in the batch, the
-    others scaled by 1/(1 − rate): `multidrop.family.EmbeddingDropout`.
+    """Drops each word of an embedding with probability `rate` in training mode, wherever it occurs in the batch, and
+    scales the others by 1/(1 − rate): `multidrop.family.EmbeddingDropout`.
 
     Source: Y. Gal and Z. Ghahramani, "A theoretically grounded application of dropout in recurrent neural networks",
     NeurIPS 29 (2016), section 4.2.
@@ -131,7 +131,7 @@ class EmbeddingDropout(_WeightDropout):
     Args:
         layer: a `keras.layers.Embedding`.
         rate: p, the probability that a word is dropped, in [0, 1].
-        seed: an integer or a `Key`; without one, keyed by `multidrop.manual_seed`, or by `tf.random`.
+        seed: an integer or a `Key`; by default `multidrop.manual_seed` keys the layer, else a Keras `SeedGenerator`.
         **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:

@@ -1,8 +1,8 @@
 """The fused kernel in programs that XLA compiles for the host, as one of XLA's custom calls.
 
-XLA takes functions to call by its foreign function interface (xla/ffi/api/c_api.h), and so from Python. A TensorFlow
-that keeps that elsewhere does without, and draws masks by operators. A node of the program holds the call as a module
-of StableHLO, for that goes without the sizes that XLA learns when it compiles.
+XLA's foreign function interface (xla/ffi/api/c_api.h) registers functions, from Python too. If a TensorFlow does not
+export it, masks are drawn by TensorFlow's operators. A node of the program holds the call as a StableHLO module, in
+which sizes may be unknown until XLA compiles.
 """
 
 from __future__ import annotations
@@ -10,9 +10,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import math
-import os
-import sys
-from contextlib import suppress
 from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_size_t, c_uint32, c_void_p
 from typing import Any
 
@@ -22,35 +19,26 @@ import tensorflow as tf
 from multidrop import host
 from multidrop.spec.masks import Mask
 
-from . import native
+from . import internals, native
 from .c_interface import words
-from .ops import key_of
+from .position import key_of
 
 OP = "XlaCallModule"
-_GRADIENT = "MultidropXla"  # by what name TensorFlow knows the gradient of such a node
-_VERSION = 5  # of the calling convention: the oldest that TensorFlow takes
+_GRADIENT = "MultidropXla"  # the name under which the gradient of such a node is registered
+_VERSION = 5  # the oldest calling convention that TensorFlow accepts
 _TARGET = "multidrop_dropout"
 _TYPES = {"float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f64"}
 _TYPE_CODES = {10: "float16", 16: "bfloat16", 11: "float32", 12: "float64"}
 
 
 def available(X: tf.Tensor) -> bool:
-    """Whether a program for XLA may hold the call: it is registered, all devices are hosts, and X has dimensions."""
-    return _registered and native.available() and bool(X.shape.rank) and not _vectorized()
-
-
-def _vectorized() -> bool:
-    """Whether this is a trace for `tf.vectorized_map`. It makes a loop of an operator that it does not know, and XLA
-    does not differentiate the loop. It tells what it is by nothing but its function's name."""
-    frame: Any = sys._getframe()
-    while frame := frame.f_back:
-        if frame.f_code.co_name == "_pfor_impl":
-            return True
-    return False
+    """Whether a program for XLA may hold the call: it is registered, there is no device but the CPU, and X has
+    dimensions."""
+    return _registered and native.available() and bool(X.shape.rank) and not internals.in_vectorized_map()
 
 
 def dropout(X: tf.Tensor, mask: Mask) -> tf.Tensor:
-    """A call in the program that is being traced.
+    """Adds the call to the program that is being traced; its output.
 
     Args:
         X: float16, bfloat16, float32 or float64, of a known number of dimensions above 0.
@@ -79,15 +67,16 @@ def dropout(X: tf.Tensor, mask: Mask) -> tf.Tensor:
 
 @tf.RegisterGradient(_GRADIENT)
 def _gradient(node: tf.Operation, dY: tf.Tensor) -> list[tf.Tensor | None]:
-    """The same dropout of the gradient, as a call too: nothing tells here that this is for XLA."""
+    """The same dropout of the gradient, as a call too: nothing shows here that the trace is for XLA."""
     dY.set_shape(node.inputs[0].shape)
     p, start = node.get_attr("_multidrop_p"), node.get_attr("_multidrop_start")
     return [dropout(dY, native.mask_of(p, node.inputs[1], start)), None]
 
 
 def _module(sizes: list[int | None], dtype: str, p: int, start: int) -> str:
-    """The call for a tensor of those sizes, None where one is not known yet. Its operands are X, the position, the
-    bits of p with the index of the first element, and what XLA learns the result's shape by: the sizes."""
+    """The call as StableHLO, for a tensor of those sizes; None stands for a size that is not known yet. The operands
+    are X, the position, the bits of p with the index of the first element, and the sizes, which tell XLA the result's
+    shape."""
     X = "tensor<" + "".join(f"{'?' if size is None else size}x" for size in sizes) + _TYPES[dtype] + ">"
     lines = []
     for axis, size in enumerate(sizes):
@@ -116,7 +105,7 @@ module @multidrop {{
 """
 
 
-# Below: XLA's interface. Its structures begin with their size and with what later versions add to them.
+# Below: XLA's interface. Each structure begins with its size and a pointer to extensions.
 
 
 def _structure(name: str, *fields: tuple[str, Any], head: tuple[tuple[str, Any], ...] | None = None) -> Any:
@@ -162,14 +151,14 @@ def _sized(structure: Any, **values: Any) -> Any:
 
 
 def answered(version: tuple[int, int]) -> tuple[int, int]:
-    """What the handler says that it was made for: XLA's own version where that is known, else the last known one, so
-    that XLA refuses a handler that would read its structures wrongly."""
+    """The version that the handler reports: XLA's own if it is a known one, else the last known one, so that XLA
+    refuses a handler that would misread its structures."""
     return version if version in KNOWN_VERSIONS else KNOWN_VERSIONS[-1]
 
 
 @CFUNCTYPE(c_void_p, POINTER(_CALL))
 def _handler(given: Any) -> int | None:
-    """XLA's call, for a run or to learn the interface's version; returns an error, or nothing."""
+    """Handles a call from XLA, to run the dropout or to learn the interface's version; returns an error or None."""
     call = given.contents
     api = call.api.contents
     try:
@@ -179,13 +168,13 @@ def _handler(given: Any) -> int | None:
                 version = extension.metadata.contents.version
                 version.major, version.minor = answered((api.version.major, api.version.minor))
                 return None
-        # The sizes follow them, where XLA learned the result's shape by those, and not where it knew it.
+        # The sizes follow only if XLA needed them to learn the result's shape.
         X, position, settings = (call.arguments.items[number].contents for number in range(3))
         p, start = words(settings.data, 2)
         size, target = math.prod(X.sizes[: X.rank]), call.results.items[0].contents.data
         key, dtype = key_of(words(position.data, 3)), _TYPE_CODES[X.dtype]
         host.drop(X.data, target, size, dtype, float(p.view(np.float64)), key, int(start.view(np.uint64)))
-    except Exception as error:  # C cannot hear it; XLA raises it where the program was run
+    except Exception as error:  # C has no exceptions; XLA raises it from the call of the program
         message = f"{type(error).__name__}: {error}".encode()
         return api.create_error(_sized(_ERROR, message=message, code=_INTERNAL))
     return None
@@ -196,20 +185,18 @@ _registered = False
 
 def _register() -> None:
     global _registered
-    library = ctypes.CDLL(os.path.join(tf.sysconfig.get_lib(), "libtensorflow_cc.so.2"))
-    api_of_xla = library["_ZN3xla3ffi12GetXlaFfiApiEv"]  # xla::ffi::GetXlaFfiApi()
-    api_of_xla.restype, api_of_xla.argtypes = POINTER(_API), ()
+    api = internals.xla_interface(_API)
+    if api is None:
+        return
     name, platform = (_TEXT(text, len(text)) for text in (_TARGET.encode(), b"Host"))
     handler = ctypes.cast(_handler, c_void_p)
-    api = api_of_xla().contents
     _registered = not api.register(_sized(_REGISTRATION, name=name, platform=platform, execute=handler))
     if not _registered:
         version = f"{api.version.major}.{api.version.minor}"
         logging.getLogger("multidrop").warning(
-            f"multidrop_tensorflow: XLA's calls are of version {version}, which is not known; dropout under XLA goes "
-            "by TensorFlow's own operators, which is right and slow"
+            f"multidrop_tensorflow: XLA's calls are of version {version}, which is not known; dropout under XLA uses "
+            "TensorFlow's own operators, with the same masks, slowly"
         )
 
 
-with suppress(AttributeError, OSError):
-    _register()
+_register()

@@ -10,6 +10,7 @@ from .functional import NAME as name
 from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy
 from .keyed import drawing
 from .layers import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
+from .loss import r_drop
 from .member_layers import (
     ConcreteDropout,
     DropBlock,
@@ -60,6 +61,7 @@ __all__ = [
     "keep_mask",
     "layer",
     "name",
+    "r_drop",
     "relu_dropout",
     "restore",
     "set_state",

@@ -11,7 +11,7 @@ from torch.nn.functional import softplus
 
 from multidrop import checks, family
 from multidrop.family import Member
-from multidrop.layers import OfMember, documentation, mask_axes, settings, signature
+from multidrop.layers import OfMember, OfSettings, settings
 from multidrop.spec.keys import Key
 from multidrop.streams import layer_key
 
@@ -26,7 +26,7 @@ def layer(member: Member, *, seed: int | Key | None = None) -> Keyed:
     """`multidrop.layer`."""
     if type(member) is family.Dropout:
         return Dropout(member.p, seed=seed)
-    kind = _KINDS.get(type(member))
+    kind = _OfSettings.layers.get(type(member))
     if kind is None:
         return MemberLayer(member, seed=seed)
     return kind(*(getattr(member, each.name) for each in fields(member)), seed=seed)
@@ -63,9 +63,6 @@ class MemberLayer(OfMember, Keyed):
         """The value that is stored when a parametrized weight is set."""
         return weight
 
-    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-        return mask_axes(self, self.member, shape)
-
     @overrides
     def _get_name(self) -> str:
         return type(self.member).__name__
@@ -74,22 +71,10 @@ class MemberLayer(OfMember, Keyed):
         return settings(self.member) + super().extra_repr()
 
 
-_KINDS: dict[type[Member], type[MemberLayer]] = {}
-
-
-class _OfSettings(MemberLayer):
+class _OfSettings(OfSettings, MemberLayer):
     """Base class of layers of one kind of member, built from its settings."""
 
-    kind: ClassVar[type[Member]]
-
-    def __init_subclass__(cls, kind: type[Member] | None = None) -> None:
-        if kind is not None:  # and not a subclass of the user's
-            cls.kind, cls.__doc__ = kind, cls.__doc__ or documentation(kind)
-            cls.__signature__ = signature(kind)  # type: ignore[attr-defined]  # for inspect
-            _KINDS[kind] = cls
-
-    def __init__(self, *settings: Any, seed: int | Key | None = None, **named: Any) -> None:
-        super().__init__(self.kind(*settings, **named), seed=seed)
+    layers: ClassVar[dict[type[Member], type]] = {}
 
 
 class DropPath(_OfSettings, kind=family.DropPath): ...

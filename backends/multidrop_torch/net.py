@@ -11,13 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from multidrop.protocol import State
-from multidrop.section.architecture import Architecture, check_state
-from multidrop.spec.keys import Key
-from multidrop.streams import seeds_for
+from multidrop.section.architecture import Architecture, NetArchitecture, keys_in, state_of, takes
 
 from .functional import NAME, draw_key
 from .layers import Dropout
-from .position import key_at
+from .position import key_at, position_of
 
 
 class Net(nn.Module):
@@ -28,29 +26,16 @@ class Net(nn.Module):
     switch it.
     """
 
-    def __init__(
-        self,
-        num_inputs: int = 784,
-        num_outputs: int = 10,
-        num_hiddens1: int = 256,
-        num_hiddens2: int = 256,
-        *,
-        dropout1: float = 0.2,
-        dropout2: float = 0.5,
-        is_training: bool = True,
-        seed: int | Key | None = None,
-        dtype: str = "float32",
-    ) -> None:
+    @takes(NetArchitecture)
+    def __init__(self, architecture: NetArchitecture) -> None:
         super().__init__()
-        architecture = Architecture(num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype)
         self.num_inputs = architecture.num_inputs
         self.lin1, self.lin2, self.lin3 = _linear_layers(architecture)
-        seeds = seeds_for(NAME, seed)
-        weights = architecture.initial_weights(seeds.next("weights") or draw_key())
-        self.dropout1 = Dropout(architecture.dropout1, seed=seeds.next("dropout"))
-        self.dropout2 = Dropout(architecture.dropout2, seed=seeds.next("dropout"))
+        weights, key1, key2 = architecture.start(NAME, draw_key)
+        self.dropout1 = Dropout(architecture.dropout1, seed=key1)
+        self.dropout2 = Dropout(architecture.dropout2, seed=key2)
         _set_weights(self, weights)
-        self.train(is_training)
+        self.train(architecture.is_training)
 
     def forward(self, X: Tensor) -> Tensor:
         H1 = self.dropout1.after_relu(self.lin1(X.reshape(-1, self.num_inputs)))
@@ -58,30 +43,19 @@ class Net(nn.Module):
         return self.lin3(H2)
 
 
-def concise_net(
-    num_inputs: int = 784,
-    num_outputs: int = 10,
-    num_hiddens1: int = 256,
-    num_hiddens2: int = 256,
-    *,
-    dropout1: float = 0.2,
-    dropout2: float = 0.5,
-    seed: int | Key | None = None,
-    dtype: str = "float32",
-) -> nn.Sequential:
-    """The same net as an `nn.Sequential`. Args and errors are those of `multidrop.concise_net`."""
-    architecture = Architecture(num_inputs, num_outputs, num_hiddens1, num_hiddens2, dropout1, dropout2, dtype)
-    seeds = seeds_for(NAME, seed)
-    weights = architecture.initial_weights(seeds.next("weights") or draw_key())
+@takes(Architecture)
+def concise_net(architecture: Architecture) -> nn.Sequential:
+    """The same net as an `nn.Sequential`. Errors are those of `multidrop.concise_net`."""
+    weights, key1, key2 = architecture.start(NAME, draw_key)
     lin1, lin2, lin3 = _linear_layers(architecture)
     net = nn.Sequential(
         nn.Flatten(),
         lin1,
         nn.ReLU(),
-        Dropout(architecture.dropout1, seed=seeds.next("dropout")),
+        Dropout(architecture.dropout1, seed=key1),
         lin2,
         nn.ReLU(),
-        Dropout(architecture.dropout2, seed=seeds.next("dropout")),
+        Dropout(architecture.dropout2, seed=key2),
         lin3,
     )
     _set_weights(net, weights)
@@ -117,9 +91,10 @@ def _streams(net: nn.Module) -> dict[str, Tensor]:
 def get_state(net: nn.Module) -> State:
     """Copies a net's weights and mask streams to the host; see `multidrop.protocol.State`. A layer that follows torch's
     generator has no stream, and is left out."""
-    streams = {name: key_at(stream) for name, stream in _streams(net).items()}
-    state = {name: np.array(weight.cpu().numpy(), order="C") for name, weight in _weights(net).items()}
-    return state | {name: np.array([key.seed, key.call], np.uint64) for name, key in streams.items()}
+    return state_of(
+        {name: np.array(weight.cpu().numpy(), order="C") for name, weight in _weights(net).items()},
+        {name: key_at(stream) for name, stream in _streams(net).items()},
+    )
 
 
 def set_state(net: nn.Module, state: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -128,9 +103,7 @@ def set_state(net: nn.Module, state: Mapping[str, npt.NDArray[Any]]) -> None:
     Raises:
         ValueError: where names or shapes are not the net's.
     """
-    streams = _streams(net)
-    shapes = {name: tuple(weight.shape) for name, weight in _weights(net).items()}
-    check_state(state, shapes | dict.fromkeys(streams, (2,)))
+    keys = keys_in(state, get_state(net))
     _set_weights(net, state)
-    for name, stream in streams.items():
-        stream.copy_(torch.from_numpy(state[name].astype(np.uint64).view(np.int64)))
+    for name, stream in _streams(net).items():
+        stream.copy_(position_of(keys[name]))

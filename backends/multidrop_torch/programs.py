@@ -53,8 +53,7 @@ def drop_next(X: Tensor, stream: Tensor | None, p: float, start: int, axes: tupl
 
 def drop(X: Tensor, position: Tensor, mask: Mask) -> Tensor:
     """X through the mask at a position, differentiable."""
-    drops = drop_values if without_gradient(X) else dropout
-    return _of_values(X, lambda X: drops(X, position, mask.p, signed(mask.start), mask.axes))
+    return _of_values(X, lambda X: dropout(X, position, mask.p, signed(mask.start), mask.axes))
 
 
 def _of_values(X: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
@@ -261,12 +260,45 @@ class _InProgram(torch.autograd.Function):
         return ctx.gradient(dY, position, *ctx.rest), *[None] * (3 + len(ctx.rest))
 
 
-@operator("dropout(Tensor X, Tensor position, float p, SymInt start, int[] axes) -> Tensor", composed=True)
-def _dropout(X: Tensor, position: Tensor, *rest: Any) -> Tensor:
+@operator("dropout(Tensor X, Tensor position, Scalar p, SymInt start, int[] axes) -> Tensor", composed=True)
+def _dropout(X: Tensor, position: Tensor, p: float | torch.SymFloat, *rest: Any) -> Tensor:
     """`drop` with a gradient."""
+    if isinstance(p, torch.SymFloat):
+        return _scheduled(X, position, _tensor_of(p), *rest)
     if X.requires_grad and torch.is_grad_enabled():
-        return _InProgram.apply(X, position, drop_values, dropout, *rest)
-    return drop_values(X, position, *rest)
+        return _InProgram.apply(X, position, drop_values, dropout, p, *rest)
+    return drop_values(X, position, p, *rest)
+
+
+# A p that changes between runs, as in a schedule, is an input of the program from its first change on: torch.compile
+# compiles once more, and then no longer. It knows no operator that takes such a number, but compiles arithmetic of
+# tensors with it; so the operator takes a tensor.
+
+
+def _tensor_of(p: Any) -> Tensor:
+    return torch.ones((), dtype=torch.float64, device="cpu") * p
+
+
+@operator("drop_scheduled(Tensor X, Tensor position, Tensor p, SymInt start, int[] axes) -> Tensor")
+def _drop_by_tensor(X: Tensor, position: Tensor, p: Tensor, start: int, axes: Sequence[int]) -> Tensor:
+    """`drop` with a p that is float64, of shape ()."""
+    return draw.drop(X, _mask(p.item(), by_kernels(position), start, axes))
+
+
+@torch.library.register_fake("multidrop::drop_scheduled")
+def _(X: Tensor, position: Tensor, p: Tensor, start: int, axes: Sequence[int]) -> Tensor:
+    return torch.empty_like(X)
+
+
+@operator("scheduled(Tensor X, Tensor position, Tensor p, SymInt start, int[] axes) -> Tensor", composed=True)
+def _dropout_scheduled(X: Tensor, position: Tensor, *rest: Any) -> Tensor:
+    """`drop_scheduled` with a gradient."""
+    if X.requires_grad and torch.is_grad_enabled():
+        return _InProgram.apply(X, position, _drop_scheduled, _scheduled, *rest)
+    return _drop_scheduled(X, position, *rest)
+
+
+_drop_scheduled, _scheduled = (getattr(torch.ops.multidrop, name).default for name in ("drop_scheduled", "scheduled"))
 
 
 @operator("member(Tensor X, Tensor position, str member, SymInt start, bool gradient) -> Tensor", composed=True)

@@ -1,4 +1,4 @@
-"""What is measured. Those of a framework have `cases`, `describe` and `measure`, which `workers` calls."""
+"""The experiments. Each module but `startup` has `cases`, `describe` and `measure`, which `workers` calls."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ BACKWARD = " with backward"
 
 
 def timed(framework: Framework, case: Case, effort: Effort) -> Iterator[Event]:
-    """All candidates of a case against each other, forward and forward with backward, as one record."""
+    """Times all candidates of a case against each other, forward and forward with backward. Gives one record."""
     return compared(framework, case, framework.candidates(case), OURS, effort)
 
 
 def compared(
     framework: Framework, case: Case, builders: Mapping[str, Callable[[], Candidate]], ours: str, effort: Effort
 ) -> Iterator[Event]:
-    """`ours` against the others of some candidates, likewise."""
+    """Times the candidate `ours` against the others, forward and forward with backward. Gives one record."""
     calls = {}
     for who, build in builders.items():
         try:
             candidate = build()
             check(framework, who, candidate, case)
-        except Exception as error:  # a candidate that cannot do a case, such as a type, is said to
+        except Exception as error:  # such as a type that the candidate does not support: reported, not fatal
             yield "failure", f"{who}: {type(error).__name__}: {str(error).strip().splitlines()[:1]}"
             continue
         calls[who] = candidate.forward
@@ -54,7 +54,7 @@ def compared(
 
 
 def describe_case(case: Case) -> str:
-    """In words, for the progress bar and the list of failures."""
+    """Describes a case for the progress bar and the list of failures."""
     words = [f"{case.size:,} elements", f"p = {case.p}", case.dtype]
     words += [word for word in (case.mode, case.layout) if word not in (EAGER, "contiguous")]
     return ", ".join(words)

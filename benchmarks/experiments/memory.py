@@ -1,5 +1,5 @@
-"""Bytes that a dropout keeps for its backward pass: by the framework's own accounting where it has one, and by the
-memory that is in use after a chain of dropouts."""
+"""Measures the bytes that a dropout keeps for its backward pass: by the framework's own accounting, if it has one, and
+by the memory in use after a chain of dropouts."""
 
 from __future__ import annotations
 
@@ -16,26 +16,25 @@ from . import Event, describe_case
 DEPTHS = (1, 5)
 STEADY, MOST = 3, 12  # chains
 
-
 PARTS = (OURS, OWN, SECTION)
-"""Each in a process of its own, whose memory no other has used before."""
+"""The candidates. Each runs in its own process, whose allocator no other candidate has used."""
 
 
 def cases(framework: Framework, job: Job) -> list[tuple[str, Case]]:
-    """Who, and what."""
-    if framework.name == "numpy":  # which keeps what the program keeps
+    """The candidate of the job, with the case."""
+    if framework.name == "numpy":  # NumPy keeps nothing by itself
         return []
     case = Case((1024, 1024) if job.quick else (2048, 2048))
     return [(job.part, case)]
 
 
 def describe(case: tuple[str, Case]) -> str:
-    """In words."""
+    """Describes a case."""
     return f"{case[0]}, {describe_case(case[1])}"
 
 
 def measure(framework: Framework, case: tuple[str, Case], job: Job) -> Iterator[Event]:
-    """What one candidate keeps."""
+    """Measures one candidate."""
     who, dropped = case
     accounted = framework.accounted(who, dropped)
     size = dropped.size * 4
@@ -51,9 +50,9 @@ def measure(framework: Framework, case: tuple[str, Case], job: Job) -> Iterator[
 
 
 def _held(framework: Framework, who: str, case: Case) -> float | None:
-    """Bytes for each dropout of a chain beyond its first, whose output is the chain's, whoever drops. None where what
-    one more chain takes does not settle."""
-    waiting: list[tuple[Any, Callable[[Any], Any]]] = []  # all of them to the end: what is given back may be kept
+    """Bytes per dropout of a chain, not counting the chain's own output, which every candidate keeps. None if the
+    memory of one more chain does not become constant."""
+    waiting: list[tuple[Any, Callable[[Any], Any]]] = []  # keeps all chains: an allocator may not return freed memory
     growth = [_growth(framework, *framework.chain(who, depth, case), waiting) for depth in DEPTHS]
     while waiting:
         kept, backward = waiting.pop()
@@ -66,8 +65,8 @@ def _held(framework: Framework, who: str, case: Case) -> float | None:
 def _growth(
     framework: Framework, forward: Callable[[], Any], backward: Callable[[Any], Any], waiting: list[Any]
 ) -> float | None:
-    """Bytes that one more chain takes until its backward pass, once that no longer changes: the first ones start
-    threads, compile, and get what the allocator had."""
+    """Bytes that one more chain holds until its backward pass. Measured after enough chains for the number to be
+    constant, because the first chains start threads, compile, and use memory that the allocator had already."""
     in_use: list[int] = []
     for _ in range(MOST):
         waiting.append((forward(), backward))

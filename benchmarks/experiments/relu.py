@@ -1,4 +1,4 @@
-"""ReLU and dropout in one pass, against one after the other."""
+"""Times ReLU and dropout in one pass against ReLU followed by dropout."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ describe = describe_case
 
 
 def cases(framework: Framework, job: Job) -> list[Case]:
-    """At the p of the section's larger dropout."""
+    """Several sizes in each mode, with p = 0.5, the section's larger p."""
     shapes = QUICK_SHAPES if job.quick else SHAPES
     return [Case(shape, p=0.5, mode=mode) for mode in framework.modes for shape in shapes]
 
 
 def measure(framework: Framework, case: Case, job: Job) -> Iterator[Event]:
-    """One size."""
+    """Measures one size."""
     effort = Effort(0.3, 3, 5) if job.quick else Effort(1.0, 9, 41)
     return compared(framework, case, framework.rectified(case), FUSED, effort)

@@ -1,4 +1,4 @@
-"""Some sizes under other settings: p, types, layouts, threads, and the ways to call a dropout."""
+"""Varies p, types, layouts, the number of threads, and the way to call a dropout, at a few sizes."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ PROBABILITIES = (0.1, 0.2, 0.5, 0.9)
 QUICK_PROBABILITIES = (0.2, 0.9)
 IMAGES = (16, 64, 64, 64)  # (n, c, h, w), for the layouts
 QUICK_IMAGES = (4, 16, 32, 32)
-LARGE = (4096, 4096)  # for the threads, which a small one does not divide
-SMALL = ((4, 4), (256, 256))  # where what a call costs by itself shows
+LARGE = (4096, 4096)  # for the threads: a small tensor is computed by one
+SMALL = ((4, 4), (256, 256))  # for the ways to call: the overhead of a call dominates
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A case, and the question that it answers."""
+    """A case, and the setting that it varies."""
 
     question: str
     case: Case
 
 
 def cases(framework: Framework, job: Job) -> list[Setting]:
-    """With every core, all settings; with fewer, or as many as each takes, those in which threads are the question."""
+    """All settings, in the job that uses every core; only that of the threads in the other jobs."""
     plain = Case((256, 1024) if job.quick else (2048, 2048))
-    # Under `torch.compile` and XLA the same kernels would be asked again.
+    # In one mode only: `torch.compile` and XLA call the same kernels.
     plain = replace(plain, mode=framework.modes[0])
     settings = [Setting("threads", plain if job.quick else replace(plain, shape=LARGE))]
     if job.threads != cores():
@@ -43,12 +43,12 @@ def cases(framework: Framework, job: Job) -> list[Setting]:
 
 
 def describe(setting: Setting) -> str:
-    """In words."""
+    """Describes a setting."""
     return f"{setting.question}: {describe_case(setting.case)}"
 
 
 def measure(framework: Framework, setting: Setting, job: Job) -> Iterator[Event]:
-    """One setting."""
+    """Measures one setting."""
     effort = Effort(0.3, 3, 5) if job.quick else Effort(2.0, 9, 41)
     answer = _ways if setting.question == "way" else timed
     for kind, value in answer(framework, setting.case, effort):
@@ -58,7 +58,7 @@ def measure(framework: Framework, setting: Setting, job: Job) -> Iterator[Event]
 
 
 def _ways(framework: Framework, case: Case, effort: Effort) -> Iterator[Event]:
-    """The ways to call a dropout, against each other."""
+    """Times the ways to call a dropout against each other."""
     calls = framework.ways(case)
     seconds = compare(calls, framework.synchronise, effort)
     against = next((name for name in reversed(calls) if name.startswith("framework")), next(iter(calls)))

@@ -1,4 +1,4 @@
-"""Sizes from 16 elements to 2^26: forward, and forward with backward, in every framework and mode."""
+"""Times sizes from 16 elements to 2^26, forward and forward with backward, in every framework and mode."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ describe = describe_case
 
 
 def cases(framework: Framework, job: Job) -> list[Case]:
-    """Matrices, as square as powers of two are."""
+    """Matrices with powers of two as sides, square or twice as high as wide."""
     exponents = QUICK_EXPONENTS if job.quick else EXPONENTS
     return [Case((2 ** -(-e // 2), 2 ** (e // 2)), mode=mode) for mode in framework.modes for e in exponents]
 
 
 def measure(framework: Framework, case: Case, job: Job) -> Iterator[Event]:
-    """One size."""
-    # The larger a tensor is, the more does its time depend on what else uses the machine's memory; but of the largest,
-    # one round takes seconds.
+    """Measures one size."""
+    # Large tensors need many rounds, because their times depend on what else uses the machine's memory. But one round
+    # of the largest takes seconds.
     fewest = 5 if case.size > 2**24 else 21
     effort = Effort(0.3, 3, 5) if job.quick else Effort(0.7, fewest, 41)
     return timed(framework, case, effort)

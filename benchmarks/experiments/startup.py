@@ -1,7 +1,7 @@
-"""The waits of a fresh process: the import, and the first call. Every sample is a process of its own.
+"""Times the import and the first call. Every sample is a new process.
 
-The first call is measured as in a fresh container: with the machine code that came with the package, no folder for
-caches, and Numba out of reach. Where no machine code fits the processor it is compiled, which is measured once more.
+The first call is measured as in a fresh container: with the package's machine code, without a cache folder and without
+Numba. A second measurement compiles the kernel, as on a processor that no machine code of the package fits.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ..measure import quartiles, ratio
 ROUNDS, COLD_ROUNDS = 7, 3
 QUICK_ROUNDS, QUICK_COLD_ROUNDS = 1, 1
 
-IMPORTS = {  # against what the user of that framework imports anyhow
+IMPORTS = {  # with the import that a user of that framework needs anyway
     "multidrop": "numpy",
     "multidrop_torch": "torch",
     "multidrop_tensorflow": "tensorflow",
-    "multidrop_mxnet": "",  # not every NumPy lets MXNet be imported without it
+    "multidrop_mxnet": "",  # with most versions of NumPy, MXNet alone cannot be imported
 }
 
 SETUP = {
@@ -47,7 +47,7 @@ FRESH, COMPILED = f"{OURS}, fresh container", f"{OURS}, compiled"
 
 
 def run(quick: bool, total: Callable[[int], None], advance: Callable[[str], None]) -> tuple[list[Any], list[str]]:
-    """All of it: records and failures."""
+    """Runs all measurements, and returns the records and the failures."""
     records: list[Any] = []
     failures: list[str] = []
     total(len(IMPORTS) + len(SETUP))
@@ -57,7 +57,7 @@ def run(quick: bool, total: Callable[[int], None], advance: Callable[[str], None
         _record(records, failures, ours, partial(_imports, ours, own, rounds))
     for name in SETUP:
         advance(f"{name}, first call")
-        # What is compiled is the same for all frameworks.
+        # Compiling is measured once, because all frameworks share the kernel.
         _record(records, failures, name, partial(_first_calls, name, rounds, cold_rounds if name == "numpy" else 0))
     return records, failures
 
@@ -75,7 +75,7 @@ def _imports(ours: str, own: str, rounds: int) -> dict[str, Any]:
     for number in range(rounds + 1):
         for name in names[:: 1 if number % 2 else -1]:
             (taken,) = _process(f"import time; a = time.perf_counter(); import {name}", "[time.perf_counter() - a]")
-            if number:  # the first one warms the disk's cache
+            if number:  # round 0 only warms the disk cache
                 seconds[name].append(taken)
     return {"what": "import", "name": ours, **_summary(seconds, [(ours, own)] if own else [])}
 
@@ -84,7 +84,7 @@ def _first_calls(name: str, rounds: int, compiled_rounds: int) -> dict[str, Any]
     samples = dict(_samples(name))
     if not compiled_rounds:
         del samples[COMPILED]
-    _first(name, OURS)  # the first one warms the disk's cache
+    _first(name, OURS)  # warms the disk cache
     seconds: dict[str, list[float]] = {who: [] for who in samples}
     second: dict[str, list[float]] = {who: [] for who in samples}
     for number in range(rounds):
@@ -109,9 +109,9 @@ def _samples(name: str) -> Iterator[tuple[str, Callable[[], list[float]]]]:
 
 
 def _first(name: str, who: str, blocked: str = "", **environment: str) -> list[float]:
-    """Seconds of the first call and of the second, in a new process where one package cannot be imported."""
+    """The seconds of the first and the second call, in a new process that cannot import the package `blocked`."""
     call = CALL[name][who]
-    # NumPy is there before the clock starts: who calls a dropout has imported it.
+    # NumPy is imported before the clock starts, because a program that calls a dropout has imported it already.
     program = f"import sys; sys.modules.update(dict.fromkeys({blocked.split()})); import numpy, time"
     program += f"; import multidrop as md; {SETUP[name]}; a = time.perf_counter(); {call}"
     program += f"; b = time.perf_counter(); {call}"

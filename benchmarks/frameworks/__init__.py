@@ -1,6 +1,6 @@
-"""What is compared, by framework: the same names in each, so that one loop measures them all.
+"""The candidates of a comparison in each framework, under the same names, so that one loop measures all frameworks.
 
-Each module imports its framework, and so is itself imported only in a process of its own (see `workers`).
+Each module imports its framework, so it is imported only in that framework's process (see `workers`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 NAMES = ("numpy", "torch", "tensorflow", "mxnet")
 
 OURS, OWN, SECTION, COPY = "multidrop", "framework", "section", "copy"
-"""Who drops: this library; the framework's own function; the section's formula; and nobody, by a plain copy."""
+"""The candidates: this library, the framework's own function, the section's formula, and a plain copy."""
 
 NONE = "none"
 """No dropout at all."""
 
 FUSED, APART, OWN_PAIR = "multidrop: relu_dropout", "multidrop: ReLU, then dropout", "framework: ReLU, then dropout"
-"""Who drops what a ReLU let through."""
+"""The candidates for ReLU with dropout."""
 
 EAGER = "eager"
 
@@ -32,13 +32,13 @@ P1, P2 = 0.2, 0.5
 
 @dataclass(frozen=True)
 class Case:
-    """What is dropped, and how.
+    """An input of dropout, and the way to run it.
 
     Args:
-        shape: the tensor's.
+        shape: the tensor's shape.
         p: the probability that an element is dropped.
-        dtype: the elements' type, by name.
-        layout: "contiguous" or "channels-last", for which the shape has four dimensions, (n, c, h, w).
+        dtype: the name of the elements' type.
+        layout: "contiguous", or "channels-last" for a shape with four dimensions, (n, c, h, w).
         mode: one of the framework's `modes`.
     """
 
@@ -54,17 +54,17 @@ class Case:
         return int(np.prod(self.shape))
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The case as JSON can represent it."""
         return {**asdict(self), "size": self.size}
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to drop.
+    """One way to compute dropout.
 
     Args:
-        forward: gives the output Y.
-        both: forward and backward; gives Y and the gradient dX. A copy's are two copies, of X and of dY.
+        forward: returns the output Y.
+        both: runs forward and backward; returns Y and the gradient dX. For the copy, these are copies of X and of dY.
     """
 
     forward: Callable[[], Any]
@@ -72,7 +72,7 @@ class Candidate:
 
 
 class Framework(Protocol):
-    """A framework as it is measured, on one device."""
+    """The benchmarks of one framework on one device."""
 
     name: str
     modes: tuple[str, ...]
@@ -83,62 +83,64 @@ class Framework(Protocol):
         """`device` is "cpu" or "gpu"."""
 
     def candidates(self, case: Case) -> dict[str, Callable[[], Candidate]]:
-        """Builders of what drops the same tensor, by the names above; one who cannot, raises when it is built."""
+        """Builders of the candidates for a case, by the names above. A builder raises if its candidate does not support
+        the case."""
 
     def rectified(self, case: Case) -> dict[str, Callable[[], Candidate]]:
-        """The same for a ReLU and a dropout after it."""
+        """Builders of the candidates for ReLU with dropout."""
 
     def ways(self, case: Case) -> dict[str, Callable[[], Any]]:
-        """Ways to call this library and the framework's own, forward only, by "multidrop: …" and "framework: …"."""
+        """Ways to call the dropout of this library and of the framework, forward only, named "multidrop: …" and
+        "framework: …"."""
 
     def chain(self, who: str, depth: int, case: Case) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
-        """A function that drops `depth` times in a row, recording for a backward pass, and gives whatever must live
-        until then; and the backward pass, which takes that."""
+        """A function that applies dropout `depth` times, records the backward pass, and returns what that needs; and a
+        function that runs the backward pass on it."""
 
     def nets(self) -> dict[str, Callable[[], Any]]:
-        """Builders of the section's net, by who drops in it."""
+        """Builders of the section's net, by the candidate that drops in it."""
 
     def train_as_in_section(self, net: Any, train_iter: Any, test_iter: Any, epochs: int, lr: float) -> float:
-        """The section's own training loop; gives the test accuracy."""
+        """Runs the section's own training loop, and returns the test accuracy."""
 
     def scope(self) -> AbstractContextManager[Any]:
-        """In which nets and batches are made on the device."""
+        """A context that makes nets and batches on the device."""
 
     def accounted(self, who: str, case: Case) -> int | None:
-        """The bytes that one dropout keeps for its backward pass, by the framework's own accounting; None without
-        one."""
+        """The bytes that one dropout keeps for its backward pass, by the framework's own accounting; None if it has
+        none."""
 
     def in_use(self) -> int:
-        """Bytes of memory in use on the device."""
+        """The bytes of memory in use on the device."""
 
     def synchronise(self) -> None:
-        """Waits for all that was begun."""
+        """Waits until all work is done."""
 
     def to_numpy(self, tensor: Any) -> Any:
-        """The values on the host, as float64 or what they are."""
+        """Copies the values to the host; their type may change to float64."""
 
 
 def load(name: str, device: str) -> Framework:
-    """The framework of that name.
+    """Imports the framework of that name.
 
     Raises:
-        ImportError: where it is not installed, or has no such device.
+        ImportError: if it is not installed, or does not support the device.
     """
     return importlib.import_module(f"{__name__}.on_{name}").Measured(device)
 
 
 def inputs(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """X and dY as float32, in [1, 2): a zero in a result is then one that was dropped."""
+    """X and dY as float32, in [1, 2), so that any zero in a result is a dropped element."""
     generator = np.random.default_rng(0)
     return tuple(generator.random(case.shape, np.float32) + np.float32(1) for _ in range(2))  # type: ignore[return-value]  # two
 
 
 def check(framework: Framework, who: str, candidate: Candidate, case: Case) -> None:
-    """That a candidate does what it is timed for: it drops the share p, anew in each call, scales the rest, and gives
-    the gradient of the same mask; or it copies.
+    """Checks a candidate before it is timed: it drops the share p with a new mask in each call, scales the rest, and
+    uses the same mask in the gradient. The copy must copy.
 
     Raises:
-        AssertionError: where it does not.
+        AssertionError: if the candidate does not.
     """
     X, dY = (values.astype(np.float64) for values in inputs(case))
     first = np.array(framework.to_numpy(candidate.forward()), np.float64)
@@ -155,8 +157,8 @@ def check(framework: Framework, who: str, candidate: Candidate, case: Case) -> N
         np.testing.assert_allclose(result[kept], whole[kept] / (1 - case.p), rtol=rtol, err_msg=who)
         deviation = (case.p * (1 - case.p) / case.size) ** 0.5
         share = 1 - kept.mean()
-        # A framework that compares p with numbers of the tensor's type drops a share that those can tell.
+        # A framework that compares p with random numbers of the tensor's type rounds p to that type.
         step = 0.0 if who == OURS else {"bfloat16": 2**-8, "float16": 2**-11}.get(case.dtype, 0.0)
         assert abs(share - case.p) < 6 * deviation + step, f"{who}: expected a share of {case.p} dropped; got {share}"
-    assert ((Y != 0) == (dX != 0)).all(), f"{who}: expected the output's mask in the gradient; got another"
-    assert case.size < 1024 or ((first != 0) != (Y != 0)).any(), f"{who}: expected a new mask in each call"
+    assert ((Y != 0) == (dX != 0)).all(), f"{who}: expected the output's mask in the gradient; got a different one"
+    assert case.size < 1024 or ((first != 0) != (Y != 0)).any(), f"{who}: expected a new mask in each call; got one"

@@ -1,4 +1,4 @@
-"""The memory that a process holds."""
+"""Reads the memory of a process."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 
 def resident() -> int:
-    """Bytes of it in main memory.
+    """The resident memory of this process in bytes.
 
     Raises:
-        NotImplementedError: where the system does not tell; Linux does.
+        NotImplementedError: on systems other than Linux.
     """
     statistics = Path("/proc/self/statm")
     if not statistics.exists():
-        raise NotImplementedError("the memory that a process holds is read from Linux's /proc")
+        raise NotImplementedError("memory: expected Linux's /proc/self/statm; got a system without it")
     return int(statistics.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

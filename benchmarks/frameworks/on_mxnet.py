@@ -1,4 +1,4 @@
-"""MXNet, whose calls only begin the work: each candidate waits for its results."""
+"""MXNet. Its calls return before the work is done, so each candidate waits for its results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-import multidrop_mxnet  # which makes the next import possible
+import multidrop_mxnet  # makes the next import work
 import mxnet as mx
 
 import multidrop as md
@@ -25,7 +25,7 @@ class Measured:
     name = "mxnet"
     modes = (EAGER,)
     dtypes = ("float16", "float32", "float64")
-    layouts = ("contiguous",)  # its arrays have no other
+    layouts = ("contiguous",)  # MXNet's arrays have no other
 
     def __init__(self, device: str) -> None:
         if device == "gpu" and not mx.context.num_gpus():
@@ -123,7 +123,7 @@ class Measured:
         return self.device
 
     def accounted(self, who: str, case: Case) -> int | None:
-        return None  # its profiler counts what is allocated, not what is kept
+        return None  # MXNet's profiler counts allocations, not what is kept
 
     def in_use(self) -> int:
         if self.device.device_type == "gpu":

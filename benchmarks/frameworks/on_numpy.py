@@ -1,4 +1,4 @@
-"""NumPy, which has no dropout and no gradients of its own: the backward pass is written out."""
+"""NumPy. It has no dropout and no autograd of its own, so the backward pass is written out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..section import on_numpy as section
 from . import APART, COPY, EAGER, FUSED, NONE, OURS, P1, P2, SECTION, Candidate, Case, inputs
 from .memory import resident
 
-OUT = "out="  # into an array that is there already
+OUT = "out="  # the mode that writes into an existing array
 
 
 class Measured:
@@ -30,7 +30,7 @@ class Measured:
 
     def __init__(self, device: str) -> None:
         if device != "cpu":
-            raise ImportError(f"NumPy computes on no {device}")
+            raise ImportError(f"device: expected cpu for NumPy; got {device}")
         md.manual_seed(0)
 
     def candidates(self, case: Case) -> dict[str, Callable[[], Candidate]]:
@@ -84,7 +84,7 @@ class Measured:
         }
 
     def chain(self, who: str, depth: int, case: Case) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
-        raise NotImplementedError("NumPy keeps nothing but what is written down")
+        raise NotImplementedError("NumPy has no backward pass that could keep anything")
 
     def nets(self) -> dict[str, Callable[[], Any]]:
         return {

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its greetings would break the progress bar
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up messages would break the progress bar
 
 import keras
 import multidrop_tensorflow
@@ -33,10 +33,10 @@ class Measured:
     name = "tensorflow"
     modes = (EAGER, GRAPH, XLA)
     dtypes = ("float16", "bfloat16", "float32", "float64")
-    layouts = ("contiguous",)  # its tensors have no other
+    layouts = ("contiguous",)  # TensorFlow's tensors have no other
 
     def __init__(self, device: str) -> None:
-        tf.get_logger().setLevel("ERROR")  # it warns of functions that are traced anew for each size, as they must be
+        tf.get_logger().setLevel("ERROR")  # hides warnings about retracing, which each size needs
         if device == "gpu" and not tf.config.list_physical_devices("GPU"):
             raise ImportError("this TensorFlow has no GPU")
         if device == "cpu":
@@ -73,14 +73,14 @@ class Measured:
     def _drops(self, case: Case) -> dict[str, Drop]:
         p = case.p
         ours: Drop = functools.partial(md.dropout_layer, dropout=p)
-        if case.mode != EAGER:  # a program that is traced is made of layers
+        if case.mode != EAGER:  # traced programs usually consist of layers
             layer: Any = multidrop_tensorflow.Dropout(p, seed=0, dtype=case.dtype)
             ours = functools.partial(layer, training=True)
         return {
             OURS: ours,
             OWN: lambda X: tf.nn.dropout(X, p),
             SECTION: lambda X: section.dropout_layer(X, p),
-            # XLA copies what a function passes through, and knows no DeepCopy; elsewhere an identity is no copy.
+            # XLA has no DeepCopy, but copies the result of an identity; elsewhere an identity copies nothing.
             COPY: (lambda X: tf.identity(X)) if case.mode == XLA else (lambda X: tf.raw_ops.DeepCopy(x=X)),
         }
 
@@ -128,7 +128,7 @@ class Measured:
         return tf.device(self.device)
 
     def accounted(self, who: str, case: Case) -> int | None:
-        return None  # a tape does not tell what it holds
+        return None  # a tape does not report what it holds
 
     def in_use(self) -> int:
         return tf.config.experimental.get_memory_info("GPU:0")["current"] if "GPU" in self.device else resident()

@@ -35,7 +35,7 @@ class Measured:
         if device == "gpu" and not torch.cuda.is_available():
             raise ImportError("this torch has no GPU")
         self.device = "cuda" if device == "gpu" else "cpu"
-        torch._dynamo.config.recompile_limit = 64  # beyond it a function runs eagerly, and would be measured so
+        torch._dynamo.config.recompile_limit = 64  # beyond the limit a function silently runs eagerly
         md.manual_seed(0)
 
     def candidates(self, case: Case) -> dict[str, Callable[[], Candidate]]:
@@ -71,10 +71,10 @@ class Measured:
             COPY: torch.clone,
         }
 
-    @functools.cache  # noqa: B019  # once for all sizes, as a program compiles it; there is one `Measured` a process
+    @functools.cache  # noqa: B019  # compiled once for all sizes, as in a program; a process has only one `Measured`
     def _compiled(self, p: float) -> dict[str, Drop]:
         eager = self._eager(p)
-        layer = multidrop_torch.Dropout(p, seed=0).to(self.device)  # a program that is compiled is made of layers
+        layer = multidrop_torch.Dropout(p, seed=0).to(self.device)  # compiled programs usually consist of layers
         drops: dict[str, Drop] = {**eager, OURS: layer, OWN: torch.nn.Dropout(p)}
         return {who: torch.compile(drop) for who, drop in drops.items()}
 
@@ -135,7 +135,7 @@ class Measured:
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             drop(leaf)
-        saved.pop(leaf.untyped_storage().data_ptr(), None)  # which lives anyhow
+        saved.pop(leaf.untyped_storage().data_ptr(), None)  # the program keeps the input anyway
         return sum(saved.values())
 
     def in_use(self) -> int:
@@ -151,7 +151,7 @@ class Measured:
     def _inputs(self, case: Case) -> tuple[Tensor, Tensor]:
         layout = torch.channels_last if case.layout == "channels-last" else torch.contiguous_format
         dtype = getattr(torch, case.dtype)
-        # In torch's own memory, which is aligned better than NumPy's.
+        # Copied to torch's own memory, which has a larger alignment than NumPy's.
         X, dY = (torch.tensor(x, dtype=dtype).to(self.device, memory_format=layout) for x in inputs(case))
         return X, dY
 

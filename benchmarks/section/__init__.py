@@ -1,16 +1,16 @@
-"""The dropout section's own code, framework by framework, as a reader of the book runs it: `dropout_layer` by the
-formula, the net, and the training loop.
+"""The code of the book's section "Dropout" in each framework: `dropout_layer` by the formula, the net, and the training
+loop.
 
 Source: A. Zhang, Z. C. Lipton, M. Li, A. J. Smola, *Dive into Deep Learning*, sections "Dropout" and "Implementation of
-softmax regression from scratch" (where the loop is). Only the animation is left out, and what a comparison must hold
-equal: batches and initial weights are those of `multidrop`.
+softmax regression from scratch" (for the loop). The animation is left out. For a fair comparison, the batches are those
+of `multidrop`.
 """
 
 from __future__ import annotations
 
 
 class Accumulator:
-    """The book's: sums over n variables."""
+    """The book's class: n running sums."""
 
     def __init__(self, n: int) -> None:
         self.data = [0.0] * n

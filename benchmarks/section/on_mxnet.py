@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import multidrop_mxnet  # noqa: F401  # which makes the next import possible
+import multidrop_mxnet  # noqa: F401  # makes the next import work
 import mxnet as mx
 from mxnet import autograd, gluon, np
 from mxnet.gluon import nn
@@ -36,7 +36,7 @@ class Formula(gluon.Block):
 
 
 def net(dropout: Callable[[float], gluon.Block] | None, dropout1: float, dropout2: float) -> nn.Sequential:
-    """The section's net; `dropout` makes a dropout layer of a probability, None leaves them out."""
+    """The section's net. `dropout` makes a dropout layer from a probability; None leaves dropout out."""
     net = nn.Sequential()
     net.add(nn.Dense(256, activation="relu", in_units=784))
     if dropout is not None:
@@ -63,7 +63,7 @@ def evaluate_accuracy(net: gluon.Block, data_iter: Batches) -> float:
 
 
 def train_epoch(net: gluon.Block, train_iter: Batches, loss: Any, updater: Callable[[int], None]) -> Any:
-    """One epoch: the mean loss and the training accuracy."""
+    """Trains one epoch; returns the mean loss and the training accuracy."""
     metric = Accumulator(3)
     for X, y in train_iter:
         with autograd.record():
@@ -76,7 +76,7 @@ def train_epoch(net: gluon.Block, train_iter: Batches, loss: Any, updater: Calla
 
 
 def train(net: gluon.Block, train_iter: Batches, test_iter: Batches, num_epochs: int, lr: float) -> float:
-    """The section's training run; the test accuracy at its end."""
+    """Runs the section's training, and returns the final test accuracy."""
     loss = gluon.loss.SoftmaxCrossEntropyLoss()
     trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": lr})
     test_accuracy = 0.0

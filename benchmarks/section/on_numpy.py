@@ -1,4 +1,4 @@
-"""The section's formula in NumPy, where the book has none: MXNet's, with NumPy's names and a backward pass."""
+"""The section in NumPy. The book has no NumPy version; this is MXNet's with NumPy's names and a backward pass."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 
 
 def draw_mask(X: Any, dropout: float) -> Any:
-    """True where an element is kept."""
+    """Draws a mask: True where an element is kept."""
     return np.random.uniform(0, 1, X.shape) > dropout
 
 
 def apply_mask(mask: Any, X: Any, dropout: float, out: Any = None) -> Any:
-    """mask · X / (1 − dropout)."""
+    """Computes mask · X / (1 − dropout)."""
     return np.divide(mask.astype(X.dtype) * X, 1.0 - dropout, out=out)
 
 
@@ -24,7 +24,7 @@ def dropout_layer(X: Any, dropout: float, out: Any = None) -> Any:
 
 
 class Dropout(multidrop_numpy.Layer):
-    """The formula as a layer of multidrop's; at p = 0 no dropout at all."""
+    """The formula as a multidrop layer. At p = 0 it does nothing."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Dropout(multidrop_numpy.Layer):
 
 
 def net(dropout1: float, dropout2: float) -> multidrop_numpy.Sequential:
-    """The section's net with that layer."""
+    """The section's net with this layer."""
     generator = np.random.default_rng(0)
 
     def linear(inputs: int, outputs: int) -> multidrop_numpy.Linear:

@@ -1,4 +1,4 @@
-"""The section in TensorFlow, whose loop the book runs eagerly."""
+"""The section in TensorFlow. The book runs its loop eagerly."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Net(keras.Model):
     """The section's net.
 
     Args:
-        dropout: what makes a dropout layer of a probability; None for no dropout at all.
+        dropout: makes a dropout layer from a probability; None for no dropout at all.
         dropout1, dropout2: the probabilities.
     """
 
@@ -50,7 +50,7 @@ class Net(keras.Model):
         self.out = keras.layers.Dense(10, kernel_initializer=normal)
         self.dropout1 = dropout and dropout(dropout1)
         self.dropout2 = dropout and dropout(dropout2)
-        self(tf.zeros((1, 1, 28, 28)))  # builds it
+        self(tf.zeros((1, 1, 28, 28)))  # builds the net
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         x = self.hidden1(self.flatten(inputs))
@@ -77,7 +77,7 @@ def evaluate_accuracy(net: keras.Model, data_iter: Batches) -> float:
 
 
 def train_epoch(net: keras.Model, train_iter: Batches, loss: Any, updater: Any) -> tuple[float, float]:
-    """One epoch: the mean loss and the training accuracy."""
+    """Trains one epoch; returns the mean loss and the training accuracy."""
     metric = Accumulator(3)
     for X, y in train_iter:
         with tf.GradientTape() as tape:
@@ -91,7 +91,7 @@ def train_epoch(net: keras.Model, train_iter: Batches, loss: Any, updater: Any) 
 
 
 def train(net: keras.Model, train_iter: Batches, test_iter: Batches, num_epochs: int, lr: float) -> float:
-    """The section's training run; the test accuracy at its end."""
+    """Runs the section's training, and returns the final test accuracy."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     trainer = keras.optimizers.SGD(learning_rate=lr)
     test_accuracy = 0.0

@@ -37,7 +37,7 @@ class Net(nn.Module):
     """The section's net.
 
     Args:
-        dropout: what makes a dropout layer of a probability.
+        dropout: makes a dropout layer from a probability.
         dropout1, dropout2: the probabilities.
     """
 
@@ -72,7 +72,7 @@ def evaluate_accuracy(net: nn.Module, data_iter: Batches) -> float:
 
 
 def train_epoch(net: nn.Module, train_iter: Batches, loss: nn.Module, updater: torch.optim.Optimizer) -> Any:
-    """One epoch: the mean loss and the training accuracy."""
+    """Trains one epoch; returns the mean loss and the training accuracy."""
     net.train()
     metric = Accumulator(3)
     for X, y in train_iter:
@@ -86,7 +86,7 @@ def train_epoch(net: nn.Module, train_iter: Batches, loss: nn.Module, updater: t
 
 
 def train(net: nn.Module, train_iter: Batches, test_iter: Batches, num_epochs: int, lr: float) -> float:
-    """The section's training run; the test accuracy at its end."""
+    """Runs the section's training, and returns the final test accuracy."""
     loss = nn.CrossEntropyLoss(reduction="none")
     trainer = torch.optim.SGD(net.parameters(), lr=lr)
     test_accuracy = 0.0

@@ -1,4 +1,4 @@
-"""Two models of different frameworks, run side by side with equal weights and equal masks: where do they part?"""
+"""Runs two models side by side, with equal weights and equal masks, and reports where they first differ."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ Loss: TypeAlias = Callable[[Array, Array], tuple[float, Array]]
 TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "float16": 1e-2, "bfloat16": 3e-2}
 
 FLOOR = 1e-3
-"""Of the largest value of its kind in a step: what is smaller is compared with this share of it. A gradient that is
-zero but for rounding, such as that of a bias before a batch norm, is no difference."""
+"""The smallest divisor of a difference, relative to the largest value of its kind in a step. Without it a gradient that
+is zero up to rounding, such as that of a bias before a batch norm, would count as different."""
 
 
 def compare(
@@ -47,54 +47,54 @@ def compare(
     data_format: str = "channels_first",
     rtol: float | None = None,
 ) -> Comparison:
-    """Runs or trains two models, mostly of different frameworks, side by side and says where they part: the first
-    input, mask or output of a layer, loss, gradient or weight that is not the same.
+    """Runs or trains two models side by side, usually of different frameworks, and reports the first difference: an
+    input, mask or output of a layer, a loss, a gradient or a weight.
 
-    The second model gets the weights of the first, and both the same masks; kernels are transposed and images laid out
-    as each framework has them. Each batch is a step of w ← w − lr·gradient. Both models run eagerly, and are afterwards
-    what they were: their weights, modes, dropout layers and positions.
+    The second model gets the weights of the first, and both get the same masks. Kernels are transposed, and images laid
+    out, as each framework expects. Each batch is one step of w ← w − lr·gradient. Both models run eagerly. Their
+    weights, modes, dropout layers and positions are restored afterwards.
 
-    Layers are paired in the order in which the models run them: the k-th with weights in one and in the other, and
-    likewise the k-th dropout.
+    Layers are paired in the order in which the models run them: the k-th layer with weights of one model with the k-th
+    of the other, and the k-th dropout with the k-th dropout.
 
     Args:
         model_a: a `torch.nn.Module`, a Keras model, an initialized Gluon block, a NumPy `Layer` or an `md.Net`.
-        model_b: another one.
-        batches: gives (X, y), or X or (X,) for a run without loss; NumPy arrays or any framework's tensors. X has
-            shape (n, …), and is cast to the models' type where it is floating.
-        steps: how many batches to run at most.
-        lr: the learning rate; 0 leaves the weights as they are.
-        training: whether the models run in training mode. Otherwise nothing drops, and nothing is learned.
-        loss: a function of (output, y) that gives the loss and its gradient with respect to the output, all in NumPy;
-            images come to it with the channels last. Without one it is the mean softmax cross-entropy for integer y,
-            and the mean squared error for floating y.
-        seed: keys the k-th dropout of both models alike; None leaves the masks to the models.
+        model_b: a second, different model.
+        batches: gives (X, y), or X or (X,) for a run without a loss, as NumPy arrays or tensors of any framework. X has
+            shape (n, …); a floating X is cast to the models' type.
+        steps: the largest number of batches to run.
+        lr: the learning rate; 0 leaves the weights unchanged.
+        training: whether the models run in training mode. In evaluation mode nothing is dropped or learned.
+        loss: a function of (output, y) that returns the loss and its gradient with respect to the output, all in NumPy,
+            with images in channels-last layout. The default is the mean softmax cross-entropy for integer y, and the
+            mean squared error for floating y.
+        seed: gives the k-th dropout of both models the same key; None leaves the masks to the models.
         same_weights: whether the second model gets the weights of the first.
-        pairs: layers of the first model with that of the second, by path, where the order does not tell.
-        data_format: of the batches' images, "channels_first" (n, c, h, w) or "channels_last" (n, h, w, c).
-        rtol: the tolerance; by default one for the rounding of few steps in the coarser type of both. With infinity
-            the run goes on whatever it finds, but for other masks.
+        pairs: maps paths of layers in the first model to paths in the second, for layers that the order would pair
+            wrongly.
+        data_format: the layout of the batches' images: "channels_first" (n, c, h, w) or "channels_last" (n, h, w, c).
+        rtol: the tolerance; by default it allows for the rounding of a few steps in the models' coarser type. With
+            infinity the run stops only if masks differ.
 
     Returns:
-        All differences, and the first beyond the tolerance, with which the run ends.
+        All measured differences. The run ends with the first step that has one beyond the tolerance.
 
     Raises:
-        ValueError: where the models have other layers or shapes, or a setting is bad.
-        TypeError: for what is no model of a known framework, or batches of no tensors.
+        ValueError: if the models have different layers or shapes, or for a bad setting.
+        TypeError: for a model of an unknown framework, or batches that are not tensors.
     """
     lr = checks.at_least_zero("lr", lr)
     if not (rtol is None or (isinstance(rtol, float) and rtol == math.inf)):
         rtol = checks.at_least_zero("rtol", rtol)
     if model_a is model_b:
-        raise ValueError("model_b: expected another model; got model_a")
+        raise ValueError("model_b: expected a different model; got model_a")
     data_format = checks.choice("data_format", data_format, ("channels_first", "channels_last"))
-    if not isinstance(training, bool):
-        raise ValueError(f"training: expected True or False; got {checks.shown(training)}")
+    training = checks.flag("training", training)
     if not (loss is None or callable(loss)):
         raise TypeError(f"loss: expected a function of (output, y); got {checks.shown(loss)}")
     if not isinstance(pairs, Mapping | None):
         raise TypeError(f"pairs: expected a mapping of paths; got {checks.shown(pairs)}")
-    # A tuple of two arrays is one batch, which would be run as two without y.
+    # A tuple of two arrays is a single batch (X, y); iterating over it would run two batches without y.
     if (isinstance(batches, tuple) and len(batches) == 2) or not isinstance(batches, Iterable):
         raise TypeError(f"batches: expected an iterable of (X, y), (X,) or X, as a list; got {checks.shown(batches)}")
     taken = islice(batches, None if steps is None else checks.positive("steps", steps))
@@ -105,7 +105,7 @@ def compare(
         for number, batch in enumerate(taken):
             X, y = _parts(batch)
             if y is not None and y.dtype.kind == "f" and y.ndim == X.ndim > 2 and data_format == "channels_first":
-                # Images like X, to be compared with what the models give in the common layout.
+                # y is images like X: the loss compares them with the output in the common layout, channels last.
                 y = y if all(side.probe.channels_last is None for side in sides) else np.moveaxis(y, 1, -1)
             inputs = [side.oriented(X, data_format) for side in sides]
             if result is None:
@@ -126,12 +126,12 @@ def compare(
             if not result.equal:
                 break
     if result is None:
-        raise ValueError("batches: expected at least one; it gave none (an iterator that is used up?)")
+        raise ValueError("batches: expected at least one batch; got none (an exhausted iterator?)")
     return result
 
 
 def _parts(batch: Any) -> tuple[Array, Array | None]:
-    """A batch's X, and y where it has one, on the host."""
+    """A batch's X and y as NumPy arrays; y is None if the batch has none."""
     found = tuple(map(_host, batch)) if isinstance(batch, (tuple, list)) else (_host(batch),)
     if len(found) not in (1, 2):
         raise ValueError(f"batches: expected (X, y), (X,) or X; got a {type(batch).__name__} of {len(found)}")
@@ -139,11 +139,11 @@ def _parts(batch: Any) -> tuple[Array, Array | None]:
 
 
 def _host(values: Any) -> Array:
-    """A batch's X or y on the host."""
+    """A batch's X or y as a NumPy array."""
     if not isinstance(values, np.ndarray):
         backend = backend_of(values, "batches")
         if not isinstance(values, tuple(backend.types)):
-            raise TypeError(f"batches: expected arrays, or a framework's tensors; got {checks.shown(values)}")
+            raise TypeError(f"batches: expected arrays or tensors; got {checks.shown(values)}")
         values = backend.to_numpy(values)
     if values.dtype.kind not in "iuf":
         raise TypeError(f"batches: expected integers or floating numbers; got an array of type {values.dtype}")
@@ -160,7 +160,7 @@ def _step(
     lr: float,
     training: bool,
 ) -> Iterator[Difference]:
-    """What one step of both models shows, in the order in which it is computed."""
+    """Runs one step of both models, and gives their differences in the order in which they are computed."""
     (found_a, Y_a), (found_b, Y_b) = (side.run(X, training) for side, X in zip(sides, inputs, strict=True))
     others = dict(found_b)
     for name, value in found_a:
@@ -189,8 +189,8 @@ def _loss(loss: Loss, Y: Array, y: Array) -> tuple[float, Array]:
         isinstance(found, tuple) and len(found) == 2 and np.shape(found[0]) == () and np.shape(found[1]) == Y.shape
     ):
         raise ValueError(
-            f"loss: expected one that gives a number and its gradient, of the output's shape {Y.shape}; "
-            f"got {checks.shown(found)}"
+            "loss: expected a function that returns a number and its gradient, which has the output's shape "
+            f"{Y.shape}; got {checks.shown(found)}"
         )
     return float(found[0]), np.asarray(found[1])
 
@@ -208,8 +208,8 @@ def _weights_apart(
 
 
 def apart(a: Array, b: Array, floor: float = 0.0) -> tuple[float, str]:
-    """The largest absolute difference of two arrays divided by their largest value, which counts as `floor` at least;
-    and what is known of the reason."""
+    """The largest absolute difference of two arrays, divided by their largest absolute value or by `floor`, whichever
+    is larger; and a note on the cause, "" if unknown."""
     if a.squeeze().shape != b.squeeze().shape:
         return math.inf, f"shapes {a.shape} and {b.shape}"
     a, b = a.squeeze(), b.squeeze()
@@ -222,7 +222,7 @@ def apart(a: Array, b: Array, floor: float = 0.0) -> tuple[float, str]:
 
 
 def masks_apart(a: tuple[LayerMask, Array], b: tuple[LayerMask, Array]) -> tuple[float, str]:
-    """The share of elements that one of two masks keeps and the other drops; and what is known of the reason."""
+    """The share of elements that one mask keeps and the other drops; and a note on the cause, "" if unknown."""
     (mask_a, kept_a), (mask_b, kept_b) = a, b
     notes = []
     if mask_a.p != mask_b.p:
@@ -244,8 +244,8 @@ def _order_note(a: LayerMask, b: LayerMask) -> str:
 
 
 def default_loss(output: Array, y: Array) -> tuple[float, Array]:
-    """The mean softmax cross-entropy of logits (…, classes) for integer y of shape (…,), or the mean squared error for
-    floating y; and its gradient with respect to the output."""
+    """The loss and its gradient with respect to the output: the mean softmax cross-entropy of logits (…, classes) for
+    integer y of shape (…,), or the mean squared error for floating y."""
     if y.dtype.kind == "f":
         if y.size != output.size or (y.ndim > 2 and y.shape != output.shape):
             raise ValueError(

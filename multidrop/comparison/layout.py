@@ -1,9 +1,8 @@
-"""In which order the elements of a model's tensors come: of images with the channels first or last, and of what was
-flattened likewise.
+"""Finds the order of the elements in a model's tensors: channels first or last, in images and after flattening.
 
-A model does not tell, for it may join, pool and flatten images by functions of its own. So it is run once with weights
-that tell the channels apart and are the same at all places: each layer then gives a number of its own for each channel.
-Where a tensor changes its value is where its channels change.
+A model does not declare its layout, because it may join, pool and flatten images with its own functions. So it is run
+once with weights that are constant over positions and give each channel a code, a different number. Wherever the values
+of a tensor change along an axis, its channels change.
 """
 
 from __future__ import annotations
@@ -17,23 +16,24 @@ import numpy as np
 from .parts import BIAS, CONVOLUTION, DENSE, EMBEDDING, KERNEL, NORM, NORM_WEIGHTS, Array, Part, Point
 
 GOLDEN = (5**0.5 - 1) / 2
-TOLERANCE = 1e-2  # of a value, below which it did not change but for rounding
+TOLERANCE = 1e-2  # smaller changes, relative to the largest value, are rounding
 
 
 def codes(count: int, number: int) -> Array:
-    """Numbers for the channels of the layer of that number, in [0.25, 0.75), each far from the next one."""
+    """Codes for the channels of layer `number`: values in [0.25, 0.75), with neighbours far apart."""
     return 0.25 + 0.5 * ((np.arange(count) + 7 * number) * GOLDEN % 1)
 
 
 def coded(parts: Iterable[Part], weights: dict[tuple[str, str], Array]) -> dict[tuple[str, str], Array]:
-    """Weights by which each layer gives codes: from its biases alone, or without those, from the mean of what it gets.
+    """Weights with which each layer outputs codes: by its biases alone, or if it has none, by a multiple of the mean of
+    its input.
 
     Args:
         parts: the layers with weights.
         weights: their weights, in the model's own layout.
 
     Returns:
-        Those that change.
+        The weights to replace.
     """
     found = {}
     for number, part in enumerate(parts):
@@ -57,8 +57,8 @@ def coded(parts: Iterable[Part], weights: dict[tuple[str, str], Array]) -> dict[
 
 
 def coded_input(X: Array, channels_last: bool | None) -> Array:
-    """A batch like X with codes for its channels, where the model takes images with the channels first or last; of
-    integers, X itself."""
+    """A batch like X that holds the code of each channel. Ones, if X is not a batch of images; X itself, if it holds
+    integers."""
     if X.dtype.kind != "f":
         return X
     if X.ndim < 3 or channels_last is None:
@@ -70,12 +70,12 @@ def coded_input(X: Array, channels_last: bool | None) -> Array:
 
 
 class Layout:
-    """Brings a model's tensors into the common layout.
+    """Converts a model's tensors to the common layout.
 
     Args:
-        points: what went through the layers of a run with `coded` weights.
-        output: what the model gave.
-        channels_first: how many dimensions images with the channels first have in the model; 0 where it takes none.
+        points: the inputs and outputs of the layers in a run with `coded` weights.
+        output: the model's output in that run.
+        channels_first: the number of dimensions of channels-first images in the model; 0 if it takes none.
     """
 
     def __init__(self, points: Sequence[Point], output: Array, channels_first: int) -> None:
@@ -95,7 +95,7 @@ class Layout:
         self._output = self._channels_first(output)
 
     def _channels_first(self, x: Array) -> int:
-        """How many channels come before the places; 0 where they do not."""
+        """The number of channels, if they come before the positions; else 0."""
         if x.ndim < 2 or x.dtype.kind != "f" or not x.size or not np.isfinite(x).all():
             return 0
         step = TOLERANCE * float(np.abs(x).max())
@@ -108,28 +108,29 @@ class Layout:
             return 0
         if varies == [1]:
             return x.shape[1]
-        # All the same, or of something that tells the places apart too: as another tensor of that shape.
+        # The tensor is constant, or varies over positions too: assume the layout of a tensor of the same shape.
         return self._seen.get(x.shape, x.shape[1] if x.ndim == self._images and not varies else 0)
 
     def flattened(self, path: str) -> int:
-        """How many channels come first in each example that a layer gets, flattened; 0 where they do not."""
+        """The number of channels in the flattened input of a layer, if they come before the positions; else 0."""
         return self._first.get((path, 0), (0, 0))[0]
 
     def input(self, path: str, call: int, x: Array) -> Array:
-        """What a layer got, in the common layout; or what has the same order, as its mask."""
+        """Converts a layer's input, or an array in the same order such as its mask, to the common layout."""
         return channels_last(x, self._first.get((path, call), (0, 0))[0])
 
     def output(self, path: str, call: int, x: Array) -> Array:
-        """What a layer gave, in the common layout."""
+        """Converts a layer's output to the common layout."""
         return channels_last(x, self._first.get((path, call), (0, 0))[1])
 
     def result(self, x: Array) -> Array:
-        """What the model gave, in the common layout."""
+        """Converts the model's output to the common layout."""
         return channels_last(x, self._output)
 
 
 def channels_last(x: Array, first: int) -> Array:
-    """A batch of images, or of flattened ones, of which so many channels come first, with the channels last."""
+    """Moves the channels of a batch of images, flattened or not, to the end. `first` is the number of channels, or 0 if
+    they come last already."""
     if not first:
         return x
     if x.ndim > 2:
@@ -138,7 +139,7 @@ def channels_last(x: Array, first: int) -> Array:
 
 
 def common(part: Part, name: str, value: Array, flattened: int) -> Array:
-    """A weight in the common layout, of a layer that gets so many channels first."""
+    """Converts a weight to the common layout. `flattened` is `Layout.flattened` of its layer."""
     value = value.transpose(part.weights[name])
     if part.kind == DENSE and name == KERNEL and flattened:
         size, outputs = value.shape
@@ -147,7 +148,7 @@ def common(part: Part, name: str, value: Array, flattened: int) -> Array:
 
 
 def own(part: Part, name: str, value: Array, flattened: int) -> Array:
-    """A weight of the common layout in the model's own."""
+    """Converts a weight from the common layout to the model's own: the inverse of `common`."""
     if part.kind == DENSE and name == KERNEL and flattened:
         size, outputs = value.shape
         value = value.reshape(size // flattened, flattened, outputs).swapaxes(0, 1).reshape(size, outputs)

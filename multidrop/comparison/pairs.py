@@ -1,4 +1,4 @@
-"""Which layer of one model is which of the other."""
+"""Pairs the layers of one model with those of the other."""
 
 from __future__ import annotations
 
@@ -11,35 +11,33 @@ from .side import Side
 
 
 class Pair(NamedTuple):
-    """A layer of both models."""
+    """A layer of one model and its counterpart in the other."""
 
     paths: tuple[str, str]
     kind: str
     weights: Sequence[str] = ()
-    """The names of its weights; none of a dropout."""
+    """The names of its weights; empty for a dropout."""
     same_output: bool = True
-    """Whether both give what the other gives. Where one applies its activation itself and the other leaves that to a
-    layer of its own, only what comes in is the same."""
+    """Whether the outputs can be compared. If one applies an activation and the other leaves that to a separate layer,
+    only the inputs can."""
 
 
 def pair(a: Side, b: Side, pairs: Mapping[str, str]) -> list[Pair]:
-    """Pairs the layers of both, the k-th with the k-th but for those in `pairs`, and tells both sides.
+    """Pairs the layers of both models, the k-th with the k-th except for those in `pairs`, and numbers them in both.
 
     Raises:
-        ValueError: where they have other layers, other weights or other shapes, or a dropout in common.
+        ValueError: if the models have different layers, weights or shapes, or share a dropout layer.
     """
     both_have = [x for x, layer in a.dropouts.items() if any(layer is other for other in b.dropouts.values())]
     if both_have:
-        raise ValueError(
-            f"models: expected a dropout layer of its own in each; got {shown_path(both_have[0])}, which is in both"
-        )
+        raise ValueError(f"models: expected separate dropout layers; got {shown_path(both_have[0])} in both models")
     unknown = [f"{x!r}: {y!r}" for x, y in pairs.items() if not _alike(a, x, b, y)]
     if unknown:
         raise ValueError(
             f"pairs: expected paths of layers with weights or of dropouts in both models; got {unknown[0]}"
         )
     if len(set(pairs.values())) < len(pairs):
-        raise ValueError(f"pairs: expected another layer of the second model for each of the first; got {pairs}")
+        raise ValueError(f"pairs: expected each layer of the second model once; got {pairs}")
     found = []
     for path_a, path_b in _matched("layers with weights", (a, a.parts), (b, b.parts), pairs):
         part_a, part_b = a.parts[path_a], b.parts[path_b]
@@ -49,8 +47,8 @@ def pair(a: Side, b: Side, pairs: Mapping[str, str]) -> list[Pair]:
     for paths in _matched("dropout layers", (a, a.dropouts), (b, b.dropouts), pairs):
         found.append(Pair(paths, DROPOUT))
     found.sort(key=lambda both: a.order(both.paths[0]))
-    a.name_layers(both.paths[0] for both in found)
-    b.name_layers(both.paths[1] for both in found)
+    a.number_layers(both.paths[0] for both in found)
+    b.number_layers(both.paths[1] for both in found)
     return found
 
 
@@ -73,7 +71,8 @@ def _matched(
 
 
 def _check_shapes(a: Side, part_a: Part, b: Side, part_b: Part) -> None:
-    """That two layers can hold the same weights; sizes of 1 do not count, as of a depthwise convolution."""
+    """Checks that two layers can hold the same weights. Sizes of 1 are ignored, because frameworks place them
+    differently, as in depthwise convolutions."""
     shapes = [
         {name: tuple(n for n in side.weight_shape(part, name) if n != 1) for name in part.weights}
         for side, part in ((a, part_a), (b, part_b))

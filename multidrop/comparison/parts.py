@@ -1,8 +1,7 @@
-"""What a model is made of, as a comparison sees it: layers with weights, the dropouts between them, and what went
-through each, in one layout for all frameworks.
+"""The parts of a model in a comparison: its layers with weights, and the input and output of each layer's call.
 
-The common layout is that of channels last: weights are (inputs, outputs), of convolutions (*window, inputs, outputs),
-activations (n, …, channels).
+The layout common to all frameworks is channels-last: weights are (inputs, outputs), those of convolutions (*window,
+inputs, outputs), and activations (n, …, channels).
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ class Part(NamedTuple):
 
     path: str
     kind: str
-    """One of those above, or the name of its class."""
+    """One of the constants above, or the name of its class."""
     weights: Mapping[str, tuple[int, ...]]
-    """Its weights by their common names, each with the axes by which its transpose is in the common layout."""
+    """The axes that transpose each weight to the common layout, by the weight's common name."""
     activation: str | None = None
-    """What it applies itself to what it gives."""
+    """The activation that the layer itself applies to its output."""
 
 
 class Point(NamedTuple):
-    """A layer as it was called, in the framework's own layout."""
+    """One call of a layer, in the framework's own layout."""
 
     path: str
     kind: str
@@ -43,14 +42,14 @@ class Point(NamedTuple):
 
 
 def first_tensor(output: Any, types: tuple[type, ...]) -> Any:
-    """The first tensor of what a model gives: itself, or of a tuple, list or mapping.
+    """The first tensor in a model's output, which may be a tensor, tuple, list or mapping.
 
     Raises:
-        TypeError: where there is none.
+        TypeError: if there is no tensor.
     """
     found = next(_tensors(output, types), None)
     if found is None:
-        raise TypeError(f"model: expected one that gives a tensor, or several; got {type(output).__name__}")
+        raise TypeError(f"model: expected a model that returns tensors; got one that returns {type(output).__name__}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""What a comparison found, as values and as a table."""
+"""The result of a comparison, as values and as a table."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ LOSS = "loss"
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one quantity is apart in the two models, in one step.
+    """The difference of one quantity between the two models in one step.
 
     Attributes:
         step: the number of the batch, from 0.
         what: "input", "mask" or "output" of a layer, "gradient" of a weight, "weight" after the step; "output" of the
             model or "loss".
         layers: the paths of the layer in both models; None for the model as a whole.
-        value: the largest absolute difference, divided by the largest value of both; of masks, the share of elements
-            that one keeps and the other drops. Where all values are small beside the step's largest of their kind, a
-            thousandth of that divides.
-        name: the weight's, where it is about one.
-        note: what is known of the reason.
+        value: the largest absolute difference divided by the largest absolute value of both; for gradients and weights,
+            by at least a thousandth of the step's largest value of that kind. For masks, the share of elements that one
+            keeps and the other drops.
+        name: the weight's name, for a gradient or a weight.
+        note: the cause, if known.
     """
 
     step: int
@@ -44,15 +44,16 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `multidrop.compare` found; printed, a table by layer, and the first difference beyond the tolerance.
+    """The result of `multidrop.compare`. Printing shows a table by layer and the first difference beyond the tolerance.
 
     Attributes:
-        models: what was compared, as "torch Net".
-        steps: how many batches were run. The run ends with the first that has a difference beyond the tolerance.
-        rtol: the tolerance, for `Difference.value`; masks must be equal.
-        layers: the paths of each layer in both models, in the order in which they run, and its kind.
-        differences: all that was measured, in the order in which a step computes it.
-        unreached: what drops in either model and could not be keyed, so that it differs.
+        models: the two models, such as "torch Net".
+        steps: the number of batches that were run. The run ends with the first batch that has a difference beyond the
+            tolerance.
+        rtol: the tolerance for `Difference.value`; masks must be equal.
+        layers: the kind of each layer by its paths in both models, in the order in which the layers run.
+        differences: all measured differences, in the order in which a step computes them.
+        unreached: dropout in either model that could not be keyed, and so differs.
     """
 
     models: tuple[str, str]
@@ -64,7 +65,7 @@ class Comparison:
 
     @property
     def first(self) -> Difference | None:
-        """The first difference beyond the tolerance; None where there is none."""
+        """The first difference beyond the tolerance; None if there is none."""
         return next((d for d in self.differences if self.is_beyond(d)), None)
 
     @property
@@ -77,8 +78,8 @@ class Comparison:
         return difference.value > (0.0 if difference.what == MASK else self.rtol)
 
     def largest(self, what: str, layers: tuple[str, str] | None = None) -> float | None:
-        """The largest difference of one kind over all steps, of a layer or of the model as a whole; None where it was
-        not measured."""
+        """The largest difference of one kind over all steps, of a layer or of the whole model; None if it was not
+        measured."""
         values = [d.value for d in self.differences if (d.what, d.layers) == (what, layers)]
         return max(values, default=None)
 

@@ -27,3 +27,4 @@ from .gaussian_dropout import GaussianDropout as GaussianDropout
 from .gaussian_noise import GaussianNoise as GaussianNoise
 from .locked_dropout import LockedDropout as LockedDropout
 from .spatial_dropout import SpatialDropout as SpatialDropout
+from .variable_dropout import VariableDropout as VariableDropout

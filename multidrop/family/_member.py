@@ -1,8 +1,8 @@
-"""What a member of the family is, and the numbers that it is given: the contract between a formula and a framework.
+"""The contract between a formula and a framework: `Member`, and `Draw`, which gives it random numbers.
 
-A member is a value: a frozen dataclass of numbers and words. Called with a tensor of any framework and a `Draw`, which
-holds the numbers of one key as that framework's tensors, it gives its output for training. It keeps to the operators
-of Python (+, *, &, slices) and to what a `Draw` has, so that it is written once and runs everywhere.
+A member is a value: a frozen dataclass of numbers and words. It takes a tensor of any framework and a `Draw`, which
+holds the random numbers of one key as that framework's tensors, and returns its output in training. It uses Python's
+operators (+, *, &, slices) and the methods of `Draw` alone, so that it is written once and runs in every framework.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from .. import checks
 Tensor = Any
 
 MEMBERS: dict[str, type[Member]] = {}
-"""Every class of members by its name, those of other packages included: a compiled program names a member by it."""
+"""Every class of members by its name, also those of other packages. Compiled programs refer to a member by name."""
 
 
 class Draw(Protocol):
-    """The numbers of one key, for the tensor X that a member is given.
+    """The random numbers of one key, for the tensor X that a member is given.
 
-    Element i of a shape that decisions are drawn for has the uniform U(i) of the specification. `axes` are those along
-    which one decision holds for all elements: the shape has 1 there. `margin` is by how much the shape is larger than
-    X along each axis.
+    Decisions are drawn for a shape, whose element i has the uniform U(i) of the specification. Along `axes`, all
+    elements share one decision: the shape has 1 there. Along each axis the shape is larger than X by `margin`.
     """
 
     @property
@@ -44,7 +43,7 @@ class Draw(Protocol):
         ...
 
     def normal(self, X: Tensor, mean: float, stddev: float) -> Tensor:
-        """mean + stddev·z for each element, computed in float64 and rounded once to the type that X is computed in."""
+        """mean + stddev·z for each element, computed in float64 and rounded once to X's compute type (see `wide`)."""
         ...
 
     def uniform(self, X: Tensor) -> Tensor:
@@ -56,7 +55,7 @@ class Draw(Protocol):
         ...
 
     def wide(self, values: Tensor, X: Tensor) -> Tensor:
-        """`values` in the type that X is computed in: float64 for float64, float32 for others."""
+        """`values` in X's compute type: float64 for float64, float32 for the other types."""
         ...
 
     def narrow(self, values: Tensor, X: Tensor) -> Tensor:
@@ -65,7 +64,13 @@ class Draw(Protocol):
 
 
 def setting(default: Any, check: Callable[[str, Any], Any], choices: tuple[Any, ...] = ()) -> Any:
-    """A field of a member: its default, what checks a value (given the field's name), and all values, if few."""
+    """A field of a member.
+
+    Args:
+        default: its default.
+        check: checks and converts a value; takes the field's name and the value.
+        choices: all values, of a field that has few. Tests try each.
+    """
     return field(default=default, metadata={"check": check, "choices": choices})
 
 
@@ -93,13 +98,18 @@ CHANNELS_FIRST, CHANNELS_LAST = "channels_first", "channels_last"
 
 
 def images(ndim: int, data_format: str) -> tuple[int, ...]:
-    """The axes of the positions in (n, c, …) or (n, …, c), of one, two or three dimensions.
+    """The spatial axes of (n, c, …) or (n, …, c): one, two or three.
 
     Raises:
         ValueError: for another number of dimensions.
     """
     dimensions(ndim, range(3, 6), "(n, c, …) or (n, …, c), with one to three dimensions of positions")
     return tuple(range(2, ndim)) if data_format == CHANNELS_FIRST else tuple(range(1, ndim - 1))
+
+
+def whole_channels(member: Any, ndim: int) -> tuple[int, ...]:
+    """`Member.axes` of a member that drops whole channels, which are where its `data_format` says."""
+    return images(ndim, member.data_format)
 
 
 def dimensions(ndim: int, expected: range, layout: str) -> None:
@@ -119,20 +129,19 @@ ANY = 32  # as many dimensions as an array of NumPy 1 can have
 def extent(
     shape: Sequence[int], start: int, axes: tuple[int, ...] = (), margin: tuple[int, ...] = ()
 ) -> tuple[tuple[int, ...], int]:
-    """Where the decisions for a tensor lie among those for the whole that it is a part of.
+    """Finds the decisions for a part among those for the whole tensor.
 
     Args:
-        shape: the tensor's; the whole has the same, but for the first axis.
-        start: the index of the tensor's first element in the whole.
-        axes: along which one decision holds for all.
-        margin: by how much the shape drawn for is larger along each axis; none along the first.
+        shape: the part's shape, which differs from the whole's along the first axis alone.
+        start: the index of the part's first element in the whole.
+        axes: axes along which all elements share one decision.
+        margin: how much larger than X the shape of the decisions is along each axis; 0 along the first.
 
     Returns:
-        The shape to draw for, and the index of its first element.
+        The shape of the part's decisions, and the index of the first one.
 
     Raises:
-        ValueError: where an index would leave [0, 2^64), and for a part that begins within an example, where elements
-            share decisions.
+        ValueError: if an index leaves [0, 2^64), or if elements share decisions and the part begins within an example.
     """
     wider = margin or (0,) * len(shape)
     drawn = tuple(1 if axis in axes else n + more for axis, (n, more) in enumerate(zip(shape, wider, strict=True)))
@@ -150,30 +159,30 @@ def extent(
 
 @dataclass(frozen=True)
 class Member:
-    """A way of making a net noisy in training.
+    """Noise for a net in training.
 
-    Given its draws, a member takes each element of X by itself, and linearly but for a constant. So its Jacobian is
-    diagonal, and `gradient` serves the backward pass, each further derivative, and forward mode.
+    With its random numbers fixed, a member is an affine function of each element of X by itself. Its Jacobian is
+    therefore diagonal, and `gradient` serves the backward pass, higher derivatives and forward mode.
     """
 
     example_shape: ClassVar[tuple[int, ...]] = (4, 3)
-    """A shape that it takes."""
+    """A shape that the member accepts; tests use it."""
     unbiased: ClassVar[bool] = True
     """Whether E[output] = X."""
     learns: ClassVar[bool] = False
-    """Whether it can be given a tensor that is learned, as the argument `learned` after the draw, which the framework
-    differentiates; in NumPy and MXNet `learned_gradient` does. Such a member draws by `uniform` alone, which torch's
-    compiler can differentiate past."""
+    """Whether `__call__` takes a third argument, `learned`: a tensor that is trained. torch and TensorFlow
+    differentiate with respect to it; NumPy and MXNet call `learned_gradient`. Such a member draws by `uniform` alone,
+    because torch's compiler has to differentiate the formula."""
 
     text = ""
-    """The member as JSON: its class and settings. A program that is compiled holds it; see `of_text`. Made once, for a
-    compiler may know a setting that changed as a variable, and no value to write."""
+    """The member as JSON: its class and settings. Compiled programs hold it; see `of_text`. It is made at construction,
+    because a compiler may hold a changed setting as a symbol, which has no value to write."""
 
     def __init_subclass__(cls, listed: bool = True) -> None:
-        """Lists the class; one that is defined again, as in a notebook, takes the place of the first.
+        """Lists the class. Defined again, as in a notebook, it replaces the first.
 
         Raises:
-            ValueError: where another class has its name.
+            ValueError: if another class has its name.
         """
         if not listed:
             return
@@ -197,29 +206,29 @@ class Member:
         raise NotImplementedError(f"{type(self).__name__}.__call__")  # each member's own
 
     def gradient(self, dY: Tensor, draw: Draw) -> Tensor:
-        """The gradient with respect to X, from dY, the one with respect to the output, by the same draws."""
+        """The gradient with respect to X for dY, the gradient with respect to the output, with the same numbers."""
         return self(dY, draw)
 
     def axes(self, ndim: int) -> tuple[int, ...]:
-        """Along which one decision holds for all elements of an X of so many dimensions.
+        """The axes along which all elements share one decision, for an X of `ndim` dimensions.
 
         Raises:
-            ValueError: where it takes none of so many.
+            ValueError: if the member takes no X of `ndim` dimensions.
         """
         return ()
 
     def margin(self, ndim: int) -> tuple[int, ...]:
-        """By how much what is drawn for is larger than X along each axis; () for nothing."""
+        """How much larger than X the shape of the decisions is along each axis; () where it is X's."""
         return ()
 
     def check(self, shape: Sequence[int], start: int = 0) -> int:
-        """Checks a tensor's shape and where it begins in the whole, before a key is taken.
+        """Checks a tensor's shape and its start in the whole, before a key is taken.
 
         Returns:
-            The start, as an int.
+            The start as an int.
 
         Raises:
-            ValueError: where the member does not take it.
+            ValueError: if the member does not take the shape, or no part begins at that start.
         """
         start = checks.word64("start", start)
         extent(shape, start, self.axes(len(shape)), self.margin(len(shape)))
@@ -227,12 +236,12 @@ class Member:
 
     @property
     def idle(self) -> bool:
-        """Whether it gives X back as it is: at p = 0."""
+        """Whether the member returns X unchanged, as at p = 0."""
         return getattr(self, "p", None) == 0.0
 
 
 class MaskMember(Member, listed=False):
-    """A member that is a dropout, with one decision along some axes: X/(1 − p) where kept, +0 elsewhere."""
+    """A member that drops by one mask: X/(1 − p) where kept, +0 elsewhere. Elements share decisions along `axes`."""
 
     p: float
 
@@ -244,15 +253,15 @@ def _text(name: str, *settings: tuple[str, Any]) -> str:
     return json.dumps([name, dict(settings)])
 
 
-_text._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch's tracer calls it, for it cannot follow `json`
+_text._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch's tracer calls it, because it cannot trace `json`
 
 
 @cache
 def of_text(text: str) -> Member:
-    """The member that has this `text`.
+    """The member with this `text`.
 
     Raises:
-        ValueError: where no class of its name is known.
+        ValueError: if no class of its name is known.
     """
     name, settings = json.loads(text)
     if name not in MEMBERS:
@@ -261,10 +270,17 @@ def of_text(text: str) -> Member:
 
 
 def run(member: Member, X: Tensor, draw: Draw, gradient: bool = False, learned: Tensor | None = None) -> Tensor:
-    """A member's output for X, or its gradient for an output's gradient X; in X's type.
+    """Runs a member.
 
     Args:
-        learned: the tensor that is learned, of a member that has one.
+        member: the member.
+        X: its input; with `gradient`, the gradient with respect to its output.
+        draw: the random numbers.
+        gradient: whether to compute the gradient with respect to the input.
+        learned: the tensor that the member learns, if any.
+
+    Returns:
+        The output or the gradient, in X's type.
     """
     if learned is not None:
         Y = member(X, draw, learned)  # type: ignore[call-arg]  # those that learn take it
@@ -276,10 +292,18 @@ def run(member: Member, X: Tensor, draw: Draw, gradient: bool = False, learned: 
 
 
 def checked(member: object, learned: Tensor | None = None, shape: Sequence[int | None] | None = None) -> Member:
-    """`member`, where it is one, and takes `learned` with an X of that shape; None stands for what is not known.
+    """Checks that `member` is a member, and that it takes `learned` with an X of that shape.
+
+    Args:
+        member: the object to check.
+        learned: the tensor that it is to learn.
+        shape: X's, with None for an unknown size; None if nothing is known of it.
+
+    Returns:
+        The member.
 
     Raises:
-        ValueError: where it does not.
+        ValueError: if it is none, or does not take `learned`.
     """
     if not isinstance(member, Member):
         raise ValueError(f"member: expected a member of multidrop.family; got {checks.shown(member)}")

@@ -11,10 +11,10 @@ from ._member import Draw, Member, Tensor, rate
 
 @dataclass(frozen=True)
 class AlphaDropout(Member):
-    """Drops each element to SELU's lower limit, −α, and scales and moves all, so that a mean of 0 and a variance of 1
-    stay: a·x + a·α·p where kept and a·α·(p − 1) where dropped, with a = 1/sqrt((1 − p)·(1 + p·α²)).
+    """Sets dropped elements to SELU's lower limit, −α, then scales and shifts all elements, which preserves a mean of 0
+    and a variance of 1: a·x + a·α·p where kept, a·α·(p − 1) where dropped, with a = 1/sqrt((1 − p)·(1 + p·α²)).
 
-    As dropout leaves 0 where it drops, this is a dropout of x + α, scaled and moved. At p = 1 all is 0.
+    It is computed as dropout(x + α)·scale + shift. At p = 1 all elements are 0.
 
     Source: G. Klambauer et al., "Self-normalizing neural networks", NeurIPS 30 (2017), section 2.
 

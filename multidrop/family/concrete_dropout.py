@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from .. import checks
 from ._member import Draw, Member, Tensor, setting
@@ -18,12 +19,11 @@ def _temperature(name: str, value: object) -> float:
 
 @dataclass(frozen=True)
 class ConcreteDropout(Member):
-    """Multiplies each element by a number between 0 and 1/(1 − p) that is near one of both, and that can be
-    differentiated with respect to p: (1 − z)/(1 − p) with
+    """Multiplies each element by (1 − z)/(1 − p), a relaxed keep mask that is differentiable with respect to p:
 
         z = sigmoid((log(p/(1 − p)) + log(u/(1 − u)))/temperature)
 
-    for a uniform u. The lower the temperature, the nearer it is to dropout. E[z] is p at p = 1/2 alone.
+    for a uniform u. The lower the temperature, the nearer z is to 0 or 1. E[z] = p holds at p = 1/2 alone.
 
     To learn p, pass its logit, log(p/(1 − p)), as `learned`: a floating tensor of a shape that can be broadcast to
     X's.
@@ -31,7 +31,7 @@ class ConcreteDropout(Member):
     Source: Y. Gal, J. Hron and A. Kendall, "Concrete dropout", NeurIPS 30 (2017), equation 5.
 
     Args:
-        p: the probability that an element is dropped, in [0, 1), where none is learned.
+        p: the probability that an element is dropped, in [0, 1), if it is not learned.
         temperature: above 0; the paper's is 0.1.
 
     Raises:
@@ -55,7 +55,7 @@ class ConcreteDropout(Member):
 
     @property
     def logit(self) -> float:
-        """log(p/(1 − p)), where learning begins.
+        """log(p/(1 − p)), the initial value of the logit.
 
         Raises:
             ValueError: at p = 0, where it is infinite.
@@ -77,7 +77,28 @@ class ConcreteDropout(Member):
         slope = (1.0 - z) * (p - z / self.temperature) * (1.0 + draw.xp.exp(logit))
         return draw.wide(X, u) * draw.wide(dY, u) * slope
 
+    @staticmethod
+    def regularizer(xp: Any, logit: Tensor, squares: Tensor, features: Any, length_scale: float) -> Tensor:
+        """The part of the loss that keeps p up: the divergence of a weight's distribution from its prior, equation 3 of
+        the paper, length_scale²·(1 − p)/2·‖M‖² − K·H(p). There M is the weight before dropout scales: as this dropout
+        scales by 1/(1 − p), it is weight/(1 − p).
+
+        Args:
+            xp: the namespace of the framework's elementwise functions.
+            logit: log(p/(1 − p)).
+            squares: the sum of the squares of the weight that takes what is dropped.
+            features: K, how many features are dropped.
+            length_scale: the prior's, at least 0.
+
+        Raises:
+            ValueError: for a bad length scale.
+        """
+        scale = checks.at_least_zero("length_scale", length_scale)
+        softplus = xp.log1p(xp.exp(-abs(logit))) + 0.5 * (logit + abs(logit))
+        entropy = softplus - logit / (1.0 + xp.exp(-logit))
+        return scale**2 / 2.0 * squares * (1.0 + xp.exp(logit)) - features * entropy
+
 
 def _sigmoid(draw: Draw, x: Tensor) -> Tensor:
-    """1/(1 + e^-x), which overflows nowhere."""
+    """1/(1 + e^-x), without overflow."""
     return 0.5 + 0.5 * draw.xp.tanh(0.5 * x)

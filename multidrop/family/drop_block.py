@@ -11,29 +11,29 @@ from ._member import CHANNELS_FIRST, CHANNELS_LAST, Draw, Member, Tensor, images
 
 @dataclass(frozen=True)
 class DropBlock(Member):
-    """Drops blocks of neighbouring positions, of each channel by itself; exactly the share p of all elements in
-    expectation, at the edges too.
+    """Drops blocks of neighbouring positions, in each channel separately. The expected share of dropped elements is
+    exactly p, at the edges too.
 
-    A block is placed by one decision. An element is dropped where any block that covers it is, and as many blocks can
-    cover it as a block has elements, N = block_size^d in d dimensions. That holds at the edges too where blocks may
-    reach beyond the map, so that the decisions are drawn for a map that is larger by block_size − 1 along each
-    axis. With the probability γ of each block, independently,
+    One decision places a block. An element is dropped if any of the N blocks that cover it is placed, where
+    N = block_size^d in d dimensions. This holds at the edges too, because blocks may reach beyond the map: decisions
+    are drawn for a map that is larger by block_size − 1 along each axis. If each block is placed with probability γ,
+    independently,
 
         P(kept) = (1 − γ)^N = 1 − p,    so that    γ = 1 − (1 − p)^(1/N)
 
-    The paper's γ = p/block_size²·(size of the map)/(number of places) counts blocks that overlap twice, and lets no
-    block reach beyond the map, so that fewer elements are dropped than p says, and fewest at the edges.
+    The paper's γ = p/block_size²·(size of the map)/(number of places) counts elements twice where blocks overlap, and
+    its blocks stay within the map. It drops fewer elements than p says, and fewest at the edges.
 
-    Kept elements are scaled by 1/(1 − p), which keeps E[y] = x for each element. The paper scales by the share that was
-    kept in this batch: then an example depends on the others that it is with, a part cannot be computed by itself, and
-    the expectation is kept only on average.
+    Kept elements are scaled by 1/(1 − p), so that E[y] = x for each element. The paper scales by the share that was
+    kept in this batch. An example then depends on the rest of its batch, a part cannot be computed alone, and the
+    expectation holds only on average.
 
     Source: G. Ghiasi, T.-Y. Lin and Q. V. Le, "DropBlock: a regularization method for convolutional networks", NeurIPS
     31 (2018).
 
     Args:
         p: the probability that an element is dropped, in [0, 1].
-        block_size: how long a block is along each axis; even, and longer than the map, too.
+        block_size: the length of a block along each axis. It may be even, and greater than the map.
         data_format: "channels_first" for X of shape (n, c, …), "channels_last" for (n, …, c); one to three dimensions
             of positions.
 
@@ -62,12 +62,12 @@ class DropBlock(Member):
 
 @cache
 def block_rate(p: float, elements: int) -> float:
-    """γ = 1 − T/2^32, where T is the integer nearest to (1 − p)^(1/elements)·2^32, found with integers alone: the same
-    everywhere, and the γ of a mask's threshold T.
+    """γ = 1 − T/2^32, where T is the integer nearest to (1 − p)^(1/elements)·2^32. T is found by integer arithmetic, so
+    that it is the same on every machine; it is the threshold of the blocks' mask.
 
     Args:
         p: the probability that an element is dropped, in [0, 1].
-        elements: how many a block has.
+        elements: the number of elements of a block.
     """
     kept, whole = (1.0 - p).as_integer_ratio()
 
@@ -83,7 +83,7 @@ def block_rate(p: float, elements: int) -> float:
 
 
 def all_along(kept: Tensor, length: int, axis: int) -> Tensor:
-    """Whether all of `length` neighbours along an axis are kept; shorter by length − 1 there."""
+    """ANDs `length` neighbours along an axis. The result is shorter by length − 1 there."""
     done = 1
     while done < length:
         step = min(done, length - done)

@@ -9,9 +9,9 @@ from ._member import MaskMember, rate
 
 @dataclass(frozen=True)
 class DropConnect(MaskMember):
-    """Drops each weight of a layer by itself. X is the weight, and the layer computes with the output in its place.
+    """Drops each weight of a layer separately. X is the weight tensor; the layer computes with the output.
 
-    The paper draws a mask for each example; one for the batch, as here, is what leaves a matrix product a matrix
+    The paper draws a mask for each example. This draws one for the batch, so that the layer is still one matrix
     product.
 
     Source: L. Wan et al., "Regularization of neural networks using DropConnect", ICML 2013.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ._member import CHANNELS_FIRST, CHANNELS_LAST, images, one_of, rate
+from ._member import CHANNELS_FIRST, CHANNELS_LAST, one_of, rate, whole_channels
 from .alpha_dropout import AlphaDropout
 
 
@@ -26,5 +26,4 @@ class FeatureAlphaDropout(AlphaDropout):
 
     example_shape = (3, 4, 2, 3)
 
-    def axes(self, ndim: int) -> tuple[int, ...]:
-        return images(ndim, self.data_format)
+    axes = whole_channels

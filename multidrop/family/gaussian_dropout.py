@@ -11,13 +11,13 @@ from ._member import Draw, Member, Tensor, setting
 
 @dataclass(frozen=True)
 class GaussianDropout(Member):
-    """Multiplies each element by a normal number of mean 1 and the deviation that dropout's noise has, sqrt(p/(1 − p)).
+    """Multiplies each element by normal noise of mean 1 and standard deviation sqrt(p/(1 − p)), that of dropout.
 
     Source: N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15 (2014),
     section 10.
 
     Args:
-        p: the probability of the dropout whose noise it is like, in [0, 1).
+        p: the rate of the dropout with the same deviation, in [0, 1).
 
     Raises:
         ValueError: for a bad probability, 1 included, where the deviation is infinite.

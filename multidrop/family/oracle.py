@@ -1,4 +1,4 @@
-"""The numbers of a key on the host, as NumPy arrays: the oracle of the family, and what runs it in NumPy."""
+"""Runs members on NumPy arrays: the oracle of the family, and its implementation in NumPy."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ class Draw:
 def apply(
     member: Member, X: Array, key: Key, start: int = 0, *, gradient: bool = False, learned: Array | None = None
 ) -> Array:
-    """`multidrop.family.run` for an array: a new one of X's shape and type, or X itself where the member is idle."""
-    # NumPy 1 takes an array without dimensions for a number, and computes with that in float64.
+    """`multidrop.family.run` for an array. Returns a new array like X, or X itself if the member is idle."""
+    # NumPy 1 treats an array without dimensions as a Python number, and computes in float64.
     flat = X.reshape(1) if X.ndim == 0 else X
     if learned is not None:
         learned = np.asarray(learned)
-    with np.errstate(over="ignore", invalid="ignore"):  # in silence, as in a framework
+    with np.errstate(over="ignore", invalid="ignore"):  # no warnings, as in the other frameworks
         Y = run(member, flat, Draw(key, start), gradient, learned)
     return X if Y is flat else Y.reshape(X.shape)
 

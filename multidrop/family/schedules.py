@@ -1,10 +1,10 @@
-"""How p changes over the steps of training: functions of a step, to build a member with at each.
+"""Schedules of p over the steps of training. Each is a function of the step:
 
     p = schedules.curriculum(0.5, steps=10_000)
     Y = md.apply(md.family.Dropout(p(step)), X, key)
 
-A schedule is a value: equal settings are equal schedules. In a program that is traced or compiled, a p that is a Python
-number is a constant of the trace.
+Schedules with equal settings are equal. A program that is traced or compiled holds a p that is a Python number as a
+constant; `VariableDropout` reads p from a tensor in each run.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ class _Schedule:
         object.__setattr__(self, "steps", checks.positive("steps", self.steps))
 
     def __call__(self, step: int) -> float:
-        """p at a step, which is counted from 0; `end` from `steps` on.
+        """p at a step, counted from 0. From step `steps` on it is `end`.
 
         Raises:
-            ValueError: where the step is no integer in [0, 2^64).
+            ValueError: if the step is no integer in [0, 2^64).
         """
         done = min(checks.word64("step", step) / self.steps, 1.0)
         part = 1.0 if done == 1.0 else self._part(done)
         return self.end * part + self.begin * (1.0 - part)
 
     def _part(self, done: float) -> float:
-        """How much of the way from `begin` to `end` is gone, of the part of `steps` that is done."""
+        """The fraction of the way from `begin` to `end`, for the fraction of `steps` that is done."""
         raise NotImplementedError(f"{type(self).__name__}._part")  # each schedule's own
 
 
 @dataclass(frozen=True)
 class linear(_Schedule):
-    """From `begin` to `end` in `steps` steps, by the same amount each.
+    """Changes p from `begin` to `end` by the same amount in each of `steps` steps.
 
     Args:
         begin: p at step 0, in [0, 1].
@@ -60,8 +60,9 @@ class linear(_Schedule):
 
 @dataclass(frozen=True)
 class cosine(_Schedule):
-    """From `begin` to `end` along half a cosine, slowly at both ends. Source: I. Loshchilov and F. Hutter, "SGDR:
-    stochastic gradient descent with warm restarts", ICLR 2017, equation 5. Args and errors are those of `linear`."""
+    """Changes p from `begin` to `end` along half a cosine, slowly at both ends. Source: I. Loshchilov and F. Hutter,
+    "SGDR: stochastic gradient descent with warm restarts", ICLR 2017, equation 5. Args and errors are those
+    of `linear`."""
 
     def _part(self, done: float) -> float:
         return 0.5 - 0.5 * math.cos(math.pi * done)
@@ -80,12 +81,12 @@ class _Exponential(_Schedule):
 
 
 def warm_up(p: float, steps: int) -> linear:
-    """No dropout at step 0, and p from step `steps` on. Args and errors are those of `linear`."""
+    """Raises p from 0 at step 0, linearly, to `p` at step `steps`. Args and errors are those of `linear`."""
     return linear(0.0, p, steps)
 
 
 def curriculum(p: float, steps: int, rate: float = 10.0) -> _Exponential:
-    """From no dropout towards p, fast at first: p·(1 − exp(−rate·step/steps)), and p from step `steps` on.
+    """Raises p from 0, fast at first: p·(1 − exp(−rate·step/steps)), and p from step `steps` on.
 
     Source: P. Morerio et al., "Curriculum dropout", ICCV 2017, equation 2, whose γ is rate/steps, by default as its
     section 3.2 advises, 10/steps.

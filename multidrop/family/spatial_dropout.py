@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ._member import CHANNELS_FIRST, CHANNELS_LAST, MaskMember, images, one_of, rate
+from ._member import CHANNELS_FIRST, CHANNELS_LAST, MaskMember, one_of, rate, whole_channels
 
 
 @dataclass(frozen=True)
 class SpatialDropout(MaskMember):
-    """Drops whole channels of sequences, images or volumes, whose neighbouring positions tell the same.
+    """Drops whole channels of sequences, images or volumes, whose neighbouring positions are correlated.
 
     Source: J. Tompson et al., "Efficient object localization using convolutional networks", CVPR 2015, section 3.2.
 
@@ -27,5 +27,4 @@ class SpatialDropout(MaskMember):
 
     example_shape = (3, 4, 2, 3)
 
-    def axes(self, ndim: int) -> tuple[int, ...]:
-        return images(ndim, self.data_format)
+    axes = whole_channels

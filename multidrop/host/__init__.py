@@ -1,7 +1,7 @@
-"""The mask specification fused with scaling and selection, in one pass over host memory.
+"""Dropout on host memory: mask, scaling and selection fused into one pass.
 
-It gives the bits of `multidrop.spec.masks`, for arrays of any size, address and layout. Its machine code is loaded at
-the first call (see `objects`).
+The results equal those of `multidrop.spec.masks` bit for bit, for arrays of any size, address and layout. The machine
+code is loaded at the first call (see `objects`).
 """
 
 from __future__ import annotations
@@ -33,20 +33,19 @@ Array = npt.NDArray[Any]
 
 
 def keep_mask(shape: int | Sequence[int], dropout: float, key: int | Key, start: int = 0) -> npt.NDArray[np.bool_]:
-    """The mask itself: True where an element is kept.
+    """Computes a mask: True where an element is kept.
 
     Args:
         shape: the tensor's shape.
         dropout: p, the probability that an element is dropped, in [0, 1].
         key: the mask's key; an int means `Key(int)`.
-        start: the index of the first element, where this is a part of a larger tensor.
+        start: the index of the first element in a larger tensor, if this is a part of one.
 
     Returns:
         A bool array of that shape.
 
     Raises:
-        ValueError: for a probability outside [0, 1], a bad key, a shape that no array can have or an index outside
-            [0, 2^64).
+        ValueError: for a probability outside [0, 1], a bad key, an impossible shape or an index outside [0, 2^64).
     """
     p, key, sizes = checks.probability("dropout", dropout), as_key(key), checks.shape(shape)
     start = checks.span(start, math.prod(sizes))
@@ -68,25 +67,24 @@ def dropout(
     dtype: str | None = None,
     relu: bool = False,
 ) -> Array:
-    """`multidrop.spec.masks.dropout`, fused: `x` through the mask of `key`.
+    """Applies dropout to `x` with the mask of `key`: `multidrop.spec.masks.dropout`, fused.
 
     Args:
         x: an array of any shape and layout, float16, bfloat16, float32 or float64.
         p: the probability that an element is dropped, in [0, 1].
         key: the mask's key.
         start: the index of the first element.
-        out: where to write the result, of x's shape and type; may be x itself. Without it a new array is made, which
-            lies in memory as x does, but without gaps.
-        axes: along which one decision holds for all; the mask is drawn for the shape that has 1 there.
-        dtype: the name of x's type, where x holds the bits of one that NumPy lacks.
-        relu: whether x first goes through ReLU: what is not above 0 becomes +0, and a NaN stays one.
+        out: the array to write to, of x's shape and type; may be x itself. The default is a new array with x's order of
+            axes in memory, without gaps.
+        axes: axes along which elements share one decision. The mask is drawn for the shape that has 1 along them.
+        dtype: the name of x's type, if x holds the bits of a type that NumPy lacks.
+        relu: whether to apply ReLU first: values not above 0 become +0, and NaN stays NaN.
 
     Returns:
-        `out`, or the new array; `x` itself where p is 0 and there is neither `out` nor ReLU.
+        `out`, or the new array; `x` itself if p is 0 and there is neither `out` nor ReLU.
 
     Raises:
-        ValueError: where `out` is not of x's shape and type, or cannot be written to, or an index would
-            leave [0, 2^64).
+        ValueError: if `out` has a different shape or type, or is read-only, or if an index leaves [0, 2^64).
     """
     start = check(x, start, out, axes)
     if p == 0.0 and not relu:
@@ -102,33 +100,37 @@ def dropout(
 
 
 def check(x: Array, start: int, out: Array | None, axes: Sequence[int]) -> int:
-    """The index of the first element, where `dropout` can be called with these; ValueError where it cannot."""
+    """Checks arguments of `dropout`, and returns `start` as an int.
+
+    Raises:
+        ValueError: as `dropout` does.
+    """
     start = checks.span(start, math.prod(masks.drawn_shape(x.shape, axes)))
     if out is not None:
         if (out.shape, out.dtype) != (x.shape, x.dtype):
             raise ValueError(f"out: expected shape {x.shape} and type {x.dtype}; got {out.shape} and {out.dtype}")
         if not out.flags.writeable:
-            raise ValueError(f"out: expected an array that may be written to; got {checks.shown(out)}, which is not")
+            raise ValueError(f"out: expected a writable array; got a read-only one: {checks.shown(out)}")
         if not out.flags.c_contiguous and any(
             stride == 0 and size > 1 for stride, size in zip(out.strides, out.shape, strict=True)
         ):
-            raise ValueError(f"out: expected memory for each element; got strides {out.strides}, with one for several")
+            raise ValueError(f"out: expected separate memory for each element; got overlapping strides {out.strides}")
     return start
 
 
-_NATIVE = sys.byteorder == "little"  # the loops read a word as its halves, the low one first
+_NATIVE = sys.byteorder == "little"  # the loops read a word as two halves, the low one first
 
 
 @cache
 def name_of(dtype: np.dtype[Any]) -> str:
-    """`dtype.name`, which NumPy puts together anew each time, in as long as a small dropout takes."""
+    """Caches `dtype.name`: NumPy builds the string at each access, which takes as long as a small dropout."""
     return dtype.name
 
 
 def _fused(
     x: Array, p: float, key: Key, start: int, out: Array | None, axes: tuple[int, ...], dtype: str, relu: bool
 ) -> Array:
-    """The result, in `out` where that lies in memory as x does, else in a new array."""
+    """Computes the result in `out` if its memory layout is x's, else in a new array."""
     if x.flags.c_contiguous and x.flags.aligned and not axes:
         target = out if out is not None and _takes(out, x, None) else _empty(x.shape, x.dtype)
         drop(address_of(x), address_of(target), x.size, dtype, p, key, start, relu=relu)
@@ -140,7 +142,7 @@ def _fused(
         target = out
     else:
         target = _empty(tuple(x.shape[axis] for axis in order), x.dtype).transpose(tuple(np.argsort(order)))
-    # The mask goes by the logical order of the elements: it is drawn in that, and then laid as the memory is.
+    # A mask follows the logical order of the elements. It is drawn in that order, then transposed to the memory order.
     matrices = None if axes else _matrices(x.shape, order)
     if matrices:
         drop_transposed(address_of(x), address_of(target), matrices, dtype, p, key, start, relu)
@@ -157,16 +159,15 @@ def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 
 def _memory_order(x: Array) -> tuple[int, ...] | None:
-    """The axes of a dense array from the outermost in memory to the innermost; None where it is not dense, or its
-    elements do not lie on addresses of their type."""
+    """The axes of an array from the outermost in memory to the innermost; None if the array has gaps or is not
+    aligned."""
     order = tuple(sorted(range(x.ndim), key=lambda axis: -x.strides[axis]))
     return order if x.flags.aligned and x.transpose(order).flags.c_contiguous else None
 
 
 def _matrices(shape: tuple[int, ...], order: tuple[int, ...]) -> tuple[int, int, int] | None:
-    """How many matrices of how many rows and columns a dense array is in the order of its elements, where in memory
-    they lie transposed one after the other, as the (channels, pixels) of images whose channels come last do; None where
-    it is not so."""
+    """The (count, rows, columns) of an array that is stored as a sequence of transposed matrices, such as the
+    (channels, pixels) of channels-last images; None for any other order."""
     logical = [axis for axis, size in enumerate(shape) if size != 1]
     lying = [axis for axis in order if shape[axis] != 1]
     outer = 0
@@ -181,8 +182,8 @@ def _matrices(shape: tuple[int, ...], order: tuple[int, ...]) -> tuple[int, int,
 
 
 def _takes(out: Array, x: Array, order: tuple[int, ...] | None) -> bool:
-    """Whether the loop may write into `out`: it lies in memory as x does, in that order of axes, and is x itself or
-    apart from it."""
+    """Whether the loop may write into `out`: it has the same order of axes in memory as x, and is x itself or does not
+    overlap it."""
     flags = out.flags if order is None else out.transpose(order).flags
     return flags.carray and (_same(x, out) or not np.may_share_memory(x, out))
 
@@ -192,18 +193,18 @@ def _same(a: Array, b: Array) -> bool:
 
 
 def relu_gradient(dy: Array, y: Array, p: float) -> Array:
-    """`gate` for arrays: the gradient with respect to the input of a `dropout(…, relu=True)`.
+    """Computes the gradient of `dropout(…, relu=True)` with respect to its input.
 
     Args:
-        dy: the gradient with respect to its output.
-        y: its output.
+        dy: the gradient with respect to the output.
+        y: the output.
         p: the probability that an element was dropped.
 
     Returns:
         A new array of dy's shape and type.
 
     Raises:
-        ValueError: where both are not of one shape.
+        ValueError: if dy and y have different shapes.
     """
     if dy.shape != y.shape:
         raise ValueError(f"dy: expected the output's shape {y.shape}; got {dy.shape}")

@@ -1,5 +1,4 @@
-"""The fused loops from address to address, for values that lie one after the other, in as many threads as their number
-pays for."""
+"""The fused loops on contiguous memory, given by addresses. Large sizes are shared between threads."""
 
 from __future__ import annotations
 
@@ -17,30 +16,28 @@ from .memory import address_of, prefer_large_pages
 from .objects import library
 from .pool import share, workers
 
-GRAIN = 1 << 18  # elements; from twice that on a second thread pays
-STREAMED = 1 << 24  # bytes; a result of as many is not kept in a cache until it is used
-CACHED = 1 << 16  # elements whose mask stays in a cache until it is used
-SHORT = 16  # values in a row, below which it is quicker to write the mask out
+GRAIN = 1 << 18  # elements per part; a second thread pays from two parts on
+STREAMED = 1 << 24  # bytes; larger results leave the cache before they are used, so they are written past it
+CACHED = 1 << 16  # elements whose mask stays in the cache until it is used
+SHORT = 16  # for rows with fewer values, materialising the mask is faster than a call per row
 
-
-WIDTHS = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "mask": 1}  # bytes of a value
+WIDTHS = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "mask": 1}  # bytes per value
 
 
 def drop(
     source: int, target: int, size: int, dtype: str, p: float, key: Key, start: int = 0, *, relu: bool = False
 ) -> None:
-    """The fused loop from address to address, for values that lie one after the other, in as many threads as their
-    number pays for.
+    """Applies dropout to contiguous values.
 
     Args:
-        source: the address of the first element.
-        target: where it is to go; may be `source`.
-        size: how many there are.
+        source: the address of the first input value.
+        target: the address of the first output value; may be `source`.
+        size: the number of values.
         dtype: the name of their type, or "mask" to write the mask itself as bytes.
         p: the probability that an element is dropped, in [0, 1].
         key: the mask's key.
         start: the index of the first element.
-        relu: whether they first go through ReLU.
+        relu: whether to apply ReLU first.
     """
     call, seed = key.call, key.seed
     if size < 2 * GRAIN:
@@ -57,10 +54,10 @@ def drop(
 def drop_transposed(
     source: int, target: int, matrices: tuple[int, int, int], dtype: str, p: float, key: Key, start: int, relu: bool
 ) -> None:
-    """`drop` for values that lie as the transposes of so many matrices of (rows, columns)."""
+    """`drop` for values that are stored as transposed matrices; `matrices` is (count, rows, columns)."""
     count, rows, columns = matrices
     grain = max(CACHED // (rows * columns), 1)
-    room = np.empty((workers(), 2 * min(grain, count) * rows * columns), np.uint8)  # of each thread, for two masks
+    room = np.empty((workers(), 2 * min(grain, count) * rows * columns), np.uint8)  # for each thread, two masks
     address = library().address
     arguments = layout.TRANSPOSED.pack(
         *(drop_entry("mask"), masks.threshold(p), start, key.call, key.seed),
@@ -74,8 +71,8 @@ def drop_transposed(
 def drop_masked(
     source: int, target: int, size: int, dtype: str, p: float, dropped: npt.NDArray[np.bool_], relu: bool
 ) -> None:
-    """`drop` with a mask that is there already: bools of the values' shape, in their order in memory, True where they
-    are dropped. Along an axis that is shared their stride is 0."""
+    """`drop` with a given mask: `dropped` has the shape of the values, in memory order, and is True where a value is
+    dropped. Its stride is 0 along axes that share decisions."""
     inner, shared = _run(dropped)
     fixed = masks.scale(p, dtype), _floor(relu), source, target, WIDTHS[dtype]
     if inner < SHORT:
@@ -90,7 +87,8 @@ def drop_masked(
 
 
 def _run(mask: npt.NDArray[np.bool_]) -> tuple[int, bool]:
-    """How many values at the end of a mask lie in a row, and whether they share one."""
+    """The length of a mask's innermost runs, and whether the values of a run share one decision (their stride is 0) or
+    have a decision each (they are contiguous)."""
     inner, shared = 1, False
     for length, stride in zip(reversed(mask.shape), reversed(mask.strides), strict=True):
         if length == 1:
@@ -104,7 +102,7 @@ def _run(mask: npt.NDArray[np.bool_]) -> tuple[int, bool]:
 
 
 def _offsets(mask: npt.NDArray[np.bool_], rows: int) -> npt.NDArray[np.int64]:
-    """Where each row of a mask begins, in bytes from the first."""
+    """The offset of each row of a mask from the first, in bytes."""
     offsets = np.zeros(1, np.int64)
     for length, stride in zip(mask.shape, mask.strides, strict=True):
         if len(offsets) == rows:
@@ -114,13 +112,13 @@ def _offsets(mask: npt.NDArray[np.bool_], rows: int) -> npt.NDArray[np.int64]:
 
 
 def gate(source: int, target: int, size: int, dtype: str, p: float, output: int) -> None:
-    """The gradient of a `drop` with ReLU, from address to address. No mask is drawn for it: the output is above 0, or
-    NaN, where an element was kept and above 0, and +0 elsewhere.
+    """Computes the gradient of a `drop` with ReLU. It needs no mask: the output is above 0, or NaN, exactly where an
+    element was kept and passed the ReLU.
 
     Args:
         source: the address of the gradient with respect to the output.
-        target: where the one with respect to the input is to go; not `source`.
-        size: how many there are of each.
+        target: the address for the gradient with respect to the input; not `source`.
+        size: the number of values.
         dtype: the name of their type.
         p: the probability that an element was dropped.
         output: the address of the output.
@@ -134,8 +132,8 @@ def gate(source: int, target: int, size: int, dtype: str, p: float, output: int)
 
 
 def take(address: int) -> Key:
-    """The key of the stream whose position, uint64 (seed, call), lies at an address, and which moves on by one call.
-    Safe to call from any number of threads, and sooner done than NumPy or a framework reads two numbers."""
+    """Returns the current key of a stream in memory, and advances the stream by one call, atomically. `address` points
+    to its position, uint64 (seed, call). Faster than reading the two numbers through NumPy or a framework."""
     return Key.of_words(*_take()(address))
 
 
@@ -146,16 +144,15 @@ def _take() -> Callable[[int], tuple[int, int]]:
 
 @lru_cache(1024)
 def _drop_loop(p: float, dtype: str, relu: bool) -> Callable[..., object]:
-    """The loop of `drop` for a p and a type, which is still to be called with (source, target, size, start, call, seed,
-    streamed)."""
+    """The compiled loop of `drop` for a p and a type; takes (source, target, size, start, call, seed, streamed)."""
     return partial(library().function(f"drop_{dtype}"), masks.scale(p, dtype), _floor(relu), masks.threshold(p))
 
 
 def _floor(relu: bool) -> float:
-    """What values are raised to."""
+    """The lower bound of kept values: 0 with ReLU."""
     return 0.0 if relu else -math.inf
 
 
 def drop_entry(dtype: str) -> int:
-    """The address of the C function of `drop` for a type, which is called as `compiled.entries` has it."""
+    """The address of the C function of `drop` for a type; `compiled.entries` defines its arguments."""
     return library().address(f"drop_{dtype}")

@@ -1,7 +1,7 @@
-"""Memory for large results, kept between them.
+"""Reuses the memory of large results.
 
-Fresh memory costs more than what the kernel computes into it: the system clears each page before it hands it over.
-A block that was given back is handed out again as it is.
+Fresh memory costs more time than the kernel needs to fill it, because the system clears each page. A freed block is
+reused without clearing.
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-LARGE = 1 << 22  # bytes, from which on memory is better taken from here than from a framework's allocator
+LARGE = 1 << 22  # bytes; from this size on, reused memory is faster than a framework's allocator
 MOST_IN_LARGE_PAGES = 1 << 27  # bytes
 LEAST_LIMIT, MOST_LIMIT = 1 << 28, 1 << 30  # bytes
-ALIGNMENT = 64  # bytes; TensorFlow stops the process at the first use of a buffer that is less aligned
+ALIGNMENT = 64  # bytes; TensorFlow aborts the process when it uses a buffer with less alignment
 
 
 def _limit() -> int:
-    """How many bytes are kept at most: a sixteenth of the machine's memory, within limits."""
+    """The most bytes to keep: a sixteenth of the machine's memory, at least LEAST_LIMIT and at most MOST_LIMIT."""
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # a system that does not tell
+    except (AttributeError, OSError, ValueError):  # the system does not report its memory
         memory = 0
     return min(max(LEAST_LIMIT, memory // 16), MOST_LIMIT)
 
 
 LIMIT = _limit()
 
-_free: deque[npt.NDArray[np.uint8]] = deque()  # the block given back last comes last
+_free: deque[npt.NDArray[np.uint8]] = deque()  # the free blocks, the most recently freed last
 
 
 def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """`numpy.empty`, aligned to 64 bytes, in memory that was used before where that is large. It is given back when
-    the array and all views of it are gone.
+    """Like `numpy.empty`, aligned to 64 bytes; large arrays reuse memory. The memory is freed when the array and all
+    its views are gone.
 
     Args:
         shape: the array's shape.
         dtype: its type.
 
     Returns:
-        A C-contiguous array of any values.
+        A C-contiguous array with arbitrary values.
     """
     dtype = np.dtype(dtype)
     size = dtype.itemsize
@@ -57,12 +57,12 @@ def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
 
 
 def release_memory() -> None:
-    """Gives the memory that is kept, at most a sixteenth of the machine's, back to the system."""
+    """Returns the kept memory to the system: at most a sixteenth of the machine's memory, or 256 MB if that is more."""
     _free.clear()
 
 
 class _Lease:
-    """A part of a block, for NumPy to hold on to; the block is free again when it lets go."""
+    """Owns a block while a NumPy array refers to it, and frees the block when the array is gone."""
 
     def __init__(self, block: npt.NDArray[np.uint8], size: int) -> None:
         self._block = block
@@ -75,8 +75,9 @@ class _Lease:
         }
 
     def __del__(self, free: deque[npt.NDArray[np.uint8]] = _free, limit: int = LIMIT) -> None:
-        # At exit too, when a module's names may be gone; in any thread and at any point of another call here, as the
-        # garbage collector will have it: hence no lock, and nothing but what a deque does at once.
+        # The garbage collector may call this in any thread, in the middle of another call to this module: so there is
+        # no lock, only atomic deque operations. It also runs at exit, when the module's names may be gone: so `free`
+        # and `limit` are defaults.
         free.append(self._block)
         while sum(block.size for block in tuple(free)) > limit:
             try:
@@ -86,7 +87,7 @@ class _Lease:
 
 
 def _block(size: int) -> npt.NDArray[np.uint8]:
-    """A free block that holds `size` bytes and is not twice as large, or a new one."""
+    """Takes a free block of at least `size` bytes and at most twice as many, or allocates a new one."""
     for _ in range(len(_free)):
         try:
             block = _free.pop()
@@ -95,11 +96,11 @@ def _block(size: int) -> npt.NDArray[np.uint8]:
         if size <= block.size - ALIGNMENT <= 2 * size:
             return block
         _free.appendleft(block)
-    return np.empty(size + ALIGNMENT, np.uint8)  # for which NumPy asks for huge pages
+    return np.empty(size + ALIGNMENT, np.uint8)  # NumPy requests huge pages for it
 
 
 def _large_pages() -> Any:
-    """The system's function that is told how memory will be used, where there is something to tell."""
+    """The C function `madvise`; None if the system has no MADV_HUGEPAGE."""
     return getattr(ctypes.CDLL(None), "madvise", None) if hasattr(mmap, "MADV_HUGEPAGE") else None
 
 
@@ -107,23 +108,23 @@ _advise = _large_pages()
 
 
 def prefer_large_pages(address: int, size: int) -> None:
-    """Tells the system that memory which is not there yet may come in large pages. A framework asks for none, and gets
-    a result of 64 MiB in 16,384 pages, which together take longer to come than the result to be computed.
+    """Advises the system to use large pages for memory that is not mapped yet. Frameworks do not: a result of 64 MiB
+    then takes 16,384 page faults, which cost more time than the computation.
 
-    Not so for more than 128 MiB. A virtual machine gives large pages that were free for two seconds back to its host,
-    from where they come slowest of all; and so large a result takes a part of those two seconds itself.
+    Does nothing above 128 MiB. A virtual machine returns large pages that were free for two seconds to its host, and
+    getting them back is slowest of all; results of this size take a part of the two seconds themselves.
 
     Args:
-        address: where it begins; what holds no whole page is left out.
-        size: how long it is, in bytes.
+        address: the start of the memory. Pages that lie only partly in the range are left out.
+        size: its size in bytes.
     """
     if _advise is None or size > MOST_IN_LARGE_PAGES:
         return
     begin, end = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE, (address + size) // mmap.PAGESIZE * mmap.PAGESIZE
-    if begin < end:  # advice that is not taken, as where the system has no such pages, changes nothing
+    if begin < end:  # the result is ignored: a system without large pages rejects the advice, which is harmless
         _advise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_HUGEPAGE)
 
 
 def address_of(array: npt.NDArray[Any]) -> int:
-    """Where an array's first element lies; in less time than `array.ctypes.data` takes."""
+    """The address of an array's first element; faster than `array.ctypes.data`."""
     return array.__array_interface__["data"][0]

@@ -1,8 +1,8 @@
-"""The kernel's machine code: found, checked, loaded, or compiled where none fits.
+"""Finds, checks and loads the kernel's machine code, or compiles it.
 
-The package brings an object file for each level of its processors. llvmlite loads it, without Numba. Where none fits
-this processor, or its bytes are not the ones that were written, or a source file has changed since, Numba compiles the
-loops, and the object file is kept in the user's cache folder.
+The package contains an object file for each level of the processor architecture; llvmlite loads it without Numba. If no
+file fits this processor, or the file is damaged, or a source file has changed, Numba compiles the loops, and the object
+file is kept in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ ENTRIES = "multidrop.host.compiled.entries"
 VARIABLE = "MULTIDROP_KERNEL"
 FOLDER = "objects"
 HOST = "host"
-KEPT = 8  # object files of one module in the cache, for other versions of the library and other processors
+KEPT = 8  # object files of a module in the cache: for other versions of the library, and other processors
 
-# The levels of the x86-64 psABI, the highest first, and Arm's; with the features that a level has and those below it
-# lack.
+# The levels of the x86-64 psABI from the highest down, and Arm's, with the features that each adds to the level below.
 LEVELS = {
     "x86-64-v4": "avx512f avx512bw avx512cd avx512dq avx512vl",
     "x86-64-v3": "avx avx2 bmi bmi2 f16c fma lzcnt movbe",
@@ -42,8 +41,9 @@ class Library:
     """The loaded machine code of one module's entries."""
 
     def __init__(self, engine: Any, names: Iterable[str]) -> None:
-        self._engine = engine  # which frees the machine code when Python lets go of it
-        # At once: llvmlite holds a lock while it looks, which another thread could hold when a process is forked.
+        self._engine = engine  # owns the machine code, and frees it when it is deleted
+        # All addresses now: llvmlite takes a lock for each lookup, and a child that is forked while another thread
+        # holds the lock would wait for it forever.
         self._addresses = {name: engine.get_function_address(name) for name in names}
         self._functions: dict[str, Callable[..., Any]] = {}
 
@@ -52,9 +52,9 @@ class Library:
         return self._addresses[name]
 
     def function(self, name: str) -> Callable[..., Any]:
-        """An entry as a Python function, which takes integers and floats by position.
+        """An entry as a Python function; it takes integers and floats by position.
 
-        A built-in function of the interpreter's own kind, since a call through ctypes takes as long as a small dropout.
+        The function is a C built-in, because a call through ctypes takes as long as a small dropout.
         """
         found = self._functions.get(name)
         if found is None:
@@ -79,22 +79,22 @@ _METH_FASTCALL = 0x80
 _new_function = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(
     ("PyCFunction_NewEx", ctypes.pythonapi)
 )
-_kept: list[Any] = []  # what C holds on to
+_kept: list[Any] = []  # references to the method definitions, which C functions point to
 
 _lock = threading.RLock()
-if hasattr(os, "register_at_fork"):  # a child's only thread is the one that forked
+if hasattr(os, "register_at_fork"):  # the forking thread holds the lock, and is the child's only thread
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 _libraries: dict[str, Library] = {}
 
 
 def library(module: str = ENTRIES) -> Library:
-    """The machine code of a module's entries, which are loaded or compiled at the first call.
+    """Returns the machine code of a module's entries, and loads or compiles it at the first call.
 
     Args:
-        module: the module's name; it is imported only where it is compiled.
+        module: the module's name. It is imported only if it must be compiled.
 
     Raises:
-        ValueError: where MULTIDROP_KERNEL names no level of this processor.
+        ValueError: if MULTIDROP_KERNEL is not a level of this processor.
     """
     found = _libraries.get(module)
     if found is None:
@@ -111,7 +111,7 @@ def _load(module: str) -> Library:
             return _open(_read(path, module))
     from .compiled.build import build
 
-    _warn(f"{module}: no object file fits; compiling one, which takes a while")
+    _warn(f"{module}: no object file fits this processor and version; compiling one, which takes a while")
     packed = build(module, HOST)
     if kept := _cached(module):
         try:
@@ -119,19 +119,19 @@ def _load(module: str) -> Library:
             files.write(kept, packed)
             _forget_others(kept)
         except OSError as error:
-            _warn(f"{module}: the object file is not kept, and will be compiled again: {error}")
+            _warn(f"{module}: the object file could not be saved, and will be compiled again: {error}")
     return _open(_unpack(packed, module))
 
 
 def _warn(message: str) -> None:
-    """Logs why the first call takes long; a program that has not configured logging shows it on standard error."""
+    """Logs why the first call takes long. Without a logging configuration, Python prints it to standard error."""
     import logging
 
     logging.getLogger("multidrop").warning(message)
 
 
 class Unusable(Exception):
-    """An object file that is missing, damaged, stale, or refers to what is not there."""
+    """Raised for an object file that is missing, damaged, stale, or refers to unknown symbols."""
 
 
 def _candidates(module: str) -> Iterator[Path]:
@@ -146,7 +146,7 @@ def _candidates(module: str) -> Iterator[Path]:
 
 
 def levels_to_build() -> list[str]:
-    """The levels of this kind of processor."""
+    """The levels of this machine's processor architecture."""
     import platform
 
     machine = platform.machine().lower()
@@ -155,13 +155,13 @@ def levels_to_build() -> list[str]:
 
 
 def file_name(level: str) -> str:
-    """The name of an object file in the folder `FOLDER` beside its module."""
+    """The name of a level's object file in the folder `FOLDER` beside its module."""
     return f"{level}.o"
 
 
 @cache
 def _folder_of(module: str) -> Path:
-    """The folder of a module, of a package that is imported, or whose parent is."""
+    """The folder of a module, found without importing it. Its package, or that package's parent, must be imported."""
     spec = find_spec(module.rpartition(".")[0])
     assert spec is not None, module
     return Path(str(spec.origin)).parent
@@ -169,14 +169,14 @@ def _folder_of(module: str) -> Path:
 
 @cache
 def _processor() -> tuple[str, dict[str, bool]]:
-    """The processor's name, and which features it has."""
+    """The processor's name, and its features."""
     from llvmlite import binding as llvm
 
     return llvm.get_host_cpu_name(), dict(llvm.get_host_cpu_features())
 
 
 def _has(level: str) -> bool:
-    """Whether this processor is of a level."""
+    """Whether this processor has all features of a level."""
     if level not in levels_to_build():
         return False
     _, has = _processor()
@@ -192,25 +192,23 @@ def _features(level: str) -> list[str]:
 
 
 def target(level: str) -> tuple[str, str]:
-    """LLVM's name of the processor that code of a level is made for, and its features."""
+    """LLVM's processor name and feature string for a level."""
     if level == HOST:
         cpu, has = _processor()
         return cpu, ",".join(f"{'+' if value else '-'}{name}" for name, value in sorted(has.items()))
     features = [f"+{name}" for name in _features(level)]
     if level.startswith("x86"):
-        features.append("+prfchw")  # which processors without it take for no operation
+        features.append("+prfchw")  # processors without it execute the instruction as a no-op
     if level == "x86-64-v4":
-        features.append(
-            "-prefer-256-bit"
-        )  # LLVM would leave half of each vector unused, for the oldest processors' sake
+        features.append("-prefer-256-bit")  # LLVM would use half of each vector, for the sake of the oldest processors
     return (level if level.startswith("x86") else "generic"), ",".join(features)
 
 
-# An object file begins with a line that holds the digest of all that follows, and a line of facts.
+# Format of an object file: a line with the digest of everything after it, a line of facts in JSON, the machine code.
 
 
 class Object(NamedTuple):
-    """Machine code, the names of its functions, and those of the functions that it calls."""
+    """Machine code, the names of its functions, and the names of the external functions that it calls."""
 
     code: bytes
     names: list[str]
@@ -218,7 +216,7 @@ class Object(NamedTuple):
 
 
 def pack(module: str, level: str, built: Object) -> bytes:
-    """An object file."""
+    """Packs an object file."""
     import json
 
     facts = {"level": level, "sources": _digest_of_sources(module), "names": built.names, "externals": built.externals}
@@ -227,7 +225,7 @@ def pack(module: str, level: str, built: Object) -> bytes:
 
 
 def fits(path: Path, module: str) -> bool:
-    """Whether there is an object file that is whole and made of the present sources."""
+    """Whether `path` is an undamaged object file of the current sources."""
     try:
         _read(path, module)
     except Unusable:
@@ -262,23 +260,24 @@ def _digest(content: bytes) -> str:
 
 @cache
 def _digest_of_sources(module: str) -> str:
-    """Of all that the machine code is made from: the folder of the module, that of the loops, and Philox' constants."""
+    """The digest of the machine code's sources: the module's folder, the folder of the loops, and Philox's constants.
+    "" if there are no source files."""
     package = Path(__file__).parent
     folders = dict.fromkeys((package / "compiled", _folder_of(module)))
     sources = [path for folder in folders for path in sorted(folder.glob("*.py"))]
-    if not sources:  # as in a program that was frozen into one file, where no source is newer
+    if not sources:  # a frozen program has none
         return ""
     sources.append(package.parent / "spec" / "philox.py")
     return _digest(b"\0".join(path.read_bytes() for path in sources))
 
 
 def _open(built: Object) -> Library:
-    """Has llvmlite load machine code."""
+    """Loads machine code through llvmlite."""
     from llvmlite import binding as llvm
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    for name in built.externals:  # an unresolved one would end the process
+    for name in built.externals:  # LLVM ends the process if a symbol is unresolved
         llvm.add_symbol(name, _address_of(name))
     machine = llvm.Target.from_default_triple().create_target_machine()
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
@@ -288,7 +287,7 @@ def _open(built: Object) -> Library:
 
 
 def _address_of(name: str) -> int:
-    """The address of a function of Python's or of C's."""
+    """The address of a function of the Python C API or of the C library."""
     for library in (ctypes.pythonapi, ctypes.CDLL(None)):
         with suppress(AttributeError):
             return ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
@@ -296,7 +295,7 @@ def _address_of(name: str) -> int:
 
 
 def _cached(module: str) -> Path | None:
-    """Where the object file for this very processor is kept; None for a user without a folder for caches."""
+    """The path of the cached object file for this processor; None if the user has no cache folder."""
     made_of = " ".join((_digest_of_sources(module), *target(HOST), sys.platform))
     try:
         folder = files.cache_folder()
@@ -306,7 +305,7 @@ def _cached(module: str) -> Path | None:
 
 
 def _forget_others(path: Path) -> None:
-    """Removes the oldest object files of a module from the cache."""
+    """Removes all but the newest object files of a module from the cache."""
     prefix = path.name.rpartition("-")[0]
     others = sorted(path.parent.glob(f"{prefix}-*.o"), key=lambda other: other.stat().st_mtime)
     for other in others[:-KEPT]:

@@ -1,12 +1,12 @@
-"""One file that holds a training run: weights, mask streams, order of the batches and history.
+"""Saves a training run in one file: weights, mask streams, order of the batches and history.
 
-It is a safetensors file (no pickle, nothing in it is executed) that any backend reads, and any reader of such files. It
-is replaced in one step, so that a run which dies at any moment leaves either the last checkpoint or the new one, whole.
+Any backend, and any reader of safetensors files, can read the file. It contains no pickle, so reading it executes no
+code. It is replaced atomically: a run that dies at any moment leaves a complete checkpoint, the old or the new one.
 
 Format 2: the metadata have one entry, `multidrop`, a JSON object with `format`, `digest` and `facts` in this order. The
-digest is the BLAKE2b, of 32 bytes in hexadecimal, of the whole file with zeros (the character 0) in the digest's own
-place, so that no byte can change unnoticed. Format 1 had a digest of the tensors alone: such a file is read where that
-is right and the facts make sense, and the next checkpoint is of format 2.
+digest is the BLAKE2b digest (32 bytes, in hexadecimal) of the whole file, with the digest itself replaced by the
+character 0, so that any changed byte is detected. Format 1 had a digest of the tensors only. Its files are read if that
+digest is right and the facts are valid; the next checkpoint is written in format 2.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ FORMAT = 2
 
 _DIGEST_BYTES = 32
 _NO_DIGEST = "0" * (2 * _DIGEST_BYTES)
-_LENGTH_BYTES = 8  # of the header's length, with which a safetensors file begins
-# The digest's place in the header, where a JSON text stands within a JSON text. An unescaped quote cannot occur in the
-# facts, so that they never look like it.
+_LENGTH_BYTES = 8  # a safetensors file begins with the length of its header
+# Finds the digest in the header, a JSON text inside a JSON text. The facts cannot match, because they contain no
+# unescaped quote.
 _PLACE = re.compile(
     rb'"multidrop":"\{\\"format\\": %d, \\"digest\\": \\"([0-9a-f]{%d})\\", ' % (FORMAT, len(_NO_DIGEST))
 )
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be written, read, or gone on from. What was there before is still there."""
+    """Raised if a checkpoint cannot be written, read or resumed. The previous checkpoint is unchanged."""
 
 
 def save(path: str | Path, state: State, facts: Mapping[str, Any]) -> None:
-    """Writes a checkpoint in the place of the one before, all or nothing.
+    """Writes or replaces a checkpoint, atomically.
 
     Args:
         path: the file.
         state: arrays by name.
-        facts: whatever else, as JSON can hold it.
+        facts: further data that JSON can represent.
 
     Raises:
-        ValueError: where `path` is none, or JSON cannot hold `facts`.
-        CheckpointError: where it cannot be written, as on a full disk; the file before it is untouched.
+        ValueError: for a bad path, or if JSON cannot represent `facts`.
+        CheckpointError: if the file cannot be written, as on a full disk; the previous file is unchanged.
     """
     with section_extra("a checkpoint"):
         from safetensors.numpy import save as serialize
@@ -59,7 +59,7 @@ def save(path: str | Path, state: State, facts: Mapping[str, Any]) -> None:
     content = json.dumps({"format": FORMAT, "digest": _NO_DIGEST, "facts": checks.json_object("facts", facts)})
     data = serialize({name: np.ascontiguousarray(array) for name, array in state.items()}, {"multidrop": content})
     place = _place(data)
-    assert place is not None, "the header is not as safetensors wrote it when this was made"
+    assert place is not None, "safetensors writes its header in a different format than expected"
     digest = hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest().encode()
     try:
         files.write(path, b"".join((data[: place[0]], digest, data[place[1] :])))
@@ -68,11 +68,11 @@ def save(path: str | Path, state: State, facts: Mapping[str, Any]) -> None:
 
 
 def load(path: str | Path) -> tuple[State, dict[str, Any]]:
-    """The state and the facts that `save` wrote.
+    """Reads the state and the facts that `save` wrote.
 
     Raises:
-        ValueError: where `path` is none.
-        CheckpointError: where the file cannot be read, is truncated or altered, or is no checkpoint of this library.
+        ValueError: for a bad path.
+        CheckpointError: if the file cannot be read, is truncated or altered, or is not a checkpoint of this library.
     """
     path = checks.path("path", path)
     try:
@@ -87,8 +87,8 @@ def load(path: str | Path) -> tuple[State, dict[str, Any]]:
         return state, _object(path, content.get("facts"), "facts")
     if content.get("format") != 1:
         raise CheckpointError(
-            f"{path}: altered since it was written, or written by another version of multidrop, in a format that this "
-            f"one lacks: expected format 1 or {FORMAT}; got {checks.shown(content.get('format'))}"
+            f"{path}: altered since it was written, or in a format of a different version of multidrop: "
+            f"expected format 1 or {FORMAT}; got {checks.shown(content.get('format'))}"
         )
     if content.get("digest") != _digest_1(state):
         raise CheckpointError(f"{path}: altered since it was written: its contents do not match its digest")
@@ -100,7 +100,7 @@ def _header_end(data: bytes) -> int:
 
 
 def _place(data: bytes) -> tuple[int, int] | None:
-    """First byte and end of the digest of format 2; None where there is none."""
+    """The start and the end of a format 2 digest within `data`; None if there is none."""
     found = _PLACE.search(data, 0, _header_end(data))
     return found and found.span(1)
 
@@ -114,7 +114,7 @@ def _digest(data: bytes, place: tuple[int, int]) -> str:
 
 
 def _contents(path: Path, data: bytes) -> tuple[State, dict[str, Any]]:
-    """The tensors, and the JSON object that the metadata hold."""
+    """The tensors, and the JSON object in the metadata."""
     with section_extra("a checkpoint"):
         from safetensors import SafetensorError
         from safetensors.numpy import load as deserialize
@@ -126,7 +126,7 @@ def _contents(path: Path, data: bytes) -> tuple[State, dict[str, Any]]:
         raise CheckpointError(f"{path}: cannot be read as a checkpoint: {error}") from error
     text = (header.get("__metadata__") or {}).get("multidrop")
     if text is None:
-        raise CheckpointError(f"{path}: expected a checkpoint of multidrop; got another safetensors file")
+        raise CheckpointError(f"{path}: expected a checkpoint of multidrop; got a different safetensors file")
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:

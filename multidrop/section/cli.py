@@ -18,7 +18,7 @@ app = typer.Typer(
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
-# What the parser raises: click's ClickException, or that of the copy of click which newer versions of Typer contain.
+# The parser's exception: click's ClickException, or that of the copy of click inside newer versions of Typer.
 _BadUsage: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
 
 
@@ -45,7 +45,7 @@ def train(
     checkpoint: Annotated[
         Path | None, typer.Option(help="File that holds the run after each epoch.", metavar="FILE")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, where there is one.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint, if there is one.")] = False,
 ) -> None:
     """Train the section's net on Fashion-MNIST and test it after each epoch."""
     from . import commands
@@ -87,7 +87,7 @@ def backends() -> None:
 
 
 def main() -> None:
-    """Runs the command line: bad options and bad data are one line on standard error, not a traceback."""
+    """Runs the command line. Bad options and bad data give one line on standard error, not a traceback."""
     from ..dispatch import BackendError
     from .checkpoint import CheckpointError
     from .data import DataError
@@ -106,6 +106,6 @@ def main() -> None:
 
 
 def _complain(message: str, status: int) -> int:
-    if message:  # the parser has none where it has shown the help instead
+    if message:  # empty if the parser has already shown the help
         print(f"multidrop: {' '.join(message.split())}", file=sys.stderr)
     return status

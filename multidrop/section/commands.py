@@ -1,4 +1,4 @@
-"""What the commands do; `multidrop.section.cli` reads their options."""
+"""The commands of the command line; `multidrop.section.cli` parses their options."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def train(backend: str, options: TrainOptions, out: Path) -> None:
     """Trains in one backend, or in all that are installed, and writes the results into `out`."""
     _quiet()
     if options.resume and options.checkpoint is None:
-        raise ValueError("--resume: expected --checkpoint FILE with it, the file to go on from")
+        raise ValueError("--resume: expected --checkpoint FILE too, the file to resume from; got --resume alone")
     names = available_backends() if backend == "all" else (backend or md.get_backend(),)
     for name in names:
-        load(name)  # what is missing or broken shows before hours of training
+        load(name)  # reports a missing or broken backend before hours of training, not after
     out.mkdir(parents=True, exist_ok=True)
     histories = []
     for name in names:
@@ -73,7 +73,7 @@ def train(backend: str, options: TrainOptions, out: Path) -> None:
 
 def _train_one(name: str, options: TrainOptions, checkpoint: Path | None) -> History:
     with md.use_backend(name):
-        # Every backend starts from the same seed, so that weights, batches and masks are the same in all.
+        # The same seed for each backend gives all of them the same weights, batches and masks.
         md.manual_seed(options.seed)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -108,7 +108,7 @@ def _train_one(name: str, options: TrainOptions, checkpoint: Path | None) -> His
 
 
 def _write(histories: Sequence[History], folder: Path) -> None:
-    """history.json, history.csv and curves.png of one run, or of several side by side."""
+    """Writes history.json, history.csv and curves.png of one run, or comparison.csv and curves.png of several."""
     folder.mkdir(parents=True, exist_ok=True)
     if len(histories) == 1:
         histories[0].to_json(folder / "history.json")
@@ -119,8 +119,8 @@ def _write(histories: Sequence[History], folder: Path) -> None:
 
 
 def _comparison(histories: Sequence[History]) -> list[list[Any]]:
-    """A line of names, then a line for each epoch: each curve in each backend, and the largest difference between
-    two backends, that of the loss relative to it."""
+    """The rows of comparison.csv: a header, then one row per epoch with the values of each backend and the largest
+    difference between two backends. Differences of the loss are relative."""
     lines: list[list[Any]] = [["epoch"]]
     for _, label in CURVES:
         lines[0] += [f"{label} {h.settings['backend']}" for h in histories] + [f"{label} difference"]
@@ -130,7 +130,7 @@ def _comparison(histories: Sequence[History]) -> list[list[Any]]:
             values = [getattr(epoch, field) for epoch in epochs]
             difference = max(values) - min(values)
             scale = max(map(abs, values)) if field == "train_loss" else 1.0
-            line += [*values, difference / scale if scale else 0.0]  # losses that are all 0 do not differ
+            line += [*values, difference / scale if scale else 0.0]
         lines.append(line)
     return lines
 
@@ -192,5 +192,5 @@ def backends() -> None:
 
 
 def _quiet() -> None:
-    """Keeps TensorFlow's start-up notes off the screen, unless the user asked for them."""
+    """Hides TensorFlow's start-up messages, unless the user has set their level."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -24,16 +24,16 @@ INPUTS, HIDDEN, OUTPUTS = 4, 5, 3
 
 
 def draw_dropout(path: str | Path | None = None, seed: int = 0, p: float = 0.5) -> Figure:
-    """A net of four inputs, five hidden units and three outputs, and what the mask of `Key(seed)` leaves of it.
+    """Draws a net of four inputs, five hidden units and three outputs, before and after the mask of `Key(seed)`.
 
     Args:
-        path: where to write it as well; the ending decides the format.
-        seed: the mask's key.
+        path: the file to write, if any; its extension decides the format.
+        seed: the mask's seed.
         p: the probability that a hidden unit is dropped.
 
     Raises:
-        ValueError: where the path is none, or Matplotlib writes no such format.
-        OSError: where it cannot be written; the file before it is untouched.
+        ValueError: for a bad path, or an extension that Matplotlib does not support.
+        OSError: if the file cannot be written; the previous file is unchanged.
     """
     with section_extra("a figure"):
         from matplotlib.figure import Figure
@@ -51,7 +51,7 @@ def draw_dropout(path: str | Path | None = None, seed: int = 0, p: float = 0.5) 
 
 
 def _draw_net(panel: Axes, keep: Sequence[bool] | np.ndarray) -> None:
-    """One net: the units that are not kept stand empty and without a connection."""
+    """Draws one net. Dropped units are empty circles without connections."""
     layers = [_row(INPUTS, "x", 0.0), _row(HIDDEN, "h", 1.0), _row(OUTPUTS, "o", 2.0)]
     alive = [np.ones(INPUTS, bool), keep, np.ones(OUTPUTS, bool)]
     for (lower, lower_alive), (upper, upper_alive) in pairwise(zip(layers, alive, strict=True)):

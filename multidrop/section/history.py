@@ -1,4 +1,4 @@
-"""What a training run measured, epoch by epoch: as a table, JSON, CSV and curves."""
+"""The measurements of a training run by epoch, as a table, JSON, CSV and curves."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch.
+    """The measurements of one epoch.
 
-    `train_loss` (mean softmax cross-entropy, in nats) and `train_accuracy` are taken over the epoch's batches as they
-    are trained on, in training mode; `test_accuracy` at its end, in evaluation mode; `seconds` is the time of the
-    training steps, without the test.
+    `train_loss` (mean softmax cross-entropy, in nats) and `train_accuracy` are averages over the epoch's batches, each
+    measured in training mode before its step. `test_accuracy` is measured after the epoch, in evaluation mode.
+    `seconds` is the time of the training steps, without the test.
     """
 
     epoch: int
@@ -38,7 +38,7 @@ class Epoch:
     examples_per_second: float
 
 
-# The table's columns: heading, and the format of a value, which decides the width.
+# The table's columns: the heading, and the format of its values, which sets the width.
 COLUMNS = (
     ("epoch", "5d"),
     ("train loss", "10.4f"),
@@ -51,18 +51,18 @@ CURVES = (("train_loss", "train loss"), ("train_accuracy", "train accuracy"), ("
 
 
 def header() -> str:
-    """The table's first line."""
+    """The heading of the table."""
     return "  ".join(title.rjust(int(form.split(".")[0].rstrip("d,"))) for title, form in COLUMNS)
 
 
 def row(epoch: Epoch) -> str:
-    """An epoch's line of the table."""
+    """The line of one epoch in the table."""
     return "  ".join(format(value, form) for value, (_, form) in zip(astuple(epoch), COLUMNS, strict=True))
 
 
 @dataclass
 class History:
-    """The epochs of one run, and the settings that it was made with (backend, version, data, dtype, lr, …)."""
+    """The epochs of one run, and its settings (backend, version, data, dtype, lr, …)."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     epochs: list[Epoch] = field(default_factory=list)
@@ -71,20 +71,20 @@ class History:
         return "\n".join([header(), *map(row, self.epochs)])
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it: a value that is not finite, which JSON cannot hold, becomes None.
+        """Converts to what JSON can represent. Values that are not finite become None.
 
         Raises:
-            ValueError: where JSON cannot hold the settings.
+            ValueError: if JSON cannot represent the settings.
         """
         epochs = [checks.json_object("epoch", asdict(epoch)) for epoch in self.epochs]
         return {"settings": checks.json_object("settings", self.settings), "epochs": epochs}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> History:
-        """The history that `to_dict` wrote.
+        """Reads the result of `to_dict`.
 
         Raises:
-            ValueError: naming what is missing in `content` or is of another type.
+            ValueError: if an entry is missing or has the wrong type; the message names it.
         """
         if not isinstance(content, Mapping) or not content.keys() >= {"settings", "epochs"}:
             raise ValueError(f"history: expected an object with settings and epochs; got {checks.shown(content)}")
@@ -94,22 +94,22 @@ class History:
         return cls(settings, [_epoch(number, row) for number, row in enumerate(content["epochs"], start=1)])
 
     def to_json(self, path: str | Path) -> None:
-        """Settings and epochs, to a JSON file, which is replaced as a whole.
+        """Writes settings and epochs to a JSON file, atomically.
 
         Raises:
-            ValueError: where `path` is none, or JSON cannot hold the settings.
-            OSError: where it cannot be written; the file before it is untouched.
+            ValueError: for a bad path, or if JSON cannot represent the settings.
+            OSError: if the file cannot be written; the previous file is unchanged.
         """
         content = json.dumps(self.to_dict(), indent=2) + "\n"
         files.write(checks.path("path", path), content.encode())
 
     @classmethod
     def from_json(cls, path: str | Path) -> History:
-        """The history that `to_json` wrote.
+        """Reads a file that `to_json` wrote.
 
         Raises:
-            ValueError: naming the file, where it is none.
-            OSError: where it cannot be read.
+            ValueError: if the file is not such a history; the message names the file.
+            OSError: if it cannot be read.
         """
         path = checks.path("path", path)
         content = path.read_bytes()
@@ -119,58 +119,58 @@ class History:
             raise ValueError(f"{path}: expected a history that to_json wrote: {error}") from error
 
     def to_csv(self, path: str | Path) -> None:
-        """The epochs, to a CSV file with a line of names, which is replaced as a whole.
+        """Writes the epochs to a CSV file with a header line, atomically.
 
         Raises:
-            ValueError: where `path` is none.
-            OSError: where it cannot be written; the file before it is untouched.
+            ValueError: for a bad path.
+            OSError: if the file cannot be written; the previous file is unchanged.
         """
         write_csv(path, [[column.name for column in fields(Epoch)], *map(astuple, self.epochs)])
 
     def plot(self, path: str | Path | None = None) -> Figure:
-        """Training loss, training accuracy and test accuracy over the epochs, as a Matplotlib figure.
+        """Plots training loss, training accuracy and test accuracy over the epochs, as a Matplotlib figure.
 
         Args:
-            path: where to write it as well; the ending decides the format.
+            path: the file to write, if any; its extension decides the format.
 
         Raises:
-            ValueError: where the path is none, or Matplotlib writes no such format.
-            OSError: where it cannot be written; the file before it is untouched.
+            ValueError: for a bad path, or an extension that Matplotlib does not support.
+            OSError: if the file cannot be written; the previous file is unchanged.
         """
         return plot([self], path)
 
 
 def write_csv(path: str | Path, rows: Iterable[Iterable[Any]]) -> None:
-    """Writes a CSV file."""
+    """Writes a CSV file, atomically."""
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
     files.write(checks.path("path", path), text.getvalue().encode())
 
 
 def write_figure(path: str | Path, figure: Figure) -> None:
-    """Writes a Matplotlib figure in the format of the path's ending; without one, in Matplotlib's own, whose ending is
-    then added.
+    """Writes a Matplotlib figure in the format of the path's extension. A path without one gets the extension of
+    Matplotlib's default format.
 
     Raises:
-        ValueError: where the path is none, or Matplotlib writes no such format.
-        OSError: where it cannot be written; the file before it is untouched.
+        ValueError: for a bad path, or an extension that Matplotlib does not support.
+        OSError: if the file cannot be written; the previous file is unchanged.
     """
     path = checks.path("path", path)
     if not path.suffix:
         path = path.with_name(f"{path.name.rstrip('.')}.{figure.canvas.get_default_filetype()}")
     form = path.suffix[1:].lower()
-    endings = sorted(figure.canvas.get_supported_filetypes())
-    if form not in endings:
-        raise ValueError(f"path: expected an ending among {', '.join(endings)}; got {checks.shown(path.name)}")
+    supported = sorted(figure.canvas.get_supported_filetypes())
+    if form not in supported:
+        raise ValueError(f"path: expected an extension among {', '.join(supported)}; got {checks.shown(path.name)}")
     files.write(path, lambda file: figure.savefig(file, format=form, dpi=150))
 
 
 def plot(histories: Sequence[History], path: str | Path | None = None) -> Figure:
-    """The curves of one or several runs side by side, each under its backend's name, as a Matplotlib figure.
+    """Plots the curves of one or several runs side by side, each under its backend's name, as a Matplotlib figure.
 
     Args:
         histories: the runs.
-        path: where to write it as well; the ending decides the format.
+        path: the file to write, if any; its extension decides the format.
     """
     with section_extra("a plot"):
         from matplotlib.figure import Figure
@@ -193,7 +193,7 @@ def _draw_curves(panel: Axes, history: History) -> None:
 
     numbers = [epoch.epoch for epoch in history.epochs]
     for (name, label), style in zip(CURVES, ("-", "--", "-."), strict=True):
-        # A marker as well, for a run of one epoch has no line.
+        # With markers, because a run of one epoch has no line.
         panel.plot(numbers, [getattr(e, name) for e in history.epochs], style, marker=".", label=label)
     panel.set_title(history.settings.get("backend", ""))
     panel.set_xlabel("epoch")
@@ -207,7 +207,7 @@ def _epoch(number: int, row: Any) -> Epoch:
     if not isinstance(row, Mapping) or set(row) != set(names):
         raise ValueError(f"epoch {number}: expected an object with {', '.join(names)}; got {checks.shown(row)}")
     if checks.positive("epoch", row["epoch"]) != number:
-        raise ValueError(f"epochs: expected the numbers 1, 2, … in order; got {row['epoch']} in the place of {number}")
+        raise ValueError(f"epochs: expected the numbers 1, 2, … in order; got {row['epoch']} instead of {number}")
     values: dict[str, Any] = {k: math.nan if v is None else v for k, v in row.items()}
     for name, value in values.items():
         if type(value) not in (int, float):

@@ -1,4 +1,4 @@
-"""The packages of the extra `section`, which a program that only drops tensors does without."""
+"""Imports of the optional packages of the extra `section`, which the dropout functions and layers do not need."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from contextlib import contextmanager
 
 @contextmanager
 def section_extra(what: str) -> Iterator[None]:
-    """Around imports of these packages.
+    """Turns a failed import of one of these packages into an error that says what to install.
 
     Args:
-        what: what needs them, in words.
+        what: the feature that needs the package, for the message.
 
     Raises:
-        ImportError: where one is not installed; it says what to install.
+        ImportError: if the package is not installed.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Showing a training run while it goes: a line for each epoch, and a bar below them on a terminal."""
+"""Shows the progress of a training run: one line per epoch, and on a terminal a progress bar below them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class Display:
-    """The table of epochs as it grows, and a progress bar where the console is a terminal.
+    """Prints the table of epochs line by line, with a progress bar if the console is a terminal.
 
     Args:
-        console: where to show them; None shows nothing.
+        console: the console to print to; None prints nothing.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -31,7 +31,7 @@ class Display:
 
     @classmethod
     def on_terminal(cls) -> Display:
-        """On standard error where that is a terminal, otherwise nowhere."""
+        """A display on standard error if that is a terminal, else one that prints nothing."""
         if not sys.stderr.isatty():
             return cls()
         with section_extra("the display of a training run"):
@@ -51,25 +51,25 @@ class Display:
             self._bar.stop()
 
     def run(self, history: History, num_epochs: int) -> None:
-        """A run begins, or goes on after the epochs in its history."""
+        """Announces a run that begins, or continues after the epochs in its history."""
         self._print(str(history))
         if self._bar:
             self._epochs = num_epochs
             self._task = self._bar.add_task("", total=None)
 
     def epoch(self, number: int, batches: Any) -> None:
-        """An epoch begins."""
+        """Announces that an epoch begins."""
         if self._bar:
             total = len(batches) if hasattr(batches, "__len__") else None
             self._bar.reset(self._task, total=total, description=f"epoch {number} of {self._epochs}")
 
     def batch(self) -> None:
-        """A batch is done."""
+        """Announces that a batch is done."""
         if self._bar:
             self._bar.advance(self._task)
 
     def done(self, epoch: Epoch) -> None:
-        """An epoch is done."""
+        """Announces that an epoch is done."""
         self._print(row(epoch))
 
     def _print(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The training loop, once for all backends: a backend brings one step and one evaluation."""
+"""The training loop of all backends. A backend provides one training step and one evaluation."""
 
 from __future__ import annotations
 
@@ -43,30 +43,31 @@ def train(
 
     Args:
         net: a net of any backend, such as `Net` or `concise_net`, that maps (n, …) to logits (n, classes).
-        train_iter: gives the training batches (X, y), anew at each `iter()`, as `load_data_fashion_mnist` does: X of
-            shape (n, …), y integer labels of shape (n,), tensors of the net's framework or NumPy arrays.
-        test_iter: the same for the test.
-        num_epochs: passes over the training data, in all: a resumed run makes those that are left.
+        train_iter: gives the training batches (X, y), starting over at each `iter()`, as `load_data_fashion_mnist`
+            does. X has shape (n, …); y holds integer labels of shape (n,). Both are tensors of the net's framework or
+            NumPy arrays.
+        test_iter: gives the test batches in the same way.
+        num_epochs: the total number of passes over the training data. A resumed run makes the remaining ones.
         lr: the learning rate.
         weight_decay: λ of the penalty λ/2·‖w‖².
-        checkpoint: a file that holds the run after each epoch, for `resume`. The net must be keyed, by `manual_seed`
-            or its own seed, and train_iter be a `Batches`; then a run that is killed and resumed ends with the same
-            weights, bit for bit, as one that was not, on the same backend and machine.
-        resume: go on from that file, where it exists; otherwise it must not exist.
-        settings: what else defines the run, by name, as JSON can hold it. It is recorded in the history, and must be
-            equal on resuming.
-        display: shows the progress; without one it is shown on a terminal's standard error alone.
+        checkpoint: a file to save the run to after each epoch. It requires a keyed net (by `manual_seed` or its own
+            seed) and a train_iter of the class `Batches`. A run that is killed and resumed on the same backend and
+            machine then ends with the same weights, bit for bit, as an uninterrupted run.
+        resume: whether to continue from that file if it exists. Without `resume` the file must not exist.
+        settings: further settings of the run, by name, that JSON can represent. They are recorded in the history, and
+            must be equal when the run is resumed.
+        display: shows the progress. The default prints to standard error if that is a terminal.
 
     Returns:
-        The history of all epochs, those before a resumption included.
+        The history of all epochs, including those before the run was resumed.
 
     Raises:
-        ValueError: for a number of epochs below 1, a negative or infinite rate, a checkpoint that is no path, or
-            settings that JSON cannot hold.
-        TypeError: where the batches are tensors of another framework than the net's.
-        CheckpointError: where the checkpoint cannot be written or read, exists without `resume`, or is of a run with
-            other settings. A checkpoint that was there is never lost by it.
-        BackendError: where the net's backend has no section part.
+        ValueError: for a number of epochs below 1, a negative or infinite rate, a checkpoint that is not a path, or
+            settings that JSON cannot represent.
+        TypeError: if the batches are tensors of a different framework than the net's.
+        CheckpointError: if the checkpoint cannot be written or read, exists without `resume`, or belongs to a run with
+            different settings. An existing checkpoint is never lost.
+        BackendError: if the net's backend does not support training.
     """
     num_epochs = checks.positive("num_epochs", num_epochs)
     settings = checks.json_object("settings", settings or {})
@@ -103,9 +104,9 @@ def train(
                 shown.batch()
             seconds = time.perf_counter() - start
             if seen == 0:
-                raise ValueError("train_iter: expected batches; it gave none (an iterator that is used up?)")
+                raise ValueError("train_iter: expected at least one batch; got none (an exhausted iterator?)")
             accuracy = _accuracy(backend, trainer, test_iter)
-            rate = seen / seconds if seconds > 0 else math.nan  # a coarse clock may not have moved
+            rate = seen / seconds if seconds > 0 else math.nan  # a coarse clock may measure 0 seconds
             history.epochs.append(Epoch(number, loss / seen, right / seen, accuracy, seconds, rate))
             shown.done(history.epochs[-1])
             if file is not None:
@@ -118,12 +119,12 @@ def _accuracy(backend: Backend, trainer: Any, batches: BatchIterable) -> float:
     for X, y in batches:
         right, seen = right + trainer.evaluate(*_tensors(backend, X, y)), seen + len(y)
     if seen == 0:
-        raise ValueError("test_iter: expected batches; it gave none")
+        raise ValueError("test_iter: expected at least one batch; got none")
     return right / seen
 
 
 def _tensors(backend: Backend, *values: Any) -> tuple[Tensor, ...]:
-    """A batch as the net's backend takes it: its own tensors as they are, host arrays made into such."""
+    """Converts NumPy arrays in a batch to tensors of the net's backend."""
     tensors = []
     for value in values:
         if isinstance(value, np.ndarray):
@@ -143,52 +144,52 @@ class _RunFile:
     def __init__(self, path: Path, section: Section, net: Model, train_iter: BatchIterable) -> None:
         if not isinstance(train_iter, Batches) or train_iter.key is None:
             raise CheckpointError(
-                "checkpoint: expected a train_iter of load_data_fashion_mnist, whose order a key decides; "
+                "checkpoint: expected a train_iter from load_data_fashion_mnist, because a key determines its order; "
                 f"got {type(train_iter).__name__}"
             )
         self.path, self.section, self.net, self.batches = path, section, net, train_iter
 
     def open(self, history: History, resume: bool) -> None:
-        """Begins the file, or goes on from it: net, batches and history then stand where it left them."""
+        """Creates the file, or restores net, batches and history from it."""
         if not any(name.startswith("dropout") for name in self.section.get_state(self.net)):
             raise CheckpointError(
-                "checkpoint: expected a net whose masks are keyed, so that a resumed run draws the same ones; "
+                "checkpoint: expected a keyed net, so that a resumed run draws the same masks; "
                 "build it after manual_seed(n) or with seed=n"
             )
         if not self.path.exists():
             self.save(history)
             return
         if not resume:
-            raise CheckpointError(f"{self.path}: exists; resume the run in it, or delete it to begin anew")
+            raise CheckpointError(f"{self.path}: exists already; resume its run, or delete it to start a new one")
         state, facts = checkpoints.load(self.path)
         try:
             before, key = History.from_dict(facts.get("history")), _key(facts.get("batches"))  # type: ignore[arg-type]
         except ValueError as error:
-            raise CheckpointError(f"{self.path}: no checkpoint of a run: {error}") from error
+            raise CheckpointError(f"{self.path}: not a checkpoint of a run: {error}") from error
         for name, value in history.to_dict()["settings"].items():
-            # Any backend goes on with another's run; only the last bits of its sums may then differ.
+            # A run may continue on a different backend; only the last bits of its sums may then differ.
             if name not in ("backend", "version") and before.settings.get(name) != value:
                 raise CheckpointError(
-                    f"{self.path}: cannot go on with other settings: {name} was {before.settings.get(name)!r}, "
+                    f"{self.path}: cannot resume with different settings: {name} was {before.settings.get(name)!r}, "
                     f"now it is {value!r}"
                 )
         try:
             check_types(state, self.section.get_state(self.net))
             self.section.set_state(self.net, state)
         except ValueError as error:
-            raise CheckpointError(f"{self.path}: of another net: {error}") from error
+            raise CheckpointError(f"{self.path}: belongs to a different net: {error}") from error
         self.batches.key, self.batches.epoch = key, len(before.epochs)
         history.epochs[:] = before.epochs
 
     def save(self, history: History) -> None:
-        """Writes the run as it stands between two epochs."""
+        """Saves the run after an epoch."""
         key = self.batches.key
         facts = {"history": history.to_dict(), "batches": key and [key.seed, key.call]}
         checkpoints.save(self.path, self.section.get_state(self.net), facts)
 
 
 def _key(words: Any) -> Key:
-    """The key of the batches that a checkpoint names: seed and call; in format 1, the seed alone."""
+    """Reads the key of the batches from a checkpoint: [seed, call], or in format 1 the seed alone."""
     if isinstance(words, list) and len(words) == 2:
         return Key(*words)
     return Key(checks.word64("batches", words))

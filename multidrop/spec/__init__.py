@@ -1,1 +1,1 @@
-"""The specification in plain NumPy: the oracle that every backend is held against."""
+"""The specification in plain NumPy: the oracle that every backend is compared with."""

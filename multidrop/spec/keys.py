@@ -1,4 +1,4 @@
-"""Keys: a point in the space of masks, and what is derived from it."""
+"""Keys, which name masks, and the derivation of new keys."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import dataclass
 from ..checks import text, word64
 from .philox import philox4x32, split64
 
-# The second counter word of a mask stays below 2^29 or above 2^31 for every element index below 2^64, so keys
-# derived with this bit set never meet the words of a mask.
+# For every element index below 2^64, the second counter word of a mask is below 2^29 or at least 2^31. So the words
+# from 2^30 on that derive keys never coincide with a mask's.
 _DERIVE = 1 << 30
 _FROM_INT, _FROM_STR = _DERIVE, _DERIVE + 2
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A point in the space of masks: `seed` names a stream of masks, `call` one mask of it.
+    """Names a mask: `seed` names a stream of masks, and `call` one mask in it.
 
     Args:
         seed: integer in [0, 2^64).
         call: integer in [0, 2^64).
 
     Raises:
-        ValueError: where either is out of range or no integer.
+        ValueError: if either is not an integer in that range.
     """
 
     seed: int
@@ -35,24 +35,24 @@ class Key:
 
     @classmethod
     def of_words(cls, seed: int, call: int) -> Key:
-        """`Key(seed, call)` of two integers that are known to be in range, in a quarter of the time."""
+        """`Key(seed, call)` without checks, for two ints that are known to be in range. Four times as fast."""
         key = object.__new__(cls)
         _set_seed(key, seed)
         _set_call(key, call)
         return key
 
     def fold_in(self, data: int | str) -> Key:
-        """An independent key, derived from this one and `data`.
+        """Derives an independent key from this key and `data`.
 
         Args:
             data: an integer in [0, 2^64) or a string, such as a layer's number or name; `1` and `"1"` differ.
 
         Returns:
-            A key at call 0. Seed, call and data enter Philox as separate words, so that no two combinations meet
-            by addition; the 64 bits of the result collide as random numbers do.
+            A key at call 0. Seed, call and data enter Philox as separate words and are never added, so different
+            combinations give different inputs. The 64-bit results collide only as often as random numbers do.
 
         Raises:
-            ValueError: where `data` is neither, or holds half of a surrogate pair, which has no encoding.
+            ValueError: if `data` is neither, or is a string with an unpaired surrogate, which UTF-8 cannot encode.
         """
         if isinstance(data, str):
             tag = _FROM_STR
@@ -65,7 +65,8 @@ class Key:
         return Key(_first64((high, tag + 1, 0, 0), seed))
 
 
-_set_seed, _set_call = (getattr(Key, name).__set__ for name in ("seed", "call"))  # past the class' own __setattr__
+# Bypass the `__setattr__` of the frozen dataclass.
+_set_seed, _set_call = (getattr(Key, name).__set__ for name in ("seed", "call"))
 
 
 def _first64(counter: tuple[int, int, int, int], seed: int) -> int:
@@ -74,9 +75,9 @@ def _first64(counter: tuple[int, int, int, int], seed: int) -> int:
 
 
 def as_key(value: int | Key, name: str = "key") -> Key:
-    """`value` as a key: itself, or `Key(value)`.
+    """Returns a key unchanged, and `Key(value)` for an integer.
 
     Raises:
-        ValueError: where it is neither a key nor an integer in [0, 2^64).
+        ValueError: if `value` is neither a key nor an integer in [0, 2^64).
     """
     return value if isinstance(value, Key) else Key(word64(name, value))

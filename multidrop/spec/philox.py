@@ -1,7 +1,7 @@
-"""Philox4x32-10, the counter-based generator on which every mask and every derived key stands.
+"""Philox4x32-10, the counter-based generator of all masks and derived keys.
 
 Source: J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC'11,
-section 3.3, and its reference library Random123, whose known-answer vectors the tests hold this file against.
+section 3.3, and its reference library Random123; the tests compare this file with its known-answer vectors.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ Words = npt.NDArray[np.uint32]
 
 ROUNDS = 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-WEYL = (0x9E3779B9, 0xBB67AE85)  # what each round adds to the two key words
+WEYL = (0x9E3779B9, 0xBB67AE85)  # added to the two key words in each round
 
 MASK32 = 0xFFFFFFFF
 
 
 def split64(number: int) -> tuple[int, int]:
-    """The low and the high 32-bit word of a 64-bit number."""
+    """Splits a 64-bit number into its low and its high 32-bit word."""
     return number & MASK32, number >> 32
 
 
 def philox4x32(counter: Sequence[npt.ArrayLike], seed: int) -> tuple[Words, Words, Words, Words]:
-    """Four random 32-bit words for each counter.
+    """Generates four random 32-bit words for each counter.
 
     Args:
         counter: four words, each an integer or an array of integers in [0, 2^32); they broadcast to one shape.
@@ -35,7 +35,7 @@ def philox4x32(counter: Sequence[npt.ArrayLike], seed: int) -> tuple[Words, Word
     Returns:
         Four uint32 arrays of the broadcast shape (at least one-dimensional).
     """
-    # A product of two 32-bit words fits 64 bits, so all arithmetic is done there and nothing wraps unseen.
+    # Computed in 64 bits, which hold a product of two 32-bit words, so that nothing overflows.
     x0, x1, x2, x3 = np.broadcast_arrays(*(np.atleast_1d(np.asarray(word, np.uint64)) for word in counter))
     low, shift = np.uint64(MASK32), np.uint64(32)
     k0, k1 = split64(seed)

@@ -1,4 +1,4 @@
-"""Whether noise leaves the expectation as it is."""
+"""Asserts that noise preserves the expectation."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from .bits import on_host
 Z = 5.0
 """The bound on the mean, in its standard deviations. A right implementation exceeds it once in 1.7 million runs."""
 POWER = 3.09
-"""How many deviations beyond the bound `deviation` lies: enough to be found with the probability 0.999."""
+"""`deviation` lies this many standard deviations beyond the bound, so that it is found with probability 0.999."""
 PILOT = 64
-"""The draws that estimate the deviation of one."""
+"""The number of draws from which the standard deviation of one draw is estimated."""
 
 
 def assert_expectation_preserved(
     layer_or_member: Member | Callable[[Any], Any], X: Any, *, deviation: float = 0.01, seed: int = 0,
     most: int = 20_000,
 ) -> None:  # fmt: skip
-    """That E[output] = X, up to a factor.
+    """Asserts that E[output] = X, up to a factor.
 
     Each draw k gives r_k = Σ y·x/Σ x², whose expectation is 1 where E[y] = x. The draws are independent, even where
     elements share decisions, so the mean of n has the standard deviation s = σ/√n, with σ as estimated from the draws.

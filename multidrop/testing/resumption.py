@@ -1,4 +1,4 @@
-"""Whether what was saved goes on as if nothing had happened."""
+"""Asserts that a layer or a training step, saved and loaded, continues with the same results."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def assert_resumes(
     save: Callable[[Any], Any] | None = None,
     load: Callable[[Any, Any], object] | None = None,
 ) -> None:
-    """That a layer, or a training step, which is saved after any call and loaded into a new one goes on with the same
-    results, bit for bit, as one that was never saved.
+    """Asserts that a layer or a training step, saved after any call and loaded into a new one, gives the same results,
+    bit for bit, as one that was never saved.
 
     It runs `make()` for all the calls; then, for each number of calls before the last, it runs one so far, saves it,
     loads the state into another of `make()`, and runs that to the end.

@@ -2,9 +2,8 @@
 
     python -m multidrop.host.compiled.build MODULE LEVEL FILE
 
-Numba compiles each entry and hands over its LLVM IR. The IR is linked, together with two small functions for each
-entry: one with a plain C signature, and one that Python calls. Numba's own wrappers, which raise exceptions, are
-removed.
+Numba compiles each entry to LLVM IR. The IR is linked with two small functions for each entry: one with a plain C
+signature, and one that Python calls. Numba's own wrappers, which raise exceptions, are removed.
 """
 
 from __future__ import annotations
@@ -26,21 +25,21 @@ HOST = "host"
 
 
 def build(module: str, level: str) -> bytes:
-    """The object file of the entries of a module.
+    """Compiles the entries of a module.
 
     Args:
-        module: the name of a module that has `ENTRIES`.
-        level: one of `multidrop.host.objects.LEVELS`, or "host" for this very processor. Numba must not have been
-            imported for another one.
+        module: the name of a module with `ENTRIES`.
+        level: one of `multidrop.host.objects.LEVELS`, or "host" for this processor. Numba must not have been imported
+            for a different level in this process.
 
     Returns:
-        The object file, as `multidrop.host.objects` packs it.
+        The object file, packed by `multidrop.host.objects`.
     """
     from .. import objects
 
     cpu, features = objects.target(level)
-    # Numba reads these when it is imported, or reloads them when it compiles, and generates code for this process'
-    # processor without them.
+    # Numba reads these variables when it is imported, or again when it compiles. Without them it generates code for
+    # this processor.
     names = {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": features}
     before = {name: os.environ.get(name) for name in names}
     if level != HOST:
@@ -78,12 +77,12 @@ def _compiled(entries: dict[str, Entry], cpu: str, features: str) -> Object:
 
 
 def _ir_of(entry: Entry) -> tuple[str, str]:
-    """The LLVM IR of an entry, and the name of the function in it."""
+    """The LLVM IR of an entry, and the name of its function there."""
     from numba import cfunc, types
 
     letters = {"i": types.int64, "w": types.uint64, "d": types.float64}
     result = types.UniTuple(types.uint64, entry.words) if entry.words else types.void
-    if entry.words:  # which C functions cannot return
+    if entry.words:  # Numba's C functions cannot return tuples
         return _ir_with_result(entry, [letters[letter] for letter in entry.arguments], result)
     compiled = cfunc(types.void(*(letters[letter] for letter in entry.arguments)), error_model="numpy")(entry.function)
     return compiled.inspect_llvm(), compiled.native_name.removeprefix("cfunc.")
@@ -97,11 +96,11 @@ def _ir_with_result(entry: Entry, arguments: list[Any], result: Any) -> tuple[st
     return compiled.inspect_llvm(signature), compiled.overloads[signature].fndesc.llvm_func_name
 
 
-PYTHON = "python_"  # before the name of the function that Python calls
+PYTHON = "python_"  # the prefix of a function that Python calls
 
 
 def _wrappers(name: str, entry: Entry, native: str, part: Any) -> str:
-    """LLVM IR of the C function `name`, and of the one that Python calls."""
+    """The LLVM IR of the C function `name`, and of the function that Python calls."""
     from llvmlite import ir
 
     word, double, pointer, number = ir.IntType(64), ir.DoubleType(), ir.IntType(8).as_pointer(), ir.IntType(32)
@@ -112,7 +111,7 @@ def _wrappers(name: str, entry: Entry, native: str, part: Any) -> str:
     def external(name: str, kind: Any, *arguments: Any) -> Any:
         return ir.Function(module, ir.FunctionType(kind, arguments), name)
 
-    # Numba's convention: where the result goes, where an exception goes, the arguments; the status is returned.
+    # Numba's calling convention: a pointer for the result, a pointer for an exception, the arguments; returns a status.
     function = external(native, number, pointer, pointer, *kinds)
     as_c = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
     builder = ir.IRBuilder(as_c.append_basic_block())
@@ -162,14 +161,14 @@ def _wrappers(name: str, entry: Entry, native: str, part: Any) -> str:
 
 
 def _call(builder: Any, function: Any, values: Iterable[Any], result: Any, pointer: Any) -> Any:
-    """Calls Numba's function, which raises nothing; returns the words of its result."""
+    """Calls Numba's function, and returns the words of its result. The entries raise no exceptions."""
     room, exception = builder.alloca(result), builder.alloca(pointer)
     builder.call(function, [builder.bitcast(room, pointer), builder.bitcast(exception, pointer), *values])
     return builder.load(room)
 
 
 def _remove_all_but(part: Any, names: set[str], native: str, machine: Any) -> None:
-    """Inlines what the functions of these names call, and removes all others."""
+    """Inlines all calls into the functions of these names, and removes all other functions."""
     from llvmlite import binding as llvm
 
     for function in part.functions:
@@ -178,7 +177,7 @@ def _remove_all_but(part: Any, names: set[str], native: str, machine: Any) -> No
             if function.name == native:
                 function.add_function_attribute("alwaysinline")
     for variable in part.global_variables:
-        if variable.linkage == llvm.Linkage.common:  # Numba's environments, which only its wrappers use
+        if variable.linkage == llvm.Linkage.common:  # Numba's environments; only its own wrappers use them
             variable.linkage = "internal"
     passes = llvm.create_new_module_pass_manager()
     passes.add_always_inliner_pass()
@@ -194,22 +193,23 @@ def _referred_to(module: Any) -> set[str]:
         for things in (module.functions, module.global_variables)
         for thing in things
         if thing.is_declaration and not thing.name.startswith("llvm.")
-    } | {"memset", "memcpy", "memmove"}  # which LLVM calls of itself
+    } | {"memset", "memcpy", "memmove"}  # LLVM inserts calls of these
 
 
 def main(arguments: list[str]) -> None:
-    """The command."""
+    """Runs the command; its arguments are MODULE, LEVEL and FILE."""
     from .. import objects
 
     module, level, file = arguments
     _without_its_package(module)
     path = Path(file)
-    if not objects.fits(path, module):  # as it does when an installer asks for the same package twice
+    if not objects.fits(path, module):  # an installer may build the same package twice
         path.write_bytes(build(module, level))
 
 
 def _without_its_package(module: str) -> None:
-    """Lets a module be imported without its package's own `__init__`, whose framework need not be installed here."""
+    """Makes a module importable without running the `__init__` of its package, because that imports a framework, which
+    need not be installed."""
     package = module.partition(".")[0]
     if package not in sys.modules:
         spec = importlib.util.find_spec(package)

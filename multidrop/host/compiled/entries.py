@@ -16,13 +16,13 @@ from .transposition import negated
 
 @dataclass(frozen=True)
 class Entry:
-    """A C function, which Python can call as well.
+    """A C function that Python can call too.
 
     Args:
-        function: what Numba compiles.
-        arguments: their types, a letter each: i for int64, w for uint64, d for double.
-        words: how many words of type uint64 it returns. Python gets them as a tuple, and calls with none release the
-            GIL.
+        function: the function that Numba compiles.
+        arguments: the types of its arguments, one letter each: i for int64, w for uint64, d for double.
+        words: the number of uint64 words that it returns, to Python as a tuple. Calls of functions that return nothing
+            release the GIL.
     """
 
     function: Callable[..., Any]
@@ -30,8 +30,8 @@ class Entry:
     words: int = 0
 
 
-# How values of a type go into the loops (as themselves, or as the bits of a type that Numba does not know), the type
-# that they are computed in, and the unsigned type of their width.
+# For each type: a scalar of the type in the loops (the bits of a type that Numba does not know), the compute type, and
+# the unsigned type of the same width.
 _TYPES: dict[str, tuple[np.generic, type[np.floating[Any]], np.generic]] = {
     "float16": (np.uint16(0), np.float32, np.uint16(0)),
     "bfloat16": (np.int16(0), np.float32, np.uint16(0)),

@@ -1,4 +1,4 @@
-"""Instructions that Numba has no functions for: pointers, memory on the stack, prefetches, stores past the caches,
+"""Instructions for which Numba has no functions: pointers, memory on the stack, prefetches, stores past the caches,
 atomic additions, and calls of C functions."""
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,call-arg,var-annotated"
 # The types of a compiled function's arguments are Numba's to infer, and an intrinsic is called without its context.
@@ -12,15 +12,15 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-LINE = 64  # bytes that come from memory together
+LINE = 64  # bytes in a cache line
 
 loop = njit(error_model="numpy")
-inlined = njit(inline="always")  # into a loop, which is vectorised only where it calls nothing
+inlined = njit(inline="always")  # LLVM vectorises a loop only if it contains no calls
 
 
 @intrinsic
 def pointer(context, address, like):
-    """An address as a pointer to values of the type of `like`."""
+    """Converts an address to a pointer to values of the type of `like`."""
 
     def code(context, builder, signature, arguments):
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
@@ -29,7 +29,7 @@ def pointer(context, address, like):
 
 
 def scratch(size):
-    """A loop's room of its own for so many bytes, on the stack: its address, a multiple of that of a cache line."""
+    """Makes a function that allocates `size` bytes on the stack, aligned to a cache line, and returns their address."""
 
     @intrinsic
     def room(context):
@@ -45,7 +45,7 @@ def scratch(size):
 
 @intrinsic
 def call_address(context, address, arguments):
-    """Calls the C function at an address. Its integers and pointers are words of 64 bits, as they lie in registers."""
+    """Calls the C function at an address. Integers and pointers are passed as 64-bit words, as in registers."""
 
     def code(context, builder, signature, values):
         given = cgutils.unpack_tuple(builder, values[1])
@@ -81,7 +81,7 @@ prefetch_to_read, prefetch_to_write = _prefetch(0), _prefetch(1)
 
 @intrinsic
 def stream_line(context, source, target):
-    """Copies a cache line to an address that is a multiple of its size, past the caches."""
+    """Copies a cache line past the caches, to an address that is aligned to a cache line."""
 
     def code(context, builder, signature, arguments):
         line = ir.VectorType(ir.IntType(8), LINE).as_pointer()
@@ -95,7 +95,7 @@ def stream_line(context, source, target):
 
 @intrinsic
 def fence(context):
-    """Has what was written past the caches be seen before what is written afterwards."""
+    """Makes earlier stores past the caches visible before any later store."""
 
     def code(context, builder, signature, arguments):
         builder.fence("seq_cst")
@@ -106,7 +106,7 @@ def fence(context):
 
 @intrinsic
 def add(context, address, number):
-    """Adds to the word at an address, atomically; returns what it was."""
+    """Adds to the word at an address, atomically, and returns its previous value."""
 
     def code(context, builder, signature, arguments):
         word = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
@@ -117,7 +117,7 @@ def add(context, address, number):
 
 @intrinsic
 def give_way(context):
-    """Lets another thread have the core, where the system has a function for that."""
+    """Yields the core to another thread, on systems with `sched_yield`."""
 
     def code(context, builder, signature, arguments):
         if os.name == "posix":

@@ -1,17 +1,17 @@
-"""The loops: a mask drawn tile by tile, and what it does to values of each type.
+"""The loops, which draw a mask tile by tile and apply it to values of each type.
 
 A tile of 1,024 elements is drawn at a time, so that its Philox words stay in the first-level cache, and each loop does
-one thing over whole vectors. It is drawn within the loop of each type: a function apart would be compiled once for all,
-but takes a fifth longer where the result goes past the caches. The lanes drawn are those of plane 0. Ties with the high
-half of the threshold (1 in 65,536) are resolved with plane 1 in a separate loop, which overwrites the lane with a final
-value.
+one operation on whole vectors. The drawing code is inlined into the loop of each type: a shared function would be
+compiled only once, but takes a fifth longer when the result is written past the caches. Only plane 0 is drawn for all
+elements. Ties with the high half of the threshold (1 in 65,536) are resolved with plane 1 in a separate loop, which
+overwrites the lane with a final value.
 
-A large tensor takes the time of memory. So the values of a later tile are prefetched while the words of this one are
-drawn, some lines at a time, because more at once would stall; and the result is stored past the caches, which would
-first read each line that is written.
+For large tensors, memory limits the speed. So the values of a later tile are prefetched while the words of this one are
+drawn, a few lines at a time, because more at once would stall. The result is stored past the caches, which would first
+read each line that is written.
 
-The lanes of a block are its four words read as 16-bit halves, the low one first: on a little-endian machine, and the
-package uses these loops on no other.
+The lanes of a block are its four words read as 16-bit halves, the low half first. This holds on little-endian machines;
+the package uses these loops on no others.
 """
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,call-arg,var-annotated"
 # The types of a compiled function's arguments are Numba's to infer, and an intrinsic is called without its context.
@@ -38,12 +38,12 @@ from .values import select as _select
 
 BLOCKS = 128
 TILE = 8 * BLOCKS
-FAR = 1 << 17  # elements: fewer are likely to lie in a cache
-AHEAD = 1 << 13  # bytes
+FAR = 1 << 17  # elements; smaller tensors are probably in a cache already, and are not prefetched
+AHEAD = 1 << 13  # bytes; the distance of prefetches
 
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
-_PLANE1 = np.uint64(1 << 63)  # plane 1 is bit 31 of the counter's second word: of the 64-bit block, the highest
+_PLANE1 = np.uint64(1 << 63)  # bit 31 of the counter's second word, which is the highest bit of the 64-bit block
 
 _room_for_words, _room_for_values = scratch(2 * TILE), scratch(8 * TILE + LINE)
 _room_for_mask = scratch(TILE)
@@ -51,17 +51,17 @@ _room_for_mask = scratch(TILE)
 
 @loop
 def drop(source, target, size, like, scale, floor, start, call, seed, threshold, streamed):
-    """Writes max(x·scale, floor) where the mask keeps an element, else +0.
+    """Writes max(x·scale, floor) for each kept element, and +0 for each dropped one.
 
     Args:
-        source: the address of the first element.
-        target: where the first one is to go; may be `source`.
-        size: how many there are.
-        like: a scalar of their type: float32 or float64; uint16 for float16, int16 for bfloat16; uint8 for bytes that
-            are to hold the mask itself.
+        source: the address of the first input value.
+        target: the address of the first output value; may be `source`.
+        size: the number of values.
+        like: a scalar of their type: float32 or float64; uint16 for float16, int16 for bfloat16; uint8 to write the
+            mask itself as bytes.
         scale, floor: float64 for float64, else float32.
         start, call, seed, threshold: uint64.
-        streamed: whether the result goes past the caches; not where target is source.
+        streamed: whether to write past the caches; False if target is source.
     """
     x, y = carray(pointer(source, like), (size,)), carray(pointer(target, like), (size,))
     drawn, tile = _room_for_words(), _room_for_values()
@@ -87,7 +87,7 @@ def drop(source, target, size, like, scale, floor, start, call, seed, threshold,
                     room_of_chunk[i, 0], room_of_chunk[i, 1] = words(begin + np.uint64(i), call, seed)
         limit = _settle(lanes[: 8 * blocks], block, call, seed, threshold)
         values, tile_lanes = x[first:last], lanes[first - base :]
-        if streamed:  # with what the tile before left, which fills no line
+        if streamed:  # together with the rest of the previous tile, which did not fill a line
             _select(values, room[held : held + values.size], scale, floor, tile_lanes, limit)
             held += values.size
             count = _stream(tile, held, to, like)
@@ -95,7 +95,7 @@ def drop(source, target, size, like, scale, floor, start, call, seed, threshold,
             for i in range(held):
                 room[i] = room[count + i]
             continue
-        if source == target:  # from a copy of the tile: a loop whose ends overlap would run element by element
+        if source == target:  # from a copy of the tile, because LLVM does not vectorise a loop with overlapping memory
             for i in range(values.size):
                 room[i] = values[i]
             values = room[: values.size]
@@ -108,10 +108,10 @@ def drop(source, target, size, like, scale, floor, start, call, seed, threshold,
 
 @loop
 def _stream(tile, size, target, like):
-    """Copies values past the caches, as many as fill lines; those before the first line go through them.
+    """Copies as many values past the caches as fill whole lines. Values before the first line are stored normally.
 
     Returns:
-        How many.
+        The number of values copied.
     """
     values, y = carray(pointer(tile, like), (size,)), carray(pointer(target, like), (size,))
     width = y.itemsize
@@ -126,8 +126,7 @@ def _stream(tile, size, target, like):
 
 @loop
 def select(source, target, size, like, scale, floor, dropped):
-    """`drop` with a mask that is there already: `dropped` is the address of bytes that are 0 where an element is kept
-    and 1 where it is not."""
+    """`drop` with a given mask: `dropped` is the address of bytes that are 0 for kept and 1 for dropped elements."""
     x, y = carray(pointer(source, like), (size,)), carray(pointer(target, like), (size,))
     mask = carray(pointer(dropped, np.uint8(0)), (size,))
     if source != target:
@@ -144,12 +143,12 @@ def select(source, target, size, like, scale, floor, dropped):
 
 @loop
 def select_rows(select, scale, floor, source, target, width, inner, dropped, offsets, rows, shared):
-    """`select` for `rows` rows of `inner` values of `width` bytes, one after the other, whose masks lie apart.
+    """`select` for `rows` contiguous rows of `inner` values of `width` bytes, with the mask of each row at an offset.
 
     Args:
-        select: the address of the C function of `select` for their type.
-        dropped, offsets: the address of the masks, and that of int64 words, which tell where in them each row's begins.
-        shared: whether a row's mask is but one byte.
+        select: the address of the C function of `select` for the values' type.
+        dropped, offsets: the address of the masks, and the address of int64 words with the offset of each row's mask.
+        shared: whether a row's mask is a single byte for all its values.
     """
     begins = carray(pointer(offsets, np.int64(0)), (rows,))
     kept = _room_for_mask()
@@ -168,7 +167,7 @@ def select_rows(select, scale, floor, source, target, width, inner, dropped, off
 
 @loop
 def gate(source, target, size, like, scale, floor, output, bits):
-    """Writes x·scale where an output is not 0, else +0: `output` is the address of values of the same width as x, and
+    """Writes x·scale where the output is not 0, else +0. `output` is the address of values of the same width as x, and
     `bits` a scalar of the unsigned type of that width."""
     x, y = carray(pointer(source, like), (size,)), carray(pointer(target, like), (size,))
     outputs = carray(pointer(output, bits), (size,))
@@ -183,13 +182,13 @@ def gate(source, target, size, like, scale, floor, output, bits):
 
 @loop
 def _settle(lanes, block, call, seed, threshold):
-    """Settles the ties among the lanes of consecutive blocks from `block` on.
+    """Resolves the ties among the lanes of consecutive blocks from `block` on.
 
     Returns:
-        The limit, uint16: an element is kept where its lane is below it.
+        The limit, uint16: an element is kept if its lane is below the limit.
     """
     limit, low = np.uint16(threshold >> np.uint64(16)), np.uint16(threshold & np.uint64(0xFFFF))
-    if threshold > _LOW:  # a threshold of 2^32 keeps all
+    if threshold > _LOW:  # a threshold of 2^32 keeps every element
         lanes[:] = 0
         return np.uint16(1)
     if low:
@@ -204,11 +203,11 @@ def _settle(lanes, block, call, seed, threshold):
 
 @loop
 def _settle_ties(lanes, limit, low, block, call, seed):
-    """Puts 0 in place of a lane that ties and is kept, and the highest one in place of one that is dropped."""
+    """Overwrites each lane that ties: with 0 if its element is kept, with the largest value if it is dropped."""
     i = -1
     while True:
         i += 1
-        while i < lanes.size and lanes[i] != limit:  # a loop of its own, or plane 1 is drawn for all, as a vector
+        while i < lanes.size and lanes[i] != limit:  # a separate loop: LLVM would vectorise plane 1 for all elements
             i += 1
         if i == lanes.size:
             return
@@ -220,6 +219,6 @@ def _settle_ties(lanes, limit, low, block, call, seed):
 
 @loop
 def take(address):
-    """(seed, call) of the stream whose position lies at an address; moves the call on by one, atomically."""
+    """Returns (seed, call) of the stream position at an address, and advances the call by one, atomically."""
     seed = carray(pointer(address, np.uint64(0)), (1,))[0]
     return seed, add(address + 8, np.uint64(1))

@@ -1,7 +1,7 @@
 """Work that threads share, part by part.
 
-Once a job is open, nothing of Python's runs in between: no signal handler, no exception. So whoever opened it does not
-return before all threads are done with the memory that they write into.
+Once a job is open, no Python code runs until it is done: no signal handler, no exception. So the thread that opened the
+job returns only after all threads have finished with the memory that they write to.
 """
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,call-arg,var-annotated"
 # The types of a compiled function's arguments are Numba's to infer, and an intrinsic is called without its context.
@@ -29,7 +29,7 @@ from .layout import (
     WORKERS,
 )
 
-PATIENCE = 1000  # times that a thread that is to help looks whether the job is open
+PATIENCE = 1000  # how many times a helping thread checks whether the job is open
 
 _ONE, _NONE, _LESS = np.uint64(1), np.uint64(0), np.uint64(2**64 - 1)
 
@@ -47,7 +47,7 @@ _JOB, _DROP, _SELECT, _ROWS, _GATE, _TRANSPOSED = (
 
 
 def share(job):
-    """Opens the job at an address, works on it, and waits for those who help."""
+    """Opens the job at an address, works on it, and waits for the helping threads."""
     add(job + 8 * OPEN, _ONE)
     _work(job)
     while add(job + 8 * ACTIVE, _NONE):
@@ -55,10 +55,10 @@ def share(job):
 
 
 def help_with(job):
-    """Works on a job as well. One that is not opened soon was given up by an exception."""
+    """Helps with a job once it is open. Gives up after a while, because an exception may have prevented the opening."""
     for _ in range(PATIENCE):
         if add(job + 8 * OPEN, _NONE):
-            # Counted before a part is taken: who finds none left, and nobody counted, knows that all are done.
+            # Counted before taking a part: so if no part is left and no thread is counted, all parts are done.
             add(job + 8 * ACTIVE, _ONE)
             _work(job)
             add(job + 8 * ACTIVE, _LESS)
@@ -72,14 +72,14 @@ def _work(job):
     size, grain = words[SIZE], words[GRAIN]
     worker = np.int64(add(job + 8 * WORKERS, _ONE))
     while True:
-        # Taken one by one, so that a thread whose core is busy with something else takes fewer.
+        # Parts are taken one by one, so that a thread on a busy core takes fewer.
         first = np.int64(add(job + 8 * NEXT, np.uint64(grain)))
         if first >= size:
             return
         call_address(words[FUNCTION], (words[ARGUMENTS], first, min(first + grain, size), worker))
 
 
-# Below: the kinds of work, each on the parts from `first` to `last`.
+# The kinds of work; each function works on the elements from `first` to `last`.
 
 
 def drop_part(arguments, first, last, worker):

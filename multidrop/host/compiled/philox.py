@@ -13,18 +13,18 @@ from numba.extending import intrinsic
 from ...spec.philox import MASK32, MULTIPLIERS, ROUNDS, WEYL
 from .instructions import LINE
 
-CHUNK = 32  # blocks that are drawn together, before which memory is asked for: more of that would be waited for
+CHUNK = 32  # blocks that are drawn together, between prefetches; more prefetches at once would stall
 
 _WORD = ir.IntType(64)
 
 
 def _philox(builder, blocks, block, call, seed):
-    """The words of a block, two in 64 bits, the first one low; or of each of a vector of blocks, of whose numbers the
-    upper half is that of `block`.
+    """Generates the four words of a block, or of each block in a vector, as two 64-bit words with the first word in the
+    low half. `blocks` is the block number or a vector of them; `block` gives their common upper half.
 
-    Within the rounds a word is in the lower half of 64 bits, whose upper half may hold anything: a vector unit
-    multiplies lower halves to 64 bits as they lie, and all else is done bit by bit. What is the same for all blocks
-    stays a single word, so that of two rounds a half is computed once for all of them.
+    Within the rounds a word occupies the lower half of 64 bits, and the upper half may hold anything: vector units
+    multiply the lower halves to 64-bit products in place, and all other operations are bitwise. Values that are equal
+    for all blocks stay scalars, so half of the first two rounds is computed once for all blocks.
     """
 
     def both(operation, a, b):
@@ -49,7 +49,7 @@ def _philox(builder, blocks, block, call, seed):
         x0, x1 = xor(high(second), xor(x1, k0)), second
         x2, x3 = xor(high(first), xor(x3, k1)), first
         k0, k1 = (builder.add(key, ir.Constant(_WORD, weyl)) for key, weyl in zip((k0, k1), WEYL, strict=True))
-    # Of the last round both words of a product stay, which changing the halves' places does at once.
+    # The last round uses both halves of each product; rotating by 32 bits puts them in place in one step.
     first, second = times(x0, MULTIPLIERS[0]), times(x2, MULTIPLIERS[1])
     return (
         xor(turned(second), both(builder.and_, xor(x1, k0), low)),
@@ -58,7 +58,7 @@ def _philox(builder, blocks, block, call, seed):
 
 
 def _spread(builder, value, kind):
-    """A word as a vector that has it everywhere."""
+    """Broadcasts a word to a vector."""
     if value.type == kind:
         return value
     undefined, place = ir.Constant(kind, ir.Undefined), ir.IntType(32)
@@ -68,7 +68,7 @@ def _spread(builder, value, kind):
 
 @intrinsic
 def words(context, block, call, seed):
-    """The words of a block."""
+    """Generates the words of one block."""
 
     def code(context, builder, signature, arguments):
         block, call, seed = arguments
@@ -79,14 +79,14 @@ def words(context, block, call, seed):
 
 @intrinsic
 def draw(context, target, block, call, seed):
-    """Writes the words of a chunk of blocks from `block` on, whose numbers have one upper half, to an address that is a
-    multiple of a cache line's size. They fill several vectors, whose rounds take turns: a processor computes some while
-    it waits for the others."""
+    """Writes the words of a chunk of blocks from `block` on to an address that is aligned to a cache line. The block
+    numbers must have the same upper half. The chunk fills several vectors, whose rounds are interleaved, so that the
+    processor computes one vector while it waits for the others."""
 
     def code(context, builder, signature, arguments):
         target, block, call, seed = arguments
-        # Of each four, the middle two change places: a vector of first words and one of second words, of four blocks
-        # each, then become two of neighbours by an instruction each, which takes the words of either turn about.
+        # In each group of four blocks the middle two are swapped. Then one unpack instruction each turns a vector of
+        # first words and a vector of second words of four blocks into two vectors of adjacent words.
         order = [4 * (i // 4) + (0, 2, 1, 3)[i % 4] for i in range(CHUNK)]
         kind = ir.VectorType(_WORD, CHUNK)
         blocks = builder.add(_spread(builder, block, kind), ir.Constant(kind, order))

@@ -1,4 +1,4 @@
-"""A mask laid as the memory of a tensor in another order, such as channels last: matrices of bytes transposed."""
+"""Transposes the bytes of a mask to the memory order of a tensor, such as channels last."""
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,call-arg,var-annotated"
 # The types of a compiled function's arguments are Numba's to infer, and an intrinsic is called without its context.
 
@@ -11,13 +11,13 @@ from numba.extending import intrinsic
 
 from .instructions import LINE, inlined, loop, pointer
 
-SIDE = 8  # of the squares that are transposed at once, a row of them in a word
+SIDE = 8  # bytes; squares of this side are transposed at once, with each row in a 64-bit word
 _ONES = np.uint64(0x0101010101010101)
 
 
 @intrinsic
 def _load(context, address):
-    """The eight bytes at any address."""
+    """Loads eight bytes from any address."""
 
     def code(context, builder, signature, arguments):
         return builder.load(builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()), align=1)
@@ -27,7 +27,7 @@ def _load(context, address):
 
 @intrinsic
 def _store(context, address, word):
-    """Writes eight bytes to any address."""
+    """Stores eight bytes at any address."""
 
     def code(context, builder, signature, arguments):
         builder.store(arguments[1], builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()), align=1)
@@ -38,26 +38,25 @@ def _store(context, address, word):
 
 @inlined
 def _exchange(first, second, bits, low):
-    """Two rows of which the upper half of each group of bytes in `first` has changed places with the lower half of
-    that in `second`."""
+    """Swaps the upper half of each group of bytes in `first` with the lower half of the same group in `second`."""
     both = ((first >> bits) ^ second) & low
     return first ^ (both << bits), second ^ both
 
 
 @loop
 def negated(source, target, count, rows, columns):
-    """The negations of boolean matrices, transposed.
+    """Transposes and negates boolean matrices.
 
     Args:
         source: the address of `count` matrices of (rows, columns) bytes, each 0 or 1.
-        target: where their transposes go, of (columns, rows); apart from the source.
+        target: the address for the transposes, of (columns, rows); must not overlap the source.
     """
     size, whole_rows, whole_columns = rows * columns, rows // SIDE * SIDE, columns // SIDE * SIDE
     by1, by2, by4 = np.uint64(8), np.uint64(16), np.uint64(32)
     low1, low2, low4 = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0000FFFF0000FFFF), np.uint64(0x00000000FFFFFFFF)
     for number in range(count):
         x, y = source + number * size, target + number * size
-        for first in range(0, whole_columns, LINE):  # as many columns as a cache line holds
+        for first in range(0, whole_columns, LINE):  # a cache line of columns at a time
             for row in range(0, whole_rows, SIDE):
                 for column in range(first, min(first + LINE, whole_columns), SIDE):
                     at = x + row * columns + column
@@ -82,6 +81,6 @@ def negated(source, target, count, rows, columns):
                         at += rows
         matrix = carray(pointer(x, np.uint8(0)), (rows, columns))
         turned = carray(pointer(y, np.uint8(0)), (columns, rows))
-        for row in range(rows):  # what fills no square
+        for row in range(rows):  # the rest, which fills no square
             for column in range(whole_columns if row < whole_rows else 0, columns):
                 turned[column, row] = 1 - matrix[row, column]

@@ -1,7 +1,7 @@
-"""Selection by mask for values of each type: max(x·scale, floor) where an element is kept, else +0.
+"""Selects values by a mask, for each type: max(x·scale, floor) for a kept element, else +0.
 
-float16 and bfloat16 are converted by integer arithmetic, since Numba has neither on a CPU. Rounding is to nearest, ties
-to even.
+float16 and bfloat16 are converted by integer arithmetic, because Numba supports neither on a CPU. Rounding is to
+nearest, ties to even.
 """
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,call-arg,var-annotated"
 # The types of a compiled function's arguments are Numba's to infer, and an intrinsic is called without its context.
@@ -16,8 +16,8 @@ from .instructions import inlined
 
 
 def select(x, y, scale, floor, lanes, limit):
-    """y = max(x·scale, floor), or NaN, where the lane is below the limit, else +0, by the type of x."""
-    raise NotImplementedError("runs compiled only")  # a stand-in: `_select_by_type` gives the code
+    """Writes y = max(x·scale, floor), or NaN for NaN, where the lane is below the limit, else +0."""
+    raise NotImplementedError("runs compiled only")  # Numba replaces the call by the code from `_select_by_type`
 
 
 @overload(select)
@@ -33,9 +33,9 @@ def _select_by_type(x, y, scale, floor, lanes, limit):
 
 def _select_floats(x, y, scale, floor, lanes, limit):
     zero = x.dtype.type(0)
-    if floor < zero:  # apart, for the floor takes a tenth of the time
+    if floor < zero:  # without the comparison with the floor, which takes a tenth of the time
         for i in range(x.size):
-            value = x[i] * scale  # in any case: to load but what is kept would take longer
+            value = x[i] * scale  # for every element, because loading only the kept ones would take longer
             y[i] = value if lanes[i] < limit else zero
     else:
         for i in range(x.size):
@@ -63,10 +63,9 @@ def _select_mask(x, y, scale, floor, lanes, limit):
 @inlined
 def _float_of_half(h):
     bits = np.uint32(h & np.uint16(0x7FFF))
-    magnitude = np.uint32(
-        np.uint32(bits << np.uint32(13)) + np.uint32(112 << 23)
-    )  # the exponents' biases differ by 112
-    if bits < np.uint32(0x400):  # subnormal; from an integer, for a caller may have set the processor to flush those
+    # The exponents' biases differ by 112.
+    magnitude = np.uint32(np.uint32(bits << np.uint32(13)) + np.uint32(112 << 23))
+    if bits < np.uint32(0x400):  # subnormal; from an integer, because the processor may be set to flush subnormals
         magnitude = np.uint32(np.float32(np.float32(np.int32(bits)) * np.float32(2.0**-24)).view(np.uint32))
     if bits >= np.uint32(0x7C00):  # infinity or NaN
         magnitude = np.uint32(np.uint32(bits << np.uint32(13)) | np.uint32(0x7F800000))
@@ -79,9 +78,10 @@ def _half_of_float(f):
     bits = np.float32(f).view(np.uint32)
     magnitude = np.uint32(bits & np.uint32(0x7FFFFFFF))
     odd = np.uint32((magnitude >> np.uint32(13)) & np.uint32(1))
-    # The bias moved by 112 (as 2^32 − 112·2^23), and half of the last place kept added, less one where that is even.
+    # Changes the bias by 112 (adds 2^32 − 112·2^23), and rounds: adds half a unit of the last kept place, minus 1 if
+    # that place is even.
     result = np.uint32(np.uint32(magnitude + np.uint32(2**32 - (112 << 23) + 0xFFF) + odd) >> np.uint32(13))
-    if magnitude < np.uint32(113 << 23):  # below 2^-14: added to 1/2, whose last place is a subnormal's
+    if magnitude < np.uint32(113 << 23):  # below 2^-14: adding 1/2 rounds to a multiple of 2^-24, a subnormal's unit
         added = np.float32(np.uint32(magnitude).view(np.float32) + np.float32(0.5))
         result = np.uint32(np.float32(added).view(np.uint32) - np.uint32(126 << 23))
     if magnitude >= np.uint32(143 << 23):  # 2^16 and above, infinity, NaN

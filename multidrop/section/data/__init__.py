@@ -1,4 +1,4 @@
-"""Fashion-MNIST, and its batches."""
+"""Fashion-MNIST and its minibatches."""
 
 from .batches import Batches, load_data_fashion_mnist
 from .fashion_mnist import CLASSES, DataError

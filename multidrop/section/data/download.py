@@ -1,4 +1,4 @@
-"""Fetching Fashion-MNIST from its publisher into a cache."""
+"""Downloads Fashion-MNIST from its publisher into a cache."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from ... import files
 from ..needs import section_extra
 
-# The two addresses that the publisher names, and what it says of each archive.
+# The publisher's two addresses, and below the published size and MD5 of each archive.
 ADDRESSES = (
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
     "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
@@ -38,32 +38,32 @@ ARCHIVES = {
     "t10k-images-idx3-ubyte.gz": Archive(4_422_102, "bef4ecab320f06d8554ea6380940ec79"),
     "t10k-labels-idx1-ubyte.gz": Archive(5_148, "bb300cfdad3c16e7a12a480ee83cd310"),
 }
-TIMEOUT = 20.0  # seconds without an answer
-LIMIT = 1800.0  # seconds for one file from one address, in all
+TIMEOUT = 20.0  # seconds to wait for an answer
+LIMIT = 1800.0  # seconds in total for one file from one address
 _CHUNK = 1 << 16
 
 
 class DownloadError(RuntimeError):
-    """A file that could not be fetched from any address, or not be kept."""
+    """Raised if a file cannot be downloaded from any address, or cannot be stored in the cache."""
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept.
+    """The folder of the downloads.
 
     Raises:
-        OSError: where there is no folder for caches, as `files.cache_folder` says.
+        OSError: if there is no cache folder: see `files.cache_folder`.
     """
     return files.cache_folder() / "fashion-mnist"
 
 
 def fetch(names: list[str]) -> Path:
-    """Downloads what the cache lacks, with a progress bar, and gives the cache's folder.
+    """Downloads the files that the cache lacks, with a progress bar, and returns the cache's folder.
 
-    A file appears there only when it is whole and its MD5 is the publisher's. No more than its size is read, for half
-    an hour at most.
+    A file appears in the cache only when it is complete and its MD5 is the published one. A download reads no more than
+    the published size, and takes half an hour at most.
 
     Raises:
-        DownloadError: where a file can be had from no address, or the cache cannot be written.
+        DownloadError: if a file cannot be downloaded from any address, or the cache cannot be written.
     """
     try:
         folder = cache_folder()
@@ -88,8 +88,8 @@ def _fetch_one(name: str) -> bytes:
 
 
 def _download(url: str, archive: Archive, advance: Callable[[int], None]) -> bytes:
-    """The file at an address, checked. Another thread waits for the server, for one that sends a byte now and then,
-    in its headers too, could make this one wait for ever."""
+    """Downloads and checks a file. A separate thread reads from the server, because a server that sends a byte now and
+    then, even in its headers, never runs into `TIMEOUT`."""
     parts: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
     given_up = threading.Event()
     deadline = time.monotonic() + LIMIT
@@ -119,7 +119,7 @@ def _download(url: str, archive: Archive, advance: Callable[[int], None]) -> byt
 
 
 def _receive(url: str, size: int, parts: queue.SimpleQueue[bytes | Exception], given_up: threading.Event) -> None:
-    """Puts what a server sends into `parts`, of which at most one byte more than `size`; then b"", or the error."""
+    """Puts the server's data into `parts`, at most `size` + 1 bytes, followed by b"" or the error."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
             left = size + 1
@@ -127,14 +127,14 @@ def _receive(url: str, size: int, parts: queue.SimpleQueue[bytes | Exception], g
                 parts.put(part)
                 left -= len(part)
         parts.put(b"")
-    except Exception as error:  # whatever it is, it is raised where the file is waited for
+    except Exception as error:  # `_download` raises it in the caller's thread
         if isinstance(error, urllib.error.HTTPError):
             error.close()
         parts.put(error)
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason of a network error, whose outer layers repeat one another at length."""
+    """The innermost cause of a network error; the outer exceptions only repeat it."""
     while error.__context__ is not None and not error.__suppress_context__:
         error = error.__context__
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
@@ -142,7 +142,7 @@ def _cause(error: BaseException) -> str:
 
 @contextmanager
 def _bar(name: str, size: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error: what to call with the number of bytes that have come."""
+    """Shows a progress bar on standard error, and yields a function to call with each number of bytes received."""
     with section_extra("a download's progress bar"):
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn

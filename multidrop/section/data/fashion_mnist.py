@@ -1,4 +1,4 @@
-"""Fashion-MNIST: finding it, checking it, reading it.
+"""Finds, checks and reads Fashion-MNIST.
 
 Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning
 algorithms", arXiv:1708.07747 (2017). 60,000 training and 10,000 test images of 28 × 28 grey values in ten classes,
@@ -43,15 +43,15 @@ DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of the package data
 
 @dataclass(frozen=True)
 class Edition:
-    """One version of the set: its name, the SHA-256 of each file's contents, and how many images are for training and
-    for testing. The contents are checked and not the archives, which Debian, for one, compressed anew."""
+    """One version of the data set: its name, the SHA-256 digest of each file's contents, and the numbers of training
+    and test images. Digests are of the contents, not of the archives, because Debian recompressed the archives."""
 
     name: str
     digests: dict[str, str]
     examples: tuple[int, int]
 
     def size(self, name: str) -> int:
-        """The bytes of a file's contents: what `encode_idx` makes of so many images or labels."""
+        """The size of a file's contents in bytes, as `encode_idx` writes them."""
         count = self.examples[0 if name.startswith("train") else 1]
         shape = (count, SIDE, SIDE) if "images" in name else (count,)
         return len(_header(shape)) + math.prod(shape)
@@ -81,7 +81,7 @@ FILES = tuple(FULL.digests)
 
 
 class DataError(RuntimeError):
-    """Data that is missing, truncated or altered. Nothing is trained on it."""
+    """Raised if data is missing, truncated or altered. Such data is never used for training."""
 
 
 Images = npt.NDArray[np.uint8]
@@ -103,19 +103,19 @@ class ImageSet:
 
 
 def load(data: str | Path = "auto") -> ImageSet:
-    """The set, checked.
+    """Loads and checks the data set.
 
     Args:
-        data: "full" for the whole set, from the cache, Debian's folder, or the publisher, in this order; "mini" for
-            the tenth of it that comes with the package; "auto" for the whole set where it can be had, else the mini
-            one, with a warning; or a folder that holds the four idx files, compressed by gzip or not.
+        data: "full" for the whole set, from the cache, Debian's folder or the publisher, in this order; "mini" for the
+            tenth of it that comes with the package; "auto" for the whole set if it can be found or downloaded, else the
+            mini set, with a warning; or a folder with the four idx files, gzipped or not.
 
     Returns:
-        The whole set in memory, 55 MB.
+        The data set in memory: 55 MB for the whole set.
 
     Raises:
-        ValueError: where `data` is none of these.
-        DataError: where a file is missing, truncated or altered, naming it; where "full" cannot be downloaded.
+        ValueError: if `data` is none of these.
+        DataError: if a file is missing, truncated or altered (the message names it), or if "full" cannot be downloaded.
     """
     expected = '"auto", "full", "mini" or a folder'
     folder = checks.path("data", data, expected)
@@ -126,7 +126,7 @@ def load(data: str | Path = "auto") -> ImageSet:
             raise DataError(f"data: expected {expected}; there is no folder {folder}")
         return read_set(folder, FULL)
     places = [DEBIAN_FOLDER]
-    with suppress(OSError):  # a user without a folder for caches, of which `fetch` tells
+    with suppress(OSError):  # no cache folder; `fetch` reports that
         places.insert(0, download.cache_folder())
     for folder in places:
         if all(_path(folder, name) for name in FILES):
@@ -145,10 +145,10 @@ def load(data: str | Path = "auto") -> ImageSet:
 
 
 def read_set(folder: Path, edition: Edition) -> ImageSet:
-    """The four files of a folder, each checked against the edition's digest.
+    """Reads the four files in a folder, and checks them against the edition's digests.
 
     Raises:
-        DataError: where one is missing, truncated or altered.
+        DataError: if a file is missing, truncated or altered.
     """
     train_images, train_labels, test_images, test_labels = (_read(folder, name, edition) for name in FILES)
     return ImageSet(edition, folder, (train_images, train_labels), (test_images, test_labels))
@@ -164,7 +164,7 @@ def _read(folder: Path, name: str, edition: Edition) -> npt.NDArray[np.uint8]:
         raise DataError(f"{folder}: expected the file {name}.gz or {name}; there is neither")
     size = edition.size(name)
     try:
-        # No more than one byte beyond what is expected: a small archive can decompress to more than the memory holds.
+        # At most one byte beyond the expected size, because a small archive can decompress to more than fits memory.
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             contents = file.read(size + 1)
     except (EOFError, zlib.error, OSError) as error:
@@ -185,14 +185,14 @@ _IDX_UBYTE = 8
 
 
 def decode_idx(contents: bytes) -> npt.NDArray[np.uint8]:
-    """The array in an idx file of unsigned bytes whose digest was checked."""
+    """Decodes an idx file of unsigned bytes. The caller has checked its digest."""
     dimensions = contents[3]
     shape = struct.unpack_from(f">{dimensions}I", contents, 4)
     return np.frombuffer(contents, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 
 
 def encode_idx(array: npt.NDArray[np.uint8]) -> bytes:
-    """The idx file of an array of unsigned bytes."""
+    """Encodes an array of unsigned bytes as an idx file."""
     return _header(array.shape) + array.tobytes()
 
 
