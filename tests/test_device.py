@@ -691,8 +691,7 @@ class TestTraining:
     def test_masks_of_a_layer(self) -> None:
         """Call after call; `last_mask` and the saved position are read when they are asked for."""
         from multidrop_torch import Dropout
-
-        import multidrop as md
+        from multidrop_torch.keyed import drawing  # not md.last_mask, for which multidrop must be installed
 
         for n in (16, 5000, 2**20):
             layer = Dropout(P, seed=Key(7, 2**64 - 1)).cuda()
@@ -700,8 +699,8 @@ class TestTraining:
                 X = torch.ones(n, device="cuda", requires_grad=call == 0)
                 Y = layer(X)
                 assert torch.equal(mask_of(Y), kept((n,), Key(7, call)))
-                last = md.last_mask(layer)
-                assert (last.key, last.p, last.shape) == (Key(7, call), P, (n,))
+                last = drawing(layer)
+                assert (last.last, last.last_p, last.shape) == (Key(7, call), P, (n,))
                 if call == 0:
                     Y.sum().backward()
                     assert torch.equal(mask_of(X.grad), mask_of(Y))

@@ -127,7 +127,7 @@ class TestUnkeyed:
         kept = layer(X) != 0
         assert np.array_equal(md.last_mask(layer).keep(), kept)
         run(X)
-        with pytest.raises(ValueError, match="layer: expected one that has dropped something, or, in a program"):
+        with pytest.raises(ValueError, match="layer: expected a layer that has dropped something"):
             md.last_mask(layer)
         kept = layer(X) != 0
         assert np.array_equal(md.last_mask(layer).keep(), kept)

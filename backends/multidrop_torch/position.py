@@ -37,15 +37,15 @@ def signed(start: int) -> int:
     return start - 2**64 if start >= 2**63 else start
 
 
-def take(stream: Tensor) -> Key | Tensor:
-    """The key that a stream holds, on a GPU as a position; the stream moves on by one call."""
+def take(stream: Tensor, memory: Tensor | None = None) -> Key | Tensor:
+    """The key that a stream holds, on a GPU as a position, in `memory` if given; the stream moves on by one call."""
     if type(stream) is not Tensor and hasattr(stream, "to_local"):
         stream = stream.to_local()  # of a distributed tensor, this rank's own
     if stream.is_cpu and stream.is_contiguous():
         return host.take(stream.data_ptr())
     if stream.is_cuda and stream.is_contiguous() and device.draws(stream.device):
         with internals.without_modes():
-            return device.take(stream)
+            return device.take(stream, memory)
     with streams.lock, internals.without_modes(), torch.no_grad():
         key = key_at(stream)
         stream[1] += 1  # wraps from 2^63 − 1 to −2^63, as two's complement does

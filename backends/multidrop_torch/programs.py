@@ -25,7 +25,7 @@ from multidrop.spec.masks import Mask
 
 from . import device, draw, internals
 from .position import by_kernels, calls, signed
-from .recomputation import next_key, watched
+from .recomputation import next_key
 
 
 def tracing() -> bool:
@@ -112,16 +112,14 @@ def operator(
 def _take(stream: Tensor, keyed: bool) -> Tensor:
     """`take` as an operator. Without a key the stream is only named: that the operator may write to it keeps it from
     being merged with, or moved past, another one."""
-    if stream.is_cuda and device.draws(stream.device) and not (keyed and watched()):
-        # A CUDA graph of `torch.compile` may keep it, and takes no memory that was allocated with other positions.
-        fresh = torch.empty_like(stream)
-        if keyed:
-            return device.take(stream, fresh)
+    # On a GPU, memory of its own: a CUDA graph of `torch.compile` may keep it, and allows none that outlives the run.
+    fresh = torch.empty_like(stream) if stream.is_cuda and device.draws(stream.device) else None
+    if fresh is not None and not keyed:
         calls.drawn_in_programs += 1
         return device.drawn(stream.device, fresh)
-    key = _next_key(stream, keyed)
+    key = next_key(stream, fresh) if keyed else _next_key(stream, keyed)
     if isinstance(key, Tensor):
-        return key.clone()
+        return key if key is fresh else key.clone()
     words = np.array((key.seed, key.call), np.uint64).view(np.int64)
     position = torch.from_numpy(words)  # in a third of the time of `torch.tensor`, which a compiler would trace
     return position if stream.is_cpu else position.to(stream.device)

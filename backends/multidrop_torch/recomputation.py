@@ -19,9 +19,10 @@ from multidrop.spec.keys import Key
 from . import internals, position
 
 
-def next_key(stream: Tensor | None) -> Key | Tensor:
+def next_key(stream: Tensor | None, memory: Tensor | None = None) -> Key | Tensor:
     """The key of the position that a stream holds, which moves on by one call; without a stream, one that torch's
-    generator draws. A recomputed forward gets the key of its first run, and moves nothing.
+    generator draws. A recomputed forward gets the key of its first run, and moves nothing. On a GPU, a position is
+    written to `memory`, if given.
 
     Raises:
         RuntimeError: in a backward pass where no part is recomputed, so that nothing tells which call is meant.
@@ -31,7 +32,7 @@ def next_key(stream: Tensor | None) -> Key | Tensor:
     # A part runs for the first time without gradients, or under hooks on saved tensors; it is recomputed in a backward
     # pass, or under such hooks.
     if not watched():
-        return position.take(stream)
+        return position.take(stream, memory)
     backward = internals.graph_task() != -1
     first, again = internals.checkpointed_parts()
     if again is not None:
@@ -43,7 +44,7 @@ def next_key(stream: Tensor | None) -> Key | Tensor:
             "unseeded, to follow torch's generator"
         )
     else:
-        key = position.take(stream)
+        key = position.take(stream, memory)
     for part in first:
         _record_of(part).taken[key.seed if isinstance(key, Key) else stream.data_ptr()].append(key)
     return key
