@@ -40,7 +40,7 @@ from multidrop_torch import (  # noqa: E402  # likewise
     launch,
     triton_kernels,
 )
-from multidrop_torch.position import key_at, position_of  # noqa: E402  # likewise
+from multidrop_torch.position import key_at, known, position_of  # noqa: E402  # likewise
 
 # NumPy, by which the interpreter computes, warns of infinities.
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning")
@@ -412,6 +412,75 @@ class TestPositions:
             assert same_bits(Y, expected(X, Mask(P, Key(7, call), 0, axes)))
             assert key_at(mask.key) == Key(7, call)
 
+    @staticmethod
+    def followed(key: Key) -> Any:
+        stream = position(key)
+        device_positions.follow(stream, key)
+        return stream
+
+    @pytest.mark.parametrize("n", [1, 16, 1025, 5000])
+    @pytest.mark.parametrize("relu", [False, True])
+    def test_counted(self, n: int, relu: bool) -> None:
+        """The host knows the keys of a stream that it follows; the stream moves on all the same, past the last call."""
+        stream, X = self.followed(Key(2**63 + 7, 2**64 - 1)), values(n)
+        for call in (2**64 - 1, 0, 1):
+            Y, mask = device.take_and_drop(X, Mask(P, None, 3), stream, relu)
+            assert mask == (P, Key(2**63 + 7, call), 3, ())
+            assert same_bits(Y, expected(X, mask, relu))
+            assert key_at(stream) == Key(2**63 + 7, (call + 1) % 2**64)
+
+    def test_counted_for_others(self) -> None:
+        stream, image = self.followed(Key(7)), values(2, 20, 4, 6)
+        inputs = (image, (1,)), (image.to(memory_format=torch.channels_last), ()), (image[:0], ()), (image[..., 1:], ())
+        for call, (X, axes) in enumerate(inputs):
+            Y, mask = device.take_and_drop(X, Mask(P, None, 0, axes), stream)
+            assert mask.key == Key(7, call)
+            assert same_bits(Y, expected(X, mask))
+            assert key_at(stream) == Key(7, call + 1)
+        assert device.take(stream) == Key(7, len(inputs))
+
+    def test_the_host_stops_counting(self) -> None:
+        """Where something else writes to a stream, or a program takes from it, which may do so again unseen."""
+        X = values(300)
+
+        def call_of(stream: Any) -> int:
+            _, mask = device.take_and_drop(X, Mask(P, None), stream)
+            return known(mask.key).call
+
+        for taken in (False, True):
+            stream = self.followed(Key(7))
+            assert call_of(stream) == 0
+            if taken:
+                assert key_at(device.take(stream, torch.empty_like(stream))) == Key(7, 1)
+                device.take(position_of(Key(3)).to(stream.device))  # another one
+            else:
+                stream[1] = 2
+            assert device_positions.counted(stream) is None
+            for call in (2, 3):
+                assert call_of(stream) == call
+            stream[1] = 9
+            device_positions.written(stream)
+            assert device_positions.counted(stream) is None  # whatever took from it may do so again
+            assert call_of(stream) == 9
+
+    def test_the_host_counts_on_from_what_is_loaded(self) -> None:
+        stream = self.followed(Key(7))
+        stream.copy_(position_of(Key(8, 2**63 + 2)))
+        device_positions.written(stream)
+        assert device.take(stream) == Key(8, 2**63 + 2)
+
+    def test_no_count_outlives_its_stream(self) -> None:
+        stream = self.followed(Key(7))
+        address = stream.data_ptr()
+        assert address in device_positions._counts
+        del stream
+        assert address not in device_positions._counts
+
+    def test_without_versions(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """torch moved the name: the GPU counts alone."""
+        monkeypatch.setattr(device_positions, "version_of", lambda X: None)
+        assert device_positions.counted(self.followed(Key(7))) is None
+
     def test_positions_are_apart(self) -> None:
         """None shares its memory with another one, also when more are made than are allocated together."""
         stream = position(Key(7))
@@ -762,6 +831,29 @@ class TestTraining:
         for a, b in zip(net.parameters(), weights, strict=True):
             torch.testing.assert_close(a.detach(), b)
 
+    def test_calls_before_and_after_a_graph(self) -> None:
+        """Eager calls, replays, and what is loaded go on from each other."""
+        from multidrop_torch import Dropout
+        from multidrop_torch.keyed import drawing
+
+        layer, X = Dropout(P, seed=SEED).cuda(), torch.ones(3000, device="cuda")
+        for call in range(2):
+            assert torch.equal(mask_of(layer(X)), kept((3000,), Key(SEED.seed, SEED.call + call)))
+        saved = layer.state_dict()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            Y = layer(X)
+        for _ in range(2):
+            for call in (2, 3, 4):
+                if call == 3:
+                    Z = layer(X)
+                else:
+                    graph.replay()
+                    Z = Y
+                assert torch.equal(mask_of(Z), kept((3000,), Key(SEED.seed, SEED.call + call)))
+                assert drawing(layer).last == Key(SEED.seed, SEED.call + call)
+            layer.load_state_dict(saved)
+
     def test_large_and_permuted_under_capture(self) -> None:
         from multidrop_torch import Dropout
 
@@ -1094,7 +1186,7 @@ from types import SimpleNamespace
 import torch
 from multidrop import Key
 from multidrop.spec.masks import Mask
-from multidrop_torch import device, launch
+from multidrop_torch import device, device_positions, launch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
@@ -1130,7 +1222,7 @@ tile = (device.TILE_COLUMNS, device.TILE_BLOCKS)
 place = (torch.int64,) * 3
 single, brain, half, double = torch.float32, torch.bfloat16, torch.float16, torch.float64
 # FROM, KEEP, RELU, DOUBLE, TIES, SKIPS, ALIGNED
-for source in (0, 1, 2):
+for source in (0, 1, 2, 3):
     holds("linear", typed(single, 2, *place), (*blocks, source, False, False, False, True, False, True), 2,
           "mul.rn.f32", *wide)
 holds("linear", typed(brain, 2, *place), (*blocks, 0, False, True, False, True, False, True), 2, "cvt.rn.bf16.f32",
@@ -1167,8 +1259,11 @@ device.keep_mask((5,), 0.5, key, 3, torch.device("cpu"))
 stream = torch.zeros(2, dtype=torch.int64)
 device.take(stream)
 device.take_and_drop(X, Mask(0.2, None), stream)
+device_positions.follow(stream, Key(2**64 - 1, 2**64 - 2))
+device.take(stream)
+device.take_and_drop(X, Mask(0.2, None), stream)
 names = [source.fn.__name__ for source, _ in launched]
-assert names == ["linear", "plane", "permuted", "tile", "gate", "linear", "take", "linear"], names
+assert names == ["linear", "plane", "permuted", "tile", "gate", "linear", "take", "linear", "put", "linear"], names
 for source, arguments in launched:
     given = arguments[-len(source.signature) :]
     for (name, type), value in zip(source.signature.items(), given, strict=True):

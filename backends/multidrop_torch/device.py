@@ -25,7 +25,7 @@ from multidrop.spec import masks
 from multidrop.spec.keys import Key, as_key
 from multidrop.spec.masks import Mask
 
-from .device_positions import capturing, counter, new_position, take
+from .device_positions import capturing, counted, counter, new_position, take
 from .device_positions import drawn as drawn
 from .launch import Program, program
 
@@ -71,7 +71,7 @@ def ready(index: int) -> bool:
 
 
 def take_and_drop(X: Tensor, mask: Mask, stream: Tensor, relu: bool = False) -> tuple[Tensor, Mask]:
-    """`drop` by the next mask of a stream on X's GPU, and that mask, by its position.
+    """`drop` by the next mask of a stream on X's GPU, and that mask, by its key or its position.
 
     Args:
         X: as for `drop`.
@@ -79,13 +79,21 @@ def take_and_drop(X: Tensor, mask: Mask, stream: Tensor, relu: bool = False) -> 
         stream: the stream, which moves on by one call.
         relu: as for `drop`.
     """
-    programs = -(-(X.numel() + 7) // (8 * BLOCKS))
-    if programs > TOGETHER or mask.axes or not X.numel() or not X.is_contiguous() or X.is_neg() or capturing(X):
-        mask = Mask(mask.p, take(stream), mask.start, mask.axes)
+    p, _, start, axes = mask
+    if axes or not X.numel() or not X.is_contiguous() or X.is_neg():
+        mask = Mask(p, take(stream), start, axes)
+        return drop(X, mask, relu), mask
+    key: Any = counted(stream)
+    if key is not None:
+        mask, Y = Mask(p, key, start), torch.empty_like(X)
+        _linear(X, Y, mask, relu, False, stream)
+        return Y, mask
+    if X.numel() + 7 > 8 * BLOCKS * TOGETHER or capturing(X):
+        mask = Mask(p, take(stream), start)
         return drop(X, mask, relu), mask
     Y, position = torch.empty_like(X), new_position(stream.device)
     _linear(X, Y, mask, relu, False, stream, position)
-    return Y, Mask(mask.p, position, mask.start)
+    return Y, Mask(p, position, start)
 
 
 def drop(X: Tensor, mask: Mask, relu: bool = False) -> Tensor:
@@ -204,8 +212,8 @@ def _keep(sizes: tuple[int, ...], mask: Mask, device: torch.device) -> Tensor:
 def _linear(
     X: Tensor, Y: Tensor, mask: Mask, relu: bool, keep: bool = False, stream: Tensor | None = None, kept: Any = None
 ) -> None:
-    """Launches `linear`: from X to Y, both contiguous, which may be one. Where a stream is given, it names the mask and
-    moves on, and `kept` gets its position."""
+    """Launches `linear`: from X to Y, both contiguous, which may be one. A stream that is given moves on: past the
+    mask's key; or it names the mask, and `kept` gets its position."""
     n = Y.numel()
     if not n:
         return
@@ -213,6 +221,9 @@ def _linear(
     if stream is None:
         position, seed, call, source = _named(key, Y)
         kept = done = position
+    elif kept is None:
+        position = kept = done = stream
+        seed, call, source = key.seed, key.call, 3
     else:
         position, seed, call, source, done = stream, 0, 0, 2, counter(Y)
     high, low, scale, programs = _plan(X.dtype, Y.get_device(), p, source, keep, relu)
@@ -246,7 +257,7 @@ def _planned(
     """Compiles a program of a plan. One that takes a position comes with what does so while a graph is captured, in two
     launches, because nothing can be loaded then."""
     rest = keep, relu, dtype == torch.float64, _ties(p, index), skips, aligned
-    if source == 2:
+    if source > 1:
         program(KERNELS, "linear", _TYPES[dtype], index, (BLOCKS, 1, *rest), WARPS)
         program("triton_positions", "take", (torch.int64,) * 2, index, (), 1)
     made = programs[skips, aligned] = program(KERNELS, "linear", _TYPES[dtype], index, (BLOCKS, source, *rest), WARPS)

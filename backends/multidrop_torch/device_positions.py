@@ -1,24 +1,83 @@
 """Positions in a GPU's memory: taken from streams, or drawn by the GPU's generator, without waiting for the GPU.
 
 A position is an int64 tensor (seed, call) in two's complement, which names a mask.
+
+The host counts along while all calls of a stream come from it: a kernel gets its key as arguments, and writes the next
+position to the stream. Once a CUDA graph or a compiled program has taken from a stream, which may do so again unseen,
+or something else has written to it, the GPU alone knows the position, and kernels read it there.
 """
 
 from __future__ import annotations
 
+import itertools
+import weakref
+
 import torch
 from torch import Tensor
 
-from .internals import raw_stream
+from multidrop.spec.keys import Key
+
+from .internals import raw_stream, version_of
 from .launch import program
 
 POSITIONS = 64  # allocated at once
 
 
-def take(stream: Tensor, position: Tensor | None = None) -> Tensor:
-    """The position that a stream on a GPU holds, new or in the tensor that is given. The stream moves on by one
-    call, in the order of the CUDA stream."""
+def follow(stream: Tensor, key: Key) -> None:
+    """Has the host count the calls of a new stream on a GPU, which stands at `key`."""
+    address, version = stream.data_ptr(), version_of(stream)
+    if version is not None:
+        _counts[address] = version, key.seed, itertools.count(key.call)
+        weakref.finalize(stream, _counts.pop, address, None)
+
+
+def written(stream: Tensor) -> None:
+    """Says that a stream was written to. The host counts on from there, if it counted until then."""
+    address, version = stream.data_ptr(), version_of(stream)
+    if version is not None and _counts.get(address) is not None:
+        seed, call = stream.tolist()
+        _counts[address] = version, seed % 2**64, itertools.count(call % 2**64)
+
+
+def leave(stream: Tensor) -> None:
+    """Leaves the counting of a stream's calls to the GPU, for as long as the stream lasts."""
+    if stream.data_ptr() in _counts:
+        _counts[stream.data_ptr()] = None
+
+
+def counted(stream: Tensor) -> Key | None:
+    """The next key of a stream, which the caller is to `put` or to have a kernel write; None where the host does not
+    know it."""
+    count = _counts.get(stream.data_ptr())
+    if count is None:
+        return None
+    version, seed, calls = count
+    if version != version_of(stream) or capturing(stream):
+        leave(stream)
+        return None
+    return Key.of_words(seed, next(calls) % 2**64)
+
+
+_counts: dict[int, tuple[int, int, itertools.count[int]] | None] = {}  # by address
+
+
+def put(stream: Tensor, key: Key) -> None:
+    """Writes that the call after `key` is a stream's next, in the order of the CUDA stream."""
+    launch = program("triton_positions", "put", (torch.int64,), stream.get_device(), (), 1)
+    launch(1, (stream,), key.seed, (key.call + 1) % 2**64)
+
+
+def take(stream: Tensor, position: Tensor | None = None) -> Key | Tensor:
+    """The position that a stream on a GPU holds, or as its key where the host knows it; in the tensor that is given for
+    a program, which may run again unseen. The stream moves on by one call, in the order of the CUDA stream."""
     if position is None:
+        key = counted(stream)
+        if key is not None:
+            put(stream, key)
+            return key
         position = new_position(stream.device)
+    else:
+        leave(stream)
     launch = program("triton_positions", "take", (torch.int64,) * 2, stream.get_device(), (), 1)
     launch(1, (stream, position))
     return position

@@ -155,6 +155,13 @@ def is_one_of_several(X: Tensor) -> bool:
         return False
 
 
+def version_of(X: Tensor) -> int | None:
+    """How often a tensor was written to. Without it None: the host does not count the calls of layers on a GPU, which
+    then take their masks by the GPU alone, in more time."""
+    version: int | None = getattr(X, "_version", None)
+    return version
+
+
 def base_of(X: Tensor) -> Tensor | None:
     """What a view is a view of. Without it None, and torch's own error comes after a mask was taken."""
     base: Tensor | None = getattr(X, "_base", None)

@@ -12,7 +12,7 @@ from multidrop import checks
 from multidrop.spec.keys import Key
 from multidrop.view import Drawing, before, not_a_layer
 
-from . import internals, position
+from . import device_positions, internals, position
 from .position import calls, key_at, position_of
 
 
@@ -43,7 +43,7 @@ class Keyed(nn.Module):
             position = None if key is None else position_of(key)
         stream: Tensor | None = vars(self).get("stream")
         if position is not None and stream is not None:
-            stream.copy_(position)  # a program that is compiled holds this tensor
+            self._stand_at(position)  # a program that is compiled holds this tensor
             return
         if hasattr(self, "stream"):
             del self.stream
@@ -56,7 +56,7 @@ class Keyed(nn.Module):
         of the stream's holds anything."""
         if name == "stream":
             if self.stream is not None and internals.is_read(value):
-                self.stream.copy_(value)
+                self._stand_at(value)
         else:
             super().__setattr__(name, value)
 
@@ -69,8 +69,19 @@ class Keyed(nn.Module):
         elif type(self.stream) is Tensor:
             place = fn(torch.empty(0, device=self.stream.device)).device
             if place.type in ("cpu", "cuda") and place != self.stream.device:
-                vars(self)["stream"] = self.stream.to(place)
+                key = key_at(self.stream)
+                with torch.inference_mode(False):
+                    vars(self)["stream"] = self.stream.to(place)
+                if place.type == "cuda":
+                    device_positions.follow(self.stream, key)
         return self
+
+    def _stand_at(self, position: Tensor) -> None:
+        """Writes a position to the stream."""
+        assert self.stream is not None
+        self.stream.copy_(position)
+        if type(self.stream) is Tensor and self.stream.is_cuda:
+            device_positions.written(self.stream)
 
     def __delattr__(self, name: str) -> None:
         if name == "stream" and self.keyed:
@@ -135,7 +146,7 @@ class Keyed(nn.Module):
             came = f"{position.dtype} of shape {tuple(position.shape)}"
             error_msgs.append(f"{name}: expected a position, torch.int64 of shape (2,); got {came}")
             return
-        self.stream.copy_(position.to_local() if hasattr(position, "to_local") else position)
+        self._stand_at(position.to_local() if hasattr(position, "to_local") else position)
 
     def extra_repr(self) -> str:
         return super().extra_repr() + ("" if self.stream is None else f", seed={key_at(self.stream).seed}")

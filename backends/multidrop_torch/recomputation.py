@@ -46,7 +46,7 @@ def next_key(stream: Tensor | None, memory: Tensor | None = None) -> Key | Tenso
     else:
         key = position.take(stream, memory)
     for part in first:
-        _record_of(part).taken[key.seed if isinstance(key, Key) else stream.data_ptr()].append(key)
+        _record_of(part).taken[_name(stream)].append(key)
     return key
 
 
@@ -78,9 +78,7 @@ def _record_of(part: Any) -> _Record:
 def _replayed(part: Any, recomputation: Any, stream: Tensor) -> Key | Tensor:
     """The key that the first run of a part took where this recomputation of it stands."""
     record = _record_of(part)
-    with internals.without_modes():
-        # The address of a stream on a GPU stands for its seed, which would have to be waited for.
-        seed = stream.data_ptr() if stream.is_cuda else position.key_at(stream).seed
+    seed = _name(stream)
     number = record.replayed[recomputation][seed]
     record.replayed[recomputation][seed] += 1
     if number >= len(record.taken[seed]):
@@ -90,3 +88,9 @@ def _replayed(part: Any, recomputation: Any, stream: Tensor) -> Key | Tensor:
             "the backward pass"
         )
     return record.taken[seed][number]
+
+
+def _name(stream: Tensor) -> int:
+    """A stream's seed; of one on a GPU the address, because the seed would have to be waited for."""
+    with internals.without_modes():
+        return stream.data_ptr() if stream.is_cuda else position.key_at(stream).seed

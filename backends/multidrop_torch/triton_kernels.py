@@ -12,7 +12,7 @@ Triton reads the annotations, so this module has no `from __future__ import anno
 import triton
 import triton.language as tl
 
-from .triton_positions import key_of, move_on
+from .triton_positions import count_on, key_of, move_on
 from .triton_ties import settled
 
 POINTERS = ("X", "Y", "position", "kept", "done")
@@ -148,6 +148,8 @@ def linear(
             tl.store(place(Y, at, ALIGNED), z, mask=inside & won)
     if FROM == 2:
         move_on(position, kept, done, seed, call)
+    if FROM == 3:
+        count_on(position, seed, call)
 
 
 @triton.jit(do_not_specialize=[*POINTERS, *NUMBERS])
