@@ -571,8 +571,8 @@ def kept(shape: tuple[int, ...], key: Key, p: float = P) -> Any:
 
 @on_gpu
 class TestOnGpu:
-    @pytest.mark.parametrize("by_thread", [False, True])
-    def test_who_settles_ties(self, by_thread: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("by_thread", [(), ("linear", "plane", "tile")])
+    def test_who_settles_ties(self, by_thread: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
         """The program, or each thread: in all kernels, for thresholds that elements lie on, and for extreme ones."""
         monkeypatch.setattr(device, "BY_THREAD", by_thread)
         forget()

@@ -4,7 +4,7 @@ Triton is imported at the first dropout of a tensor on a GPU.
 
 A mask's key is a `Key`, or a position: an int64 tensor (seed, call) in two's complement on the tensor's GPU. The
 kernels read it there, so that neither the host nor the GPU waits for the other. A CUDA graph that takes positions draws
-new masks in each replay.
+new masks in each replay. See `device_positions`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ KERNELS = "triton_kernels"
 BLOCKS, WARPS = 128, 2  # a program's blocks of eight elements, which reach the speed of a copy on an H200
 SIZE, SIZE_WARPS = 1024, 4  # a program's elements in `permuted` and `gate`, its blocks in `plane`
 TILE_COLUMNS, TILE_BLOCKS, TILE_WARPS = 64, 8, 4  # what a program takes of a matrix
-BY_THREAD = False  # whether each thread settles its ties, in PTX
+BY_THREAD = ("plane", "tile")  # the kernels in which each thread settles its ties, in PTX
 TOGETHER = 512  # programs at most that take a position themselves, each with an atomic addition
 
 Dimensions: TypeAlias = tuple[tuple[int, int], ...]
@@ -165,7 +165,7 @@ def bits(count: int, mask: Mask, device: torch.device) -> Tensor:
         high, low, _ = _numbers(p, False)
         position, seed, call, source = _named(key, Y)
         types = (torch.uint8, torch.int64)
-        constants = (SIZE, source, _ties(p, Y.get_device()))
+        constants = (SIZE, source, _ties("plane", p, Y.get_device()))
         launch = program(KERNELS, "plane", types, Y.get_device(), constants, SIZE_WARPS)
         launch(-(-n // SIZE), (Y, position), n, first, seed, call, high, low)
     return Y
@@ -218,33 +218,37 @@ def _linear(
     if not n:
         return
     p, key, start, _ = mask
-    if stream is None:
-        position, seed, call, source = _named(key, Y)
-        kept = done = position
-    elif kept is None:
+    index, dtype, skip = Y.get_device(), X.dtype, start & 7
+    if kept is not None:
+        position, seed, call, source, done = stream, 0, 0, 2, counter(Y)
+    elif stream is not None:
         position = kept = done = stream
         seed, call, source = key.seed, key.call, 3
+    elif type(key) is Key:
+        position = kept = done = Y
+        seed, call, source = key.seed, key.call, 0
     else:
-        position, seed, call, source, done = stream, 0, 0, 2, counter(Y)
-    high, low, scale, programs = _plan(X.dtype, Y.get_device(), p, source, keep, relu)
-    first, skip = divmod(start, 8)
-    way = skip != 0, (X.data_ptr() | Y.data_ptr() | n | skip) % 16 == 0
-    launch = programs.get(way) or _planned(programs, X.dtype, Y.get_device(), p, source, keep, relu, *way)
-    tensors, size = (X, Y, position, kept, done), -(-(n + skip) // (8 * BLOCKS))
-    launch(size, tensors, n, skip, first, seed, call, high, low, scale)
+        position, seed, call, source = _named(key, Y)
+        kept = done = position
+    high, low, scale, programs = _plan(dtype, index, p, source, keep, relu)
+    way = skip, not (X.data_ptr() | Y.data_ptr() | n | skip) & 15
+    launch = programs.get(way)
+    if launch is None:
+        launch = programs[way] = _planned(dtype, index, p, source, keep, relu, skip != 0, way[1])
+    size = (n + skip + 8 * BLOCKS - 1) // (8 * BLOCKS)
+    launch(size, (X, Y, position, kept, done), n, skip, start >> 3, seed, call, high, low, scale)
 
 
 @lru_cache(maxsize=1024)
 def _plan(
     dtype: torch.dtype, index: int, p: float, source: int, keep: bool, relu: bool
-) -> tuple[int, int, int, dict[tuple[bool, bool], Program]]:
-    """The numbers of a launch of `linear`, and its programs by (SKIPS, ALIGNED), which are compiled when they are
-    needed: one look-up for all."""
+) -> tuple[int, int, int, dict[tuple[int, bool], Program]]:
+    """The numbers of a launch of `linear`, and its programs by (elements skipped, ALIGNED), which are compiled when they
+    are needed: one look-up for all."""
     return *_numbers(p, dtype == torch.float64), {}
 
 
 def _planned(
-    programs: dict[tuple[bool, bool], Program],
     dtype: torch.dtype,
     index: int,
     p: float,
@@ -256,12 +260,11 @@ def _planned(
 ) -> Program:
     """Compiles a program of a plan. One that takes a position comes with what does so while a graph is captured, in two
     launches, because nothing can be loaded then."""
-    rest = keep, relu, dtype == torch.float64, _ties(p, index), skips, aligned
+    rest = keep, relu, dtype == torch.float64, _ties("linear", p, index), skips, aligned
     if source > 1:
         program(KERNELS, "linear", _TYPES[dtype], index, (BLOCKS, 1, *rest), WARPS)
         program("triton_positions", "take", (torch.int64,) * 2, index, (), 1)
-    made = programs[skips, aligned] = program(KERNELS, "linear", _TYPES[dtype], index, (BLOCKS, source, *rest), WARPS)
-    return made
+    return program(KERNELS, "linear", _TYPES[dtype], index, (BLOCKS, source, *rest), WARPS)
 
 
 _TYPES = {
@@ -308,7 +311,7 @@ def _tile(X: Tensor, Y: Tensor, dimensions: Dimensions, mask: Mask, relu: bool) 
     high, low, scale = _numbers(p, double)
     aligned = (X.data_ptr() | Y.data_ptr() | columns) % 16 == 0
     position, seed, call, source = _named(key, Y)
-    constants = (TILE_COLUMNS, TILE_BLOCKS, source, relu, double, _ties(p, Y.get_device()), aligned)
+    constants = (TILE_COLUMNS, TILE_BLOCKS, source, relu, double, _ties("tile", p, Y.get_device()), aligned)
     types = (X.dtype, X.dtype, torch.int64)
     launch = program(KERNELS, "tile", types, Y.get_device(), constants, TILE_WARPS)
     programs = -(-columns // TILE_COLUMNS) * -(-rows // (8 * TILE_BLOCKS)) * matrices
@@ -367,10 +370,10 @@ def _numbers(p: float, double: bool) -> tuple[int, int, int]:
     return high, low, _bits(masks.scale(p, "float64" if double else "float32"))
 
 
-def _ties(p: float, index: int) -> int:
-    """Who settles ties; see `linear`."""
+def _ties(kernel: str, p: float, index: int) -> int:
+    """Who settles a kernel's ties; see `linear`."""
     high, low, _ = _numbers(p, False)
-    return 0 if low == 0 else 2 if BY_THREAD and high and index >= 0 and torch.version.hip is None else 1
+    return 0 if low == 0 else 2 if kernel in BY_THREAD and high and index >= 0 and torch.version.hip is None else 1
 
 
 def _bits(number: float) -> int:
