@@ -28,7 +28,9 @@ CUDA = DEVICE == "cuda"
 MISSING = [name for name in ("torch", "triton") if importlib.util.find_spec(name) is None]
 if MISSING and not DEVICE:  # a device that was asked for must be there
     pytest.skip(f"no {' and no '.join(MISSING)}, and --device was not given", allow_module_level=True)
-if not CUDA:
+if CUDA:
+    os.environ.setdefault("COLUMNS", "400")  # pytest cuts the errors in its summary to it
+else:
     os.environ["TRITON_INTERPRET"] = "1"  # which Triton reads when it is imported
 
 import torch  # noqa: E402  # after Triton's variable is set

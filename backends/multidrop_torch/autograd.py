@@ -53,9 +53,15 @@ def masked_next(
     if inplace:
         _check_in_place(X)
     elif stream is not None and p > 0.0 and stream.is_cuda and _by_kernels(X, stream):
-        Y, mask = _taken(X, Mask(p, None, start, axes), stream, relu)
-        if note is not None:
-            noted(note, X, mask)
+        mask = Mask(p, None, start, axes)
+        if X.requires_grad and torch.is_grad_enabled():
+            taken: list[Mask] = []
+            Y = (_Rectified if relu else _Masked).apply(X, mask, stream, taken)
+            (mask,) = taken
+        else:
+            Y, mask = device.take_and_drop(X, mask, stream, relu)
+        if note is not None:  # as `noted` does: nothing hides the shape from the kernels
+            note["last"] = mask, X.shape, calls.drawn_in_programs
         return Y
     if p == 0.0:
         key = Key(0) if stream is None else next_key(X, stream)  # any key names the mask that keeps all
@@ -86,14 +92,6 @@ def _by_kernels(X: Tensor, stream: Tensor) -> bool:
         and not internals.dispatch_modes()
         and not watched()
     )
-
-
-def _taken(X: Tensor, mask: Mask, stream: Tensor, relu: bool) -> tuple[Tensor, Mask]:
-    """X, or max(X, 0), through the next mask of a stream on its GPU, and that mask, by its position."""
-    if not (X.requires_grad and torch.is_grad_enabled()):
-        return device.take_and_drop(X, mask, stream, relu)
-    taken: list[Mask] = []
-    return (_Rectified if relu else _Masked).apply(X, mask, stream, taken), taken[0]
 
 
 def next_key(X: Tensor, stream: Tensor | None) -> Key | Tensor:

@@ -80,7 +80,8 @@ def take_and_drop(X: Tensor, mask: Mask, stream: Tensor, relu: bool = False) -> 
         relu: as for `drop`.
     """
     p, _, start, axes = mask
-    if axes or not X.numel() or not X.is_contiguous() or X.is_neg():
+    n = X.numel()
+    if axes or not n or not X.is_contiguous() or X.is_neg():
         mask = Mask(p, take(stream), start, axes)
         return drop(X, mask, relu), mask
     key: Any = counted(stream)
@@ -88,7 +89,7 @@ def take_and_drop(X: Tensor, mask: Mask, stream: Tensor, relu: bool = False) -> 
         mask, Y = Mask(p, key, start), torch.empty_like(X)
         _linear(X, Y, mask, relu, False, stream)
         return Y, mask
-    if X.numel() + 7 > 8 * BLOCKS * TOGETHER or capturing(X):
+    if n + 7 > 8 * BLOCKS * TOGETHER or capturing(X):
         mask = Mask(p, take(stream), start)
         return drop(X, mask, relu), mask
     Y, position = torch.empty_like(X), new_position(stream.device)
@@ -243,8 +244,8 @@ def _linear(
 def _plan(
     dtype: torch.dtype, index: int, p: float, source: int, keep: bool, relu: bool
 ) -> tuple[int, int, int, dict[tuple[int, bool], Program]]:
-    """The numbers of a launch of `linear`, and its programs by (elements skipped, ALIGNED), which are compiled when they
-    are needed: one look-up for all."""
+    """The numbers of a launch of `linear`, and its programs by (elements skipped, ALIGNED), each compiled when it is
+    needed: one look-up for all."""
     return *_numbers(p, dtype == torch.float64), {}
 
 
