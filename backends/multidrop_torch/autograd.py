@@ -84,13 +84,13 @@ def noted(note: dict[str, Any], X: Tensor, mask: Mask) -> None:
 
 def _by_kernels(X: Tensor, stream: Tensor) -> bool:
     """Whether one launch on a GPU can take a mask's position and drop by it, and nothing else is to see that."""
-    return (
-        X.get_device() == stream.get_device()
-        and device.fits(X)
-        and not X.is_nested
-        and not transforms_active()
-        and not internals.dispatch_modes()
-        and not watched()
+    return not (
+        X.get_device() != stream.get_device()
+        or internals.dispatch_modes()
+        or watched()
+        or transforms_active()
+        or X.is_nested
+        or not device.fits(X)
     )
 
 

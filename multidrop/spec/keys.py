@@ -14,7 +14,7 @@ _DERIVE = 1 << 30
 _FROM_INT, _FROM_STR = _DERIVE, _DERIVE + 2
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True)
 class Key:
     """Names a mask: `seed` names a stream of masks, and `call` one mask in it.
 
@@ -29,9 +29,9 @@ class Key:
     seed: int
     call: int = 0
 
-    def __init__(self, seed: int, call: int = 0) -> None:
-        _set_seed(self, word64("seed", seed))  # half of the time of a dataclass' own, which sets it before the check, too
-        _set_call(self, word64("call", call))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", word64("seed", self.seed))
+        object.__setattr__(self, "call", word64("call", self.call))
 
     @classmethod
     def of_words(cls, seed: int, call: int) -> Key:
