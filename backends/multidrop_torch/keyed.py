@@ -19,11 +19,11 @@ from .position import calls, key_at, position_of
 class Keyed(nn.Module):
     """Base class of the dropout layers.
 
-    A keyed layer takes a key from its stream in each training-mode forward. The stream is a plain tensor, on the
-    CPU or with its module on a GPU, and no buffer: what casts, broadcasts or averages a module's buffers leaves it
-    alone. `state_dict` has a copy of it as `stream`, int64 (seed, next call) in two's complement, and
-    `load_state_dict` takes it from there. A state without one, such as that of an `nn.Dropout`, leaves the layer where it is. So does one whose `stream` is floating:
-    an average over several states, which names no mask.
+    A keyed layer takes a key from its stream in each training-mode forward. The stream is a plain tensor, on the CPU
+    or with its module on a GPU, and no buffer: what casts, broadcasts or averages a module's buffers leaves it alone.
+    `state_dict` has a copy of it as `stream`, int64 (seed, next call) in two's complement, and `load_state_dict` takes
+    it from there. A state without one, such as that of an `nn.Dropout`, leaves the layer where it is. So does one whose
+    `stream` is floating: an average over several states, which names no mask.
 
     An unkeyed layer has no state, and passes over a `stream` in one that it loads.
 
