@@ -46,8 +46,7 @@ def leave(stream: Tensor) -> None:
 
 
 def counted(stream: Tensor) -> Key | None:
-    """The next key of a stream, which the caller is to `put` or to have a kernel write; None where the host does not
-    know it."""
+    """The next key of a stream, which the caller is to have a kernel write; None where the host does not know it."""
     count = _counts.get(stream.data_ptr())
     if count is None:
         return None
@@ -61,20 +60,11 @@ def counted(stream: Tensor) -> Key | None:
 _counts: dict[int, tuple[int, int, itertools.count[int]] | None] = {}  # by address
 
 
-def put(stream: Tensor, key: Key) -> None:
-    """Writes that the call after `key` is a stream's next, in the order of the CUDA stream."""
-    launch = program("triton_positions", "put", (torch.int64,), stream.get_device(), (), 1)
-    launch(1, (stream,), key.seed, (key.call + 1) % 2**64)
-
-
-def take(stream: Tensor, position: Tensor | None = None) -> Key | Tensor:
-    """The position that a stream on a GPU holds, or as its key where the host knows it; in the tensor that is given for
-    a program, which may run again unseen. The stream moves on by one call, in the order of the CUDA stream."""
+def take(stream: Tensor, position: Tensor | None = None) -> Tensor:
+    """The position that a stream on a GPU holds, new; or in the tensor that is given for a program, which may run again
+    unseen. The stream moves on by one call, in the order of the CUDA stream."""
     if position is None:
-        key = counted(stream)
-        if key is not None:
-            put(stream, key)
-            return key
+        counted(stream)  # the kernels that read a position are those that a CUDA graph needs later
         position = new_position(stream.device)
     else:
         leave(stream)

@@ -53,10 +53,3 @@ def take(position, kept):
     tl.store(kept, seed.to(tl.int64))
     tl.store(kept + 1, call.to(tl.int64))
     tl.store(position + 1, (call + 1).to(tl.int64))
-
-
-@triton.jit(do_not_specialize=["position", "seed", "call"])
-def put(position, seed: tl.uint64, call: tl.uint64):
-    """Writes a position. One program."""
-    tl.store(position, seed.to(tl.int64))
-    tl.store(position + 1, call.to(tl.int64))
