@@ -133,7 +133,7 @@ def _tensorflow() -> list[Mode]:
 
         def trace(function: Callable[..., Any]) -> Callable[..., Any]:
             def run(*tensors: Any) -> Any:
-                with patch.object(backend.functional.native, "available", lambda: False):
+                with patch.object(backend.draw.native, "available", lambda: False):
                     return traced(**options)(function)(*tensors)
 
             return run

@@ -27,6 +27,7 @@ def test_without_a_gpu(command: list[str], tmp_path: Path) -> None:
     result = json.loads(out.read_text())
     assert result["left_out"] == "no GPU: not measured"
     assert result["records"] == []
+    assert "no GPU: not measured" in out.with_suffix(".md").read_text()
 
 
 class Event:
@@ -54,17 +55,53 @@ def test_what_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     for name, stand_in in (cuda | {"Event": Event, "_sleep": lambda cycles: None}).items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
     monkeypatch.setattr(gpu.device, "ready", lambda index: True)
-    small = {"PLACE": "cpu", "SIZES": (2**9, 2**10), "IMAGES": (2, 3, 4, 5), "SMALL": ((16,), (4, 4))}
-    for name, value in (small | {"EFFORT": measure.Effort(0.0, 2, 200), "SAMPLE": 1e-4}).items():
+    small = {"PLACE": "cpu", "SIZES": (2**9, 2**10), "LARGE": 2**10, "IMAGES": (2, 3, 4, 5), "SMALL": ((16,), (4, 4))}
+    for name, value in (small | {"EFFORT": measure.Effort(0.0, 2, 200), "SAMPLE": 1e-5, "CALLS": 1}).items():
         monkeypatch.setattr(gpu, name, value)
+    models = {"BLOCKS": 1, "WIDTH": 24, "HEADS": 2, "BATCH": 2, "TOKENS": 8, "WORDS": 16, "EXAMPLES": 4, "KEPT": 2**10}
+    for name, value in (models | {"compiled": lambda run: run}).items():
+        monkeypatch.setattr(gpu.gpu_models, name, value)
     assert gpu.run(tmp_path / "gpu.json") == 0
     result = json.loads((tmp_path / "gpu.json").read_text())
-    assert len(result["records"]) == 2 * (2 * 2 + 2) + 2 * 3
-    assert all(record["rounds"] >= 2 for record in result["records"])
-    assert all({"copy", "multidrop", "torch"} <= set(record["seconds"]) for record in result["records"])
+    assert len(result["records"]) == 2 * (2 * 2 + 2 + 1) + 2 * 5 + 2 + 2
+    timed = [record for record in result["records"] if "seconds" in record]
+    assert all(record["rounds"] >= 2 for record in timed)
+    assert all({record["base"], "multidrop", "torch"} <= set(record["seconds"]) for record in timed)
+    (eager,) = (record for record in result["records"] if record["what"] == "eager")
+    assert eager["bytes"]["multidrop"] == 0.0
+    assert eager["bytes"]["torch"] > 0.0
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".md", ".png"}
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + len(result["records"])
-    assert all("multidrop" in line for line in lines[1:])
+    assert len(lines) == 1 + len(gpu.judged(result))
+    page = (tmp_path / "gpu.md").read_text()
+    assert all(what in page for what, *_ in gpu.judged(result))
+
+
+def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is judged says whether it holds."""
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks import gpu
+
+    def record(dtype: str, size: str, what: str, base: str = "copy", **medians: float) -> dict[str, Any]:
+        seconds = {name: {"median": each} for name, each in medians.items()}
+        return {"dtype": dtype, "size": size, "what": what, "base": base, "seconds": seconds}
+
+    result = {
+        "machine": {"gpu": "a GPU"},
+        "kernels": True,
+        "records": [
+            record("float32", "2^26", "forward", copy=0.96, multidrop=1.0, torch=2.0),
+            record("bfloat16", "2^26", "forward", copy=0.96, multidrop=1.0, torch=2.0),
+            record("float32", "2^26", "forward + backward", copy=1.0, multidrop=1.0, torch=1.3),
+            record("bfloat16", "2^26", "compiled chain", "none", none=1.0, multidrop=1.0, torch=1.6),
+            record("float32", "16", "layer, host", copy=1.0, multidrop=1.2, torch=1.0),
+            record("bfloat16", "transformer", "training step", "none", none=0.9, multidrop=1.01, torch=1.0),
+            {"dtype": "float32", "size": "9", "what": "eager", "bytes": {"multidrop": 0.0, "torch": 1.0}},
+            {"dtype": "float32", "size": "9", "what": "compiled", "bytes": {"multidrop": 0.2, "torch": 1.0}},
+        ],
+    }
+    held = [line.split()[-1] for line in gpu.table(result).splitlines()[1:]]
+    assert held == ["NO", "yes", "yes", "NO", "yes", "NO", "yes", "NO"]
 
 
 def test_wrong_masks_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:

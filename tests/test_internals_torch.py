@@ -165,6 +165,21 @@ def test_a_compiled_module_by_another_name() -> None:
     assert internals.uncompiled(module) is module
 
 
+def test_the_handle_of_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's public stream has it too."""
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda index: types.SimpleNamespace(cuda_stream=50 + index))
+    assert internals._public_stream(3) == 53
+
+
+def test_inductors_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dropout stays an operator in compiled programs, with the same mask."""
+    from torch._inductor import decomposition
+
+    assert internals.inductor_table() is not None
+    monkeypatch.delattr(decomposition, "fast_random_decomps")
+    assert internals.inductor_table() is None
+
+
 def test_methods_that_torch_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """A layer whose position torch would neither save nor load is not even defined."""
 
@@ -304,7 +319,8 @@ def test_no_other_file_uses_a_private_name() -> None:
     assert {name: names for name, names in found.items() if names} == {}
     private = {name for name in own if name.startswith("_") and not name.endswith("__")}
     overridden = {name for name in private if hasattr(torch.nn.Module, name)}
-    assert overridden == {"_save_to_state_dict", "_load_from_state_dict", "_get_name"}  # each by `internals.overrides`
+    # each by `internals.overrides`
+    assert overridden == {"_apply", "_save_to_state_dict", "_load_from_state_dict", "_get_name"}
 
 
 def used(tree: ast.AST, own: set[str]) -> set[str]:

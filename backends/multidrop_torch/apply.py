@@ -103,11 +103,12 @@ def _run(member: Member, X: Tensor, at: Key | Tensor, start: int, learned: Tenso
     if isinstance(at, Key) and (type(X) not in PLAIN or internals.functionalizes()):
         at = position_of(at)  # a subclass sees an operator, and `functionalize` knows no autograd function
     if learned is not None:
-        numbers = Draw(at, start) if isinstance(at, Key) else programs.Draw(at, start)
+        traced = isinstance(at, Tensor) and programs.tracing()
+        numbers = programs.Draw(at, start) if traced else Draw(at, start)  # type: ignore[arg-type]
         return family.run(member, X, numbers, learned=learned)
     if member.idle:
         return X
-    if isinstance(at, Tensor):
+    if isinstance(at, Tensor) and programs.tracing():
         return programs.apply(member, X, at, start)
     if not autograd.transforms_active() and not (X.requires_grad and torch.is_grad_enabled()):
         return family.run(member, X, Draw(at, start))
@@ -120,7 +121,7 @@ class _Applied(torch.autograd.Function):
     member is applied to each example."""
 
     @staticmethod
-    def forward(X: Tensor, offsets: Tensor, member: Member, key: Key, start: int, gradient: bool) -> Tensor:
+    def forward(X: Tensor, offsets: Tensor, member: Member, key: Any, start: int, gradient: bool) -> Tensor:
         if offsets.ndim == 0:
             return _fresh(family.run(member, X, Draw(key, start + int(offsets)), gradient), X)
         if X.numel() == 0:

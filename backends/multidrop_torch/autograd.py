@@ -12,10 +12,11 @@ from multidrop.spec import masks
 from multidrop.spec.keys import Key
 from multidrop.spec.masks import Mask
 
-from . import draw, internals, programs, subclasses
-from .position import calls, position_of, signed
+from . import device, draw, internals, programs, subclasses
+from .position import calls, known, position_of, signed
 from .ranks import at_place, holders, place_among
 from .recomputation import next_key as next_of
+from .recomputation import watched
 
 
 def masked(X: Tensor, mask: Mask, *, relu: bool = False) -> Tensor:
@@ -50,7 +51,9 @@ def masked_next(
         Z = draw.rectified(X) if relu else X
         if p == 0.0 and stream is None:
             return Z
-        if p > 0.0 and ranks is None and type(Z) is Tensor and programs.without_gradient(Z):
+        # Not on a GPU, where a dropout fuses with its neighbours if its position is taken by another operator.
+        at_once = p > 0.0 and ranks is None and type(Z) is Tensor and Z.device.type != "cuda"
+        if at_once and programs.without_gradient(Z):
             Y = programs.drop_next(Z, stream, p, start, axes)
         else:
             position = programs.take(stream, Z, ranks)
@@ -60,6 +63,17 @@ def masked_next(
         return X.copy_(Y) if inplace else Y
     if inplace:
         _check_in_place(X)
+    elif stream is not None and p > 0.0 and stream.is_cuda and ranks is None and _by_kernels(X, stream):
+        mask = Mask(p, None, start, axes)
+        if X.requires_grad and torch.is_grad_enabled():
+            taken: list[Mask] = []
+            Y = (_Rectified if relu else _Masked).apply(X, mask, stream, taken)
+            (mask,) = taken
+        else:
+            Y, mask = device.take_and_drop(X, mask, stream, relu)
+        if note is not None:  # as `noted` does: nothing hides the shape from the kernels
+            note["last"] = mask, X.shape, calls.drawn_in_programs
+        return Y
     if p == 0.0:
         key = Key(0) if stream is None else next_key(X, stream, ranks, note)  # any key names the mask that keeps all
         mask, Y = Mask(p, key, start, axes), draw.rectified(X) if relu else X
@@ -88,9 +102,22 @@ def noted(note: dict[str, Any], X: Tensor, mask: Mask) -> None:
     note["last"] = mask, None if hidden else X.shape, calls.drawn_in_programs
 
 
+def _by_kernels(X: Tensor, stream: Tensor) -> bool:
+    """Whether one launch on a GPU can take a mask's position and drop by it, and nothing else is to see that."""
+    return not (
+        type(X) not in subclasses.PLAIN
+        or X.get_device() != stream.get_device()
+        or internals.dispatch_modes()
+        or watched()
+        or transforms_active()
+        or X.is_nested
+        or not device.fits(X)
+    )
+
+
 def next_key(
     X: Tensor, stream: Tensor | None, ranks: tuple[int, ...] | None = None, note: dict[str, Any] | None = None
-) -> Key:
+) -> Key | Tensor:
     """The next key of a stream for X, outside of a trace; without a stream, one that torch's generator draws. Within
     `torch.func` it is taken once for all: `vmap` would draw a number for each example. With `ranks`, it is the key of
     this rank's place among them, which `note` gets."""
@@ -98,12 +125,29 @@ def next_key(
         place = place_among(ranks, holders(X))
         if note is not None:
             note["place"] = place
-        return at_place(next_key(X, stream), place)
+        return at_place(known(next_key(X, stream)), place)
     if not internals.transforms():
-        return next_of(stream)
+        return _next_near(X, stream)
     _check_randomness(X)
     with internals.without_transforms():
-        return next_of(stream)
+        return _next_near(X, stream)
+
+
+def _next_near(X: Tensor, stream: Tensor | None) -> Key | Tensor:
+    """The next key of a stream; without one, that which torch's generator of X's device draws.
+
+    Raises:
+        RuntimeError: while a CUDA graph is captured, for a stream on the CPU: each replay would repeat the mask.
+    """
+    if X.is_cuda and device.draws(X.device):
+        if stream is None:
+            return device.drawn(X.device)
+        if stream.is_cpu and device.capturing(X):
+            raise RuntimeError(
+                "stream: expected one on the GPU while a CUDA graph is captured; got one on the CPU, so that each "
+                "replay would repeat its mask: move the layer with layer.to(X.device) before, or leave it unseeded"
+            )
+    return next_of(stream)
 
 
 def _batch_levels(X: Tensor) -> set[int]:
@@ -165,7 +209,8 @@ def _drop(X: Tensor, mask: Mask, relu: bool = False) -> Tensor:
         return draw.drop(X, mask, relu)
     subclasses.ready(type(X))
     Z = draw.rectified(X) if relu else X
-    return programs.drop_values(Z, position_of(mask.key), mask.p, signed(mask.start), mask.axes)
+    position = mask.key if isinstance(mask.key, Tensor) else position_of(mask.key)
+    return programs.drop_values(Z, position, mask.p, signed(mask.start), mask.axes)
 
 
 def _drop_(X: Tensor, mask: Mask) -> Tensor:
@@ -190,25 +235,34 @@ def _differentiable(X: Tensor, mask: Mask, random: bool = False, inplace: bool =
     return _drop_(X, mask) if inplace else _drop(X, mask, relu)
 
 
+def _dropped(X: Tensor, mask: Mask, relu: bool, stream: Tensor | None, taken: Any) -> tuple[Tensor, Mask]:
+    """X through a mask, or through the next of a stream on its GPU, which the list `taken` gets; and that mask."""
+    if stream is None:
+        return _drop(X, mask, relu), mask
+    Y, mask = device.take_and_drop(X, mask, stream, relu)
+    taken.append(mask)
+    return Y, mask
+
+
 class _Masked(torch.autograd.Function):
     """Keeps only the mask's key for the backward pass: the gradient of a dropout is the same dropout of the gradient.
     It can be differentiated again."""
 
     @staticmethod
-    def forward(ctx: Any, X: Tensor, mask: Mask) -> Tensor:
-        ctx.mask = mask
-        return _drop(X, mask)
+    def forward(ctx: Any, X: Tensor, mask: Mask, stream: Tensor | None = None, taken: Any = None) -> Tensor:
+        Y, ctx.mask = _dropped(X, mask, False, stream, taken)
+        return Y
 
     @staticmethod
-    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor, None]:
-        return (draw.drop_by_operators if draw.is_batched(dY) else _differentiable)(dY, ctx.mask), None
+    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor | None, ...]:
+        return (draw.drop_by_operators if draw.is_batched(dY) else _differentiable)(dY, ctx.mask), None, None, None
 
 
 class _MaskedInPlace(_Masked):
     """`_Masked` in place."""
 
     @staticmethod
-    def forward(ctx: Any, X: Tensor, mask: Mask) -> Tensor:
+    def forward(ctx: Any, X: Tensor, mask: Mask, *_: Any) -> Tensor:
         ctx.mark_dirty(X)
         ctx.mask = mask
         return _drop_(X, mask)
@@ -218,16 +272,16 @@ class _Rectified(torch.autograd.Function):
     """ReLU, then dropout. The backward pass keeps the output, which the next layer mostly keeps anyway."""
 
     @staticmethod
-    def forward(ctx: Any, X: Tensor, mask: Mask) -> Tensor:
-        Y = _drop(X, mask, relu=True)
+    def forward(ctx: Any, X: Tensor, mask: Mask, stream: Tensor | None = None, taken: Any = None) -> Tensor:
+        Y, _ = _dropped(X, mask, True, stream, taken)
         ctx.save_for_backward(Y)
         ctx.p = mask.p
         return Y
 
     @staticmethod
-    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, dY: Tensor) -> tuple[Tensor | None, ...]:
         (Y,) = ctx.saved_tensors
-        return _gated(dY, Y.detach(), ctx.p), None
+        return _gated(dY, Y.detach(), ctx.p), None, None, None
 
 
 def _gated(dY: Tensor, Y: Tensor, p: float) -> Tensor:

@@ -1,6 +1,10 @@
 """Dropout on a GPU: where the Triton kernels can run, and how they are launched.
 
 Triton is imported at the first dropout of a tensor on a GPU.
+
+A mask's key is a `Key`, or a position: an int64 tensor (seed, call) in two's complement on the tensor's GPU. The
+kernels read it there, so that neither the host nor the GPU waits for the other. A CUDA graph that takes positions draws
+new masks in each replay. See `device_positions`.
 """
 
 from __future__ import annotations
@@ -9,7 +13,6 @@ import math
 import struct
 import warnings
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from typing import Any, TypeAlias
@@ -22,8 +25,16 @@ from multidrop.spec import masks
 from multidrop.spec.keys import Key, as_key
 from multidrop.spec.masks import Mask
 
+from .device_positions import capturing, counted, counter, new_position, take
+from .device_positions import drawn as drawn
+from .launch import Program, program
+
+KERNELS = "triton_kernels"
 BLOCKS, WARPS = 128, 2  # a program's blocks of eight elements, which reach the speed of a copy on an H200
-SIZE, SIZE_WARPS = 1024, 4  # a program's elements in the other kernels
+SIZE, SIZE_WARPS = 1024, 4  # a program's elements in `permuted` and `gate`, its blocks in `plane`
+TILE_COLUMNS, TILE_BLOCKS, TILE_WARPS = 64, 8, 4  # what a program takes of a matrix
+BY_THREAD = ("plane", "tile")  # the kernels in which each thread settles its ties, in PTX
+TOGETHER = 512  # programs at most that take a position themselves, each with an atomic addition
 
 Dimensions: TypeAlias = tuple[tuple[int, int], ...]
 
@@ -32,7 +43,7 @@ def fits(X: Tensor) -> bool:
     """Whether the kernels take X: a strided tensor with memory of its own on a GPU for which Triton compiles."""
     if not (X.is_cuda and X.layout is torch.strided):
         return False
-    return (X.data_ptr() != 0 or X.numel() == 0) and ready(X.device.index)
+    return (X.data_ptr() != 0 or X.numel() == 0) and ready(X.get_device())
 
 
 def draws(place: torch.device) -> bool:
@@ -57,6 +68,33 @@ def ready(index: int) -> bool:
         )
         return False
     return True
+
+
+def take_and_drop(X: Tensor, mask: Mask, stream: Tensor, relu: bool = False) -> tuple[Tensor, Mask]:
+    """`drop` by the next mask of a stream on X's GPU, and that mask, by its key or its position.
+
+    Args:
+        X: as for `drop`.
+        mask: the mask but for its key.
+        stream: the stream, which moves on by one call.
+        relu: as for `drop`.
+    """
+    p, _, start, axes = mask
+    n = X.numel()
+    if axes or not n or not X.is_contiguous() or X.is_neg():
+        mask = Mask(p, take(stream), start, axes)
+        return drop(X, mask, relu), mask
+    key: Any = counted(stream)
+    if key is not None:
+        mask, Y = Mask(p, key, start), torch.empty_like(X)
+        _linear(X, Y, mask, relu, False, stream)
+        return Y, mask
+    if n + 7 > 8 * BLOCKS * TOGETHER or capturing(X):
+        mask = Mask(p, take(stream), start)
+        return drop(X, mask, relu), mask
+    Y, position = torch.empty_like(X), new_position(stream.device)
+    _linear(X, Y, mask, relu, False, stream, position)
+    return Y, Mask(p, position, start)
 
 
 def drop(X: Tensor, mask: Mask, relu: bool = False) -> Tensor:
@@ -90,7 +128,7 @@ def drop_(X: Tensor, mask: Mask) -> Tensor:
     else:
         _anyhow(X, X, mask, False)
     if not X.is_inference():
-        torch.autograd.graph.increment_version(X)  # which autograd looks at, and the kernels do not move
+        torch.autograd.graph.increment_version(X)  # autograd looks at it, and the kernels do not move it
     return X
 
 
@@ -103,16 +141,66 @@ def relu_gradient(dY: Tensor, Y: Tensor, p: float) -> Tensor:
     if n:
         double = dY.dtype == torch.float64
         aligned = (dY.data_ptr() | Y.data_ptr() | dX.data_ptr() | n) % 16 == 0
-        program = _program("gate", dY.dtype, dY.get_device(), (SIZE, double, aligned), SIZE_WARPS)
-        with _on(dY):
-            program[(-(-n // SIZE), 1, 1)](dY, Y, dX, n, _numbers(p, double)[2], SIZE, double, aligned)
+        launch = program(KERNELS, "gate", (dY.dtype,) * 3, dY.get_device(), (SIZE, double, aligned), SIZE_WARPS)
+        launch(-(-n // SIZE), (dY, Y, dX), n, _numbers(p, double)[2])
     return dX
 
 
-def keep_mask(shape: int | Sequence[int], dropout: float, key: int | Key, start: int, device: torch.device) -> Tensor:
-    """`multidrop.keep_mask` on a GPU that is `ready`."""
-    p, key, sizes = checks.probability("dropout", dropout), as_key(key), checks.shape(shape)
+def keep_mask(
+    shape: int | Sequence[int], dropout: float, key: int | Key | Tensor, start: int, device: torch.device
+) -> Tensor:
+    """`multidrop.keep_mask` on a GPU that is `ready`; the key may be a position."""
+    p, sizes = checks.probability("dropout", dropout), checks.shape(shape)
+    key = key if isinstance(key, Tensor) else as_key(key)
     return _keep(sizes, Mask(p, key, checks.span(start, math.prod(sizes))), device)
+
+
+def bits(count: int, mask: Mask, device: torch.device) -> Tensor:
+    """The mask of `count` elements as a uint8 tensor, one byte for each block of eight that has one of them: bit j is 1
+    where element j of the block is kept."""
+    p, key, start, _ = mask
+    first, skip = divmod(start, 8)
+    n = -(-(skip + count) // 8)
+    Y = torch.empty(n, dtype=torch.uint8, device=device)
+    if n:
+        high, low, _ = _numbers(p, False)
+        position, seed, call, source = _named(key, Y)
+        types = (torch.uint8, torch.int64)
+        constants = (SIZE, source, _ties("plane", p, Y.get_device()))
+        launch = program(KERNELS, "plane", types, Y.get_device(), constants, SIZE_WARPS)
+        launch(-(-n // SIZE), (Y, position), n, first, seed, call, high, low)
+    return Y
+
+
+def normal(
+    shape: Sequence[int],
+    key: Key | Tensor,
+    start: int,
+    device: torch.device,
+    dtype: torch.dtype = torch.float64,
+    mean: float = 0.0,
+    stddev: float = 1.0,
+) -> Tensor:
+    """mean + stddev·z for `multidrop.spec.masks.normals`, computed in float64 and rounded once to `dtype`, float32 or
+    float64."""
+    return _drawn(torch.empty(tuple(shape), dtype=dtype, device=device), key, start, mean, stddev, True)
+
+
+def uniform(shape: Sequence[int], key: Key | Tensor, start: int, device: torch.device) -> Tensor:
+    """`multidrop.spec.masks.open_uniforms` on a GPU, float64."""
+    return _drawn(torch.empty(tuple(shape), dtype=torch.float64, device=device), key, start, 0.0, 1.0, False)
+
+
+def _drawn(Y: Tensor, key: Key | Tensor, start: int, mean: float, stddev: float, normal: bool) -> Tensor:
+    """Launches `numbers`, to Y."""
+    n, (first, skip) = Y.numel(), divmod(start, 8)
+    if n:
+        position, seed, call, source = _named(key, Y)
+        types, constants = (Y.dtype, torch.int64), (BLOCKS, source, normal)
+        launch = program("triton_numbers", "numbers", types, Y.get_device(), constants, SIZE_WARPS)
+        numbers = n, skip, first, seed, call, _bits(mean), _bits(stddev)
+        launch(-(-(n + skip) // (8 * BLOCKS)), (Y, position), *numbers)
+    return Y
 
 
 def _keep(sizes: tuple[int, ...], mask: Mask, device: torch.device) -> Tensor:
@@ -122,21 +210,75 @@ def _keep(sizes: tuple[int, ...], mask: Mask, device: torch.device) -> Tensor:
     return keep
 
 
-def _linear(X: Tensor, Y: Tensor, mask: Mask, relu: bool, keep: bool = False) -> None:
-    """Launches `linear`: from X to Y, both contiguous, which may be one."""
+def _linear(
+    X: Tensor, Y: Tensor, mask: Mask, relu: bool, keep: bool = False, stream: Tensor | None = None, kept: Any = None
+) -> None:
+    """Launches `linear`: from X to Y, both contiguous, which may be one. A stream that is given moves on: past the
+    mask's key; or it names the mask, and `kept` gets its position."""
     n = Y.numel()
     if not n:
         return
     p, key, start, _ = mask
-    double = X.dtype == torch.float64
-    high, low, scale = _numbers(p, double)
-    first, skip = divmod(start, 8)
-    aligned = (X.data_ptr() | Y.data_ptr() | n | skip) % 16 == 0
-    constants = (BLOCKS, keep, relu, double, low != 0, skip != 0, aligned)
-    program = _program("linear", X.dtype, Y.get_device(), constants, WARPS)
-    grid = (-(-(n + skip) // (8 * BLOCKS)), 1, 1)
-    with _on(Y):
-        program[grid](X, Y, n, skip, first, key.seed, key.call, high, low, scale, *constants)
+    index, dtype, skip = Y.get_device(), X.dtype, start & 7
+    if kept is not None:
+        position, seed, call, source, done = stream, 0, 0, 2, counter(Y)
+    elif stream is not None:
+        position = kept = done = stream
+        seed, call, source = key.seed, key.call, 3
+    elif type(key) is Key:
+        position = kept = done = Y
+        seed, call, source = key.seed, key.call, 0
+    else:
+        position, seed, call, source = _named(key, Y)
+        kept = done = position
+    high, low, scale, programs = _plan(dtype, index, p, source, keep, relu)
+    way = skip, not (X.data_ptr() | Y.data_ptr() | n | skip) & 15
+    launch = programs.get(way)
+    if launch is None:
+        launch = programs[way] = _planned(dtype, index, p, source, keep, relu, skip != 0, way[1])
+    size = (n + skip + 8 * BLOCKS - 1) // (8 * BLOCKS)
+    launch(size, (X, Y, position, kept, done), n, skip, start >> 3, seed, call, high, low, scale)
+
+
+@lru_cache(maxsize=1024)
+def _plan(
+    dtype: torch.dtype, index: int, p: float, source: int, keep: bool, relu: bool
+) -> tuple[int, int, int, dict[tuple[int, bool], Program]]:
+    """The numbers of a launch of `linear`, and its programs by (elements skipped, ALIGNED), each compiled when it is
+    needed: one look-up for all."""
+    return *_numbers(p, dtype == torch.float64), {}
+
+
+def _planned(
+    dtype: torch.dtype,
+    index: int,
+    p: float,
+    source: int,
+    keep: bool,
+    relu: bool,
+    skips: bool,
+    aligned: bool,
+) -> Program:
+    """Compiles a program of a plan. One that takes a position comes with what does so while a graph is captured, in two
+    launches, because nothing can be loaded then."""
+    rest = keep, relu, dtype == torch.float64, _ties("linear", p, index), skips, aligned
+    if source > 1:
+        program(KERNELS, "linear", _TYPES[dtype], index, (BLOCKS, 1, *rest), WARPS)
+        program("triton_positions", "take", (torch.int64,) * 2, index, (), 1)
+    return program(KERNELS, "linear", _TYPES[dtype], index, (BLOCKS, source, *rest), WARPS)
+
+
+_TYPES = {
+    dtype: (dtype, dtype, *[torch.int64] * 3)
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)
+}
+
+
+def _named(key: Key | Tensor, Y: Tensor) -> tuple[Tensor, int, int, int]:
+    """A key as the kernels get it: (position, seed, call, FROM). For a `Key`, Y stands in for the position, unread."""
+    if isinstance(key, Tensor):
+        return key if key.get_device() == Y.get_device() else key.to(Y.device), 0, 0, 1
+    return Y, key.seed, key.call, 0
 
 
 def _anyhow(X: Tensor, Y: Tensor, mask: Mask, relu: bool) -> None:
@@ -146,31 +288,58 @@ def _anyhow(X: Tensor, Y: Tensor, mask: Mask, relu: bool) -> None:
     dimensions = geometry(tuple(Y.shape), Y.stride(), mask.axes)
     if dimensions == ((Y.numel(), 1),):
         _linear(X, Y, mask, relu)
+    elif tiled(dimensions, mask.start):
+        _tile(X, Y, dimensions, mask, relu)
     else:
-        _permuted(X, Y, dimensions, mask, relu)
+        count = math.prod(masks.drawn_shape(tuple(Y.shape), mask.axes))
+        _permuted(X, Y, dimensions, bits(count, mask, Y.device), mask.start % 8, mask.p, relu)
 
 
-def _permuted(X: Tensor, Y: Tensor, dimensions: Dimensions, mask: Mask, relu: bool) -> None:
+def tiled(dimensions: Dimensions, start: int) -> bool:
+    """Whether `tile` takes such a tensor: matrices in a row, each column of which is consecutive in the mask and begins
+    a block."""
+    if not 2 <= len(dimensions) <= 3 or start % 8:
+        return False
+    (columns, step), (rows, unit), *outer = dimensions
+    return columns >= 16 and unit == 1 and rows % 8 == step % 8 == 0 < step and all(more % 8 == 0 for _, more in outer)
+
+
+def _tile(X: Tensor, Y: Tensor, dimensions: Dimensions, mask: Mask, relu: bool) -> None:
+    """Launches `tile`."""
+    (columns, step), (rows, _), (matrices, outer) = (*dimensions, (1, 0))[:3]
+    p, key, start, _ = mask
+    double = X.dtype == torch.float64
+    high, low, scale = _numbers(p, double)
+    aligned = (X.data_ptr() | Y.data_ptr() | columns) % 16 == 0
+    position, seed, call, source = _named(key, Y)
+    constants = (TILE_COLUMNS, TILE_BLOCKS, source, relu, double, _ties("tile", p, Y.get_device()), aligned)
+    types = (X.dtype, X.dtype, torch.int64)
+    launch = program(KERNELS, "tile", types, Y.get_device(), constants, TILE_WARPS)
+    programs = -(-columns // TILE_COLUMNS) * -(-rows // (8 * TILE_BLOCKS)) * matrices
+    numbers = columns, rows, step // 8, outer // 8, start // 8, seed, call, high, low, scale
+    launch(programs, (X, Y, position), *numbers)
+
+
+def _permuted(X: Tensor, Y: Tensor, dimensions: Dimensions, bits: Tensor, skip: int, p: float, relu: bool) -> None:
     """Launches `permuted`; of more dimensions than it takes, once for each step along the outermost one."""
-    from . import triton_kernels
+    from .triton_kernels import DIMENSIONS
 
     n = math.prod(size for size, _ in dimensions)
-    if len(dimensions) > triton_kernels.DIMENSIONS:
+    if len(dimensions) > DIMENSIONS:
         *inner, (size, step) = dimensions
         n //= size
         for number in range(size):
             x, y = (Z.as_strided((n,), (1,), Z.storage_offset() + number * n) for Z in (X, Y))
-            _permuted(x, y, tuple(inner), mask._replace(start=mask.start + number * step), relu)
+            _permuted(x, y, tuple(inner), bits, skip + number * step, p, relu)
         return
-    p, key, start, _ = mask
     double = X.dtype == torch.float64
-    high, low, scale = _numbers(p, double)
     aligned = (X.data_ptr() | Y.data_ptr() | n) % 16 == 0
-    constants = (SIZE, len(dimensions), n >= 2**31, relu, double, low != 0, aligned)
-    layout = sum(dimensions, ()) + (1, 0) * (triton_kernels.DIMENSIONS - len(dimensions))
-    program = _program("permuted", X.dtype, Y.get_device(), constants, SIZE_WARPS)
-    with _on(Y):
-        program[(-(-n // SIZE), 1, 1)](X, Y, n, start, key.seed, key.call, high, low, scale, *layout, *constants)
+    size, step = dimensions[0]
+    constants = (SIZE, 1 if size % 8 else 8, len(dimensions), n >= 2**31, step == 0, relu, double, aligned)
+    layout = sum(dimensions, ()) + (1, 0) * (DIMENSIONS - len(dimensions))
+    types = (X.dtype, X.dtype, torch.uint8)
+    launch = program(KERNELS, "permuted", types, Y.get_device(), constants, SIZE_WARPS)
+    launch(-(-n // SIZE), (X, Y, bits), n, skip, _numbers(p, double)[2], *layout)
 
 
 @lru_cache(maxsize=1024)
@@ -199,32 +368,19 @@ def geometry(shape: tuple[int, ...], strides: tuple[int, ...], axes: tuple[int, 
 def _numbers(p: float, double: bool) -> tuple[int, int, int]:
     """The halves of the threshold, and the bits of the scale as a float64."""
     high, low = divmod(masks.threshold(p), 2**16)
-    (bits,) = struct.unpack("<q", struct.pack("<d", masks.scale(p, "float64" if double else "float32")))
-    return high, low, bits
+    return high, low, _bits(masks.scale(p, "float64" if double else "float32"))
 
 
-@cache
-def _program(name: str, dtype: torch.dtype, index: int, constants: tuple[Any, ...], warps: int) -> Any:
-    """A kernel that is compiled for a type, a GPU and constants, as what takes `[grid](*arguments)`: in a third of the
-    time of a launch that looks for what was compiled. Triton's interpreter compiles nothing, and is called as it is."""
-    from . import triton_kernels
-
-    kernel = getattr(triton_kernels, name)
-    tensors = {"gate": 3}.get(name, 2)
-    numbers = len(kernel.arg_names) - tensors - len(constants)
-    with nullcontext() if index < 0 else torch.cuda.device(index):
-        return (
-            kernel.warmup(
-                *[dtype] * tensors, *[0] * numbers, *constants, grid=(1,), num_warps=warps, enable_fp_fusion=False
-            )
-            or kernel
-        )
+def _ties(kernel: str, p: float, index: int) -> int:
+    """Who settles a kernel's ties; see `linear`."""
+    high, low, _ = _numbers(p, False)
+    return 0 if low == 0 else 2 if kernel in BY_THREAD and high and index >= 0 and torch.version.hip is None else 1
 
 
-def _on(X: Tensor) -> AbstractContextManager[Any]:
-    """Makes the tensor's GPU the current one, on which Triton launches."""
-    index = X.get_device()
-    return nullcontext() if index < 0 or index == torch.cuda.current_device() else torch.cuda.device(index)
+def _bits(number: float) -> int:
+    """The bits of a float64 as an int64."""
+    (bits,) = struct.unpack("<q", struct.pack("<d", number))
+    return int(bits)
 
 
 def _dense(X: Tensor) -> bool:

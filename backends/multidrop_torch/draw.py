@@ -4,7 +4,6 @@ for GPUs, or torch's operators with numbers drawn on the host."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,23 +16,29 @@ from multidrop.spec.masks import Mask
 
 from . import device, internals, on_host
 from .on_host import NAMES
+from .position import key_at, known
 
 
 def drop(X: Tensor, mask: Mask, relu: bool = False) -> Tensor:
     """X, or max(X, 0), through a mask, without a gradient: a new tensor, in X's layout where that is dense."""
     if X.is_cpu:
         if on_host.fits(X):
-            return on_host.drop(X, mask, relu)
+            return on_host.drop(X, _known(mask), relu)
     elif device.fits(X):
         return device.drop(X, mask, relu)
     return drop_by_operators(rectified(X) if relu else X, mask)
+
+
+def _known(mask: Mask) -> Mask:
+    """A mask as the kernel of the CPU takes it."""
+    return mask._replace(key=key_at(mask.key)) if isinstance(mask.key, Tensor) else mask
 
 
 def drop_(X: Tensor, mask: Mask) -> Tensor:
     """`drop` in place."""
     if X.is_cpu:
         if on_host.fits(X):
-            return on_host.drop_(X, mask)
+            return on_host.drop_(X, _known(mask))
     elif device.fits(X):
         return device.drop_(X, mask)
     return X.copy_(drop(X, mask))
@@ -50,7 +55,7 @@ def relu_gradient(dY: Tensor, Y: Tensor, p: float) -> Tensor:
 
 
 def keep_mask(
-    shape: int | Sequence[int], dropout: float, key: int | Key, start: int, place: torch.device | str
+    shape: int | Sequence[int], dropout: float, key: int | Key | Tensor, start: int, place: torch.device | str
 ) -> Tensor:
     """`multidrop.keep_mask` as a bool tensor on a device."""
     place = torch.device(place)
@@ -58,24 +63,29 @@ def keep_mask(
         return torch.empty(shape, dtype=torch.bool, device=place)
     if device.draws(place):
         return device.keep_mask(shape, dropout, key, start, place)
+    key = key_at(key) if isinstance(key, Tensor) else key
     return torch.from_numpy(host.keep_mask(shape, dropout, key, start)).to(place)
 
 
-def normal(shape: Sequence[int], key: Key, start: int, place: torch.device) -> Tensor:
-    """`multidrop.spec.masks.normals` as a float64 tensor on a device."""
-    return _brought(masks.normals, shape, key, start, place)
+def normal(X: Tensor, key: Key | Tensor, start: int, mean: float, stddev: float) -> Tensor:
+    """mean + stddev·z for X's elements, in the type that X is computed in; z is of `multidrop.spec.masks.normals`."""
+    compute = torch.float64 if X.dtype == torch.float64 else torch.float32
+    if X.is_meta:
+        return torch.empty(X.shape, dtype=compute, device=X.device)
+    if device.draws(X.device):
+        return device.normal(X.shape, key, start, X.device, compute, mean, stddev)
+    z = torch.from_numpy(masks.normals(tuple(X.shape), known(key), start))
+    return (mean + stddev * z).to(compute).to(X.device)
 
 
-def uniform(shape: Sequence[int], key: Key, start: int, place: torch.device) -> Tensor:
+def uniform(shape: Sequence[int], key: Key | Tensor, start: int, place: torch.device) -> Tensor:
     """`multidrop.spec.masks.open_uniforms` as a float64 tensor on a device."""
-    return _brought(masks.open_uniforms, shape, key, start, place)
-
-
-def _brought(numbers: Any, shape: Sequence[int], key: Key, start: int, place: torch.device) -> Tensor:
-    """Numbers that the host draws, on a device; on the meta device, which has no memory, none are drawn."""
     if place.type == "meta":
         return torch.empty(tuple(shape), dtype=torch.float64, device=place)
-    return torch.from_numpy(numbers(tuple(shape), key, start)).to(place)
+    if device.draws(place):
+        return device.uniform(shape, key, start, place)
+    key = known(key)
+    return torch.from_numpy(masks.open_uniforms(tuple(shape), key, start)).to(place)
 
 
 def drop_by_operators(X: Tensor, mask: Mask) -> Tensor:
@@ -105,13 +115,13 @@ class Draw:
     """`multidrop.family.Draw` for tensors.
 
     Args:
-        key: the key.
+        key: the key, or a position.
         start: the index of the first element.
     """
 
     xp = torch
 
-    def __init__(self, key: Key, start: int = 0) -> None:
+    def __init__(self, key: Key | Tensor, start: int = 0) -> None:
         self.key, self.start = key, start
 
     def dropout(self, X: Tensor, p: float, axes: tuple[int, ...] = ()) -> Tensor:
@@ -123,7 +133,7 @@ class Draw:
         return keep_mask(shape, p, self.key, first, X.device)
 
     def normal(self, X: Tensor, mean: float, stddev: float) -> Tensor:
-        return self.wide(mean + stddev * normal(X.shape, self.key, self.start, X.device), X)
+        return normal(X, self.key, self.start, mean, stddev)
 
     def uniform(self, X: Tensor) -> Tensor:
         return uniform(X.shape, self.key, self.start, X.device)

@@ -78,6 +78,26 @@ without_modes: Callable[[], AbstractContextManager[None]] = find("_C._DisableTor
 counts operators, and a recomputed forward moves no stream. Without it streams outside of CPU memory refuse."""
 
 
+def _public_stream(index: int) -> int:
+    return torch.cuda.current_stream(index).cuda_stream
+
+
+raw_stream: Callable[[int], int] = getattr(torch._C, "_cuda_getCurrentRawStream", _public_stream)
+"""The handle of a GPU's current stream, on which kernels are launched. Without it torch's public stream gives the same
+handle, in ten times the time."""
+
+
+def inductor_table() -> tuple[dict[Any, Any], Callable[[], None]] | None:
+    """The table of what Inductor takes for an operator, and the function by which it sees a change. Without them None:
+    a dropout stays an operator of its own in compiled programs, which costs a pass over memory."""
+    try:
+        from torch._inductor import decomposition
+
+        return decomposition.decompositions, decomposition.fast_random_decomps.cache_clear
+    except (ImportError, AttributeError):
+        return None
+
+
 def interpreters() -> list[Any]:
     """The transforms of `torch.func` in force. They tell the `randomness` that a `vmap` was given; without them a
     `vmap` refuses, for it may have been told to allow nothing random."""
@@ -141,6 +161,13 @@ def is_one_of_several(X: Tensor) -> bool:
         return False
 
 
+def version_of(X: Tensor) -> int | None:
+    """How often a tensor was written to. Without it None: the host does not count the calls of layers on a GPU, which
+    then take their masks by the GPU alone, in more time."""
+    version: int | None = getattr(X, "_version", None)
+    return version
+
+
 def base_of(X: Tensor) -> Tensor | None:
     """What a view is a view of. Without it None, and torch's own error comes after a mask was taken."""
     base: Tensor | None = getattr(X, "_base", None)
@@ -201,9 +228,9 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def overrides(method: Method) -> Method:
-    """Marks a method that takes the place of a private one of `nn.Module`, which reads and writes a module's part of a
-    state dict, or names it when it is printed. Without the private one torch would call neither, and positions would
-    be lost in silence: importing the backend is an error then."""
+    """Marks a method that takes the place of a private one of `nn.Module`, which moves a module, reads and writes its
+    part of a state dict, or names it when it is printed. Without the private one torch would call neither, and
+    positions would be lost in silence: importing the backend is an error then."""
     if not hasattr(nn.Module, method.__name__):
         raise missing(f"torch.nn.Module.{method.__name__}")
     return method

@@ -13,7 +13,7 @@ from multidrop import checks
 from multidrop.spec.keys import Key
 from multidrop.view import Drawing, before, not_a_layer
 
-from . import internals
+from . import device_positions, internals, position
 from .position import calls, key_at, position_of
 from .ranks import at_place, place_among
 
@@ -21,11 +21,11 @@ from .ranks import at_place, place_among
 class Keyed(nn.Module):
     """Base class of the dropout layers.
 
-    A keyed layer takes a key from its stream in each training-mode forward. The stream is a plain tensor on the CPU
-    and no buffer: what moves, casts, broadcasts or averages a module's buffers leaves it alone. `state_dict` has a copy
-    of it as `stream`, int64 (seed, next call) in two's complement, and `load_state_dict` takes it from there. A state
-    without one, such as that of an `nn.Dropout`, leaves the layer where it is. So does one whose `stream` is floating:
-    an average over several states, which names no mask.
+    A keyed layer takes a key from its stream in each training-mode forward. The stream is a plain tensor, on the CPU
+    or with its module on a GPU, and no buffer: what casts, broadcasts or averages a module's buffers leaves it alone.
+    `state_dict` has a copy of it as `stream`, int64 (seed, next call) in two's complement, and `load_state_dict` takes
+    it from there. A state without one, such as that of an `nn.Dropout`, leaves the layer where it is. So does one whose
+    `stream` is floating: an average over several states, which names no mask.
 
     An unkeyed layer has no state, and passes over a `stream` in one that it loads.
 
@@ -47,7 +47,7 @@ class Keyed(nn.Module):
             position = None if key is None else position_of(key)
         stream: Tensor | None = vars(self).get("stream")
         if position is not None and stream is not None:
-            stream.copy_(position)  # a program that is compiled holds this tensor
+            self._stand_at(position)  # a program that is compiled holds this tensor
             return
         if hasattr(self, "stream"):
             del self.stream
@@ -60,9 +60,32 @@ class Keyed(nn.Module):
         of the stream's holds anything."""
         if name == "stream":
             if self.stream is not None and internals.is_read(value):
-                self.stream.copy_(value)
+                self._stand_at(value)
         else:
             super().__setattr__(name, value)
+
+    @internals.overrides
+    def _apply(self, fn: Any, recurse: bool = True) -> Keyed:
+        """Moves the stream to and from a GPU with the module: there a layer takes its masks without the host."""
+        super()._apply(fn, recurse)
+        if self.stream is None:
+            calls.prepare(fn(torch.empty(0, device="cpu")).device)
+        elif type(self.stream) is Tensor:
+            place = fn(torch.empty(0, device=self.stream.device)).device
+            if place.type in ("cpu", "cuda") and place != self.stream.device:
+                key = key_at(self.stream)
+                with torch.inference_mode(False):
+                    vars(self)["stream"] = self.stream.to(place)
+                if place.type == "cuda":
+                    device_positions.follow(self.stream, key)
+        return self
+
+    def _stand_at(self, position: Tensor) -> None:
+        """Writes a position to the stream."""
+        assert self.stream is not None
+        self.stream.copy_(position)
+        if type(self.stream) is Tensor and self.stream.is_cuda:
+            device_positions.written(self.stream)
 
     def __delattr__(self, name: str) -> None:
         if name == "stream" and self.keyed:
@@ -105,7 +128,7 @@ class Keyed(nn.Module):
         it to, and processes that move one counter repeat masks."""
         state = dict(self.__dict__)
         if type(self.stream) is Tensor:  # and not what stands for one, as under a FakeTensorMode
-            state["stream"] = self.stream.numpy().copy()
+            state["stream"] = self.stream.cpu().numpy().copy()
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -142,7 +165,7 @@ class Keyed(nn.Module):
             came = f"{position.dtype} of shape {tuple(position.shape)}"
             error_msgs.append(f"{name}: expected a position, torch.int64 of shape (2,); got {came}")
             return
-        self.stream.copy_(position.to_local() if hasattr(position, "to_local") else position)
+        self._stand_at(position.to_local() if hasattr(position, "to_local") else position)
 
     def extra_repr(self) -> str:
         if self.stream is None:
@@ -159,7 +182,7 @@ def drawing(layer: nn.Module, shape: tuple[int, ...] | None = None) -> Drawing:
     if layer.stream is None:
         key = None
         # A program may have run the layer since, and left no trace of it.
-        last = None if mask is None or drawn != calls.drawn_in_programs else mask.key
+        last = None if mask is None or drawn != calls.drawn_in_programs else position.known(mask.key)
     else:
         key = key_at(layer.stream)
         if layer.ranks is not None:
@@ -167,7 +190,7 @@ def drawing(layer: nn.Module, shape: tuple[int, ...] | None = None) -> Drawing:
             key = at_place(key, place_among(layer.ranks, ()) if place is None else place)
         last = before(key)
     last_p = None
-    if mask is not None and mask.key == last:  # else a program ran since, which Python did not see
+    if mask is not None and position.known(mask.key) == last:  # else a program ran since, which Python did not see
         last_p = mask.p
         shape = known if shape is None else shape
     shape = None if shape is None else tuple(shape)

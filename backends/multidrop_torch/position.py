@@ -8,7 +8,7 @@ from torch import Tensor
 from multidrop import host, streams
 from multidrop.spec.keys import Key
 
-from . import internals
+from . import device, internals
 
 
 def position_of(key: Key) -> Tensor:
@@ -22,17 +22,30 @@ def key_at(position: Tensor) -> Key:
     return Key.of_words(seed % 2**64, call % 2**64)
 
 
+def known(key: Key | Tensor) -> Key:
+    """A key as the host knows it; it waits for a position on a GPU."""
+    return key_at(key) if isinstance(key, Tensor) else key
+
+
+def by_kernels(position: Tensor) -> Key | Tensor:
+    """The key of a mask from a position: the position itself, where kernels read it on a GPU."""
+    return position if position.is_cuda and device.draws(position.device) else key_at(position)
+
+
 def signed(start: int) -> int:
     """An index in two's complement, as an operator takes it."""
     return start - 2**64 if start >= 2**63 else start
 
 
-def take(stream: Tensor) -> Key:
-    """The key that a stream holds; the stream moves on by one call."""
+def take(stream: Tensor, memory: Tensor | None = None) -> Key | Tensor:
+    """The key that a stream holds, on a GPU as a position, in `memory` if given; the stream moves on by one call."""
     if type(stream) is not Tensor and hasattr(stream, "to_local"):
         stream = stream.to_local()  # of a distributed tensor, this rank's own
     if stream.is_cpu and stream.is_contiguous():
         return host.take(stream.data_ptr())
+    if stream.is_cuda and stream.is_contiguous() and device.draws(stream.device):
+        with internals.without_modes():
+            return device.take(stream, memory)
     with streams.lock, internals.without_modes(), torch.no_grad():
         key = key_at(stream)
         stream[1] += 1  # wraps from 2^63 − 1 to −2^63, as two's complement does
@@ -57,7 +70,18 @@ class _Calls:
 
     def __init__(self) -> None:
         self.position, self.keyed, self.drawn_in_programs = position_of(Key(0)), False, 0
+        self.places: dict[int, Tensor] = {}
         streams.on_manual_seed(self.restart)
+
+    def near(self, place: torch.device) -> Tensor:
+        """The tensor that stands for the stream of unseeded calls in a program: on the GPU of their input, if a layer
+        was moved there before, or on the CPU. There the generator of its device draws."""
+        return self.places.get(place.index, self.position) if place.type == "cuda" else self.position
+
+    def prepare(self, place: torch.device) -> None:
+        """Makes `near` for a GPU, which a program that is traced cannot."""
+        if place.type == "cuda" and place.index not in self.places:
+            self.places[place.index] = torch.zeros(2, dtype=torch.int64, device=place)
 
     @property
     def stream(self) -> Tensor | None:

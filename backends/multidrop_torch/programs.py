@@ -24,8 +24,8 @@ from multidrop.family import Member
 from multidrop.spec.keys import Key
 from multidrop.spec.masks import Mask
 
-from . import draw, internals, subclasses
-from .position import calls, key_at, position_of, signed
+from . import device, draw, internals, subclasses
+from .position import by_kernels, calls, key_at, position_of, signed
 from .ranks import at_place, place_among
 from .recomputation import next_key
 
@@ -41,9 +41,10 @@ def tracing() -> bool:
 
 def take(stream: Tensor | None, X: Tensor, ranks: tuple[int, ...] | None = None) -> Tensor:
     """The position of a stream for X, and the stream moves on by one call; without a stream, one that torch's generator
-    draws. With `ranks`, it is that of this rank's place among them, which the program finds each time that it runs."""
-    operator: Any = _take_exported if torch.compiler.is_exporting() else _take_once
-    position: Tensor = operator(calls.position if stream is None else stream, stream is not None)
+    of X's device draws. With `ranks`, it is that of this rank's place among them, which the program finds whenever it
+    runs."""
+    taken: Any = _take_exported if torch.compiler.is_exporting() else _take_once
+    position: Tensor = taken(calls.near(X.device) if stream is None else stream, stream is not None)
     if stream is None or ranks is None:
         return position
     on_rank: Any = torch.ops.multidrop.on_rank.default
@@ -101,7 +102,7 @@ class Draw(draw.Draw):
 _library = torch.library.Library("multidrop", "DEF")
 
 
-def _operator(
+def operator(
     schema: str, *, composed: bool = False, random: bool = False
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Registers a function as an operator for the tensors of every device: below autograd, or where it is composed of
@@ -139,11 +140,18 @@ def _without_memory(name: str) -> Callable[[Callable[..., Tensor]], None]:
     return register
 
 
-@_operator("take(Tensor(a!) stream, bool keyed) -> Tensor")
+@operator("take(Tensor(a!) stream, bool keyed) -> Tensor")
 def _take(stream: Tensor, keyed: bool) -> Tensor:
     """`take` as an operator. Without a key the stream is only named: that the operator may write to it keeps it from
     being merged with, or moved past, another one."""
-    key = _next_key(stream, keyed)
+    # On a GPU, memory of its own: a CUDA graph of `torch.compile` may keep it, and allows none that outlives the run.
+    fresh = torch.empty_like(stream) if stream.is_cuda and device.draws(stream.device) else None
+    if fresh is not None and not keyed:
+        calls.drawn_in_programs += 1
+        return device.drawn(stream.device, fresh)
+    key = next_key(stream, fresh) if keyed else _next_key(stream, keyed)
+    if isinstance(key, Tensor):
+        return key if key is fresh else key.clone()
     words = np.array((key.seed, key.call), np.uint64).view(np.int64)
     position = torch.from_numpy(words)  # in a third of the time of `torch.tensor`, which a compiler would trace
     return position if stream.is_cpu else position.to(stream.device)
@@ -154,7 +162,7 @@ def _(stream: Tensor, keyed: bool) -> Tensor:
     return stream.new_empty(2)
 
 
-@_operator("take_exported(Tensor stream, bool keyed) -> Tensor", random=True)
+@operator("take_exported(Tensor stream, bool keyed) -> Tensor", random=True)
 def _take_constant(stream: Tensor, keyed: bool) -> Tensor:
     """`take` in an exported program. There the stream is a constant, which an operator may not say that it changes."""
     return _take(stream, keyed)
@@ -165,14 +173,14 @@ def _(stream: Tensor, keyed: bool) -> Tensor:
     return stream.new_empty(2)
 
 
-def _next_key(stream: Tensor, keyed: bool) -> Key:
+def _next_key(stream: Tensor, keyed: bool) -> Key | Tensor:
     if keyed:
         return next_key(stream)
     calls.drawn_in_programs += 1
     return next_key(None)
 
 
-@_operator("on_rank(Tensor position, Tensor? X, int[] ranks, int[] holders) -> Tensor")
+@operator("on_rank(Tensor position, Tensor? X, int[] ranks, int[] holders) -> Tensor")
 def _on_rank(position: Tensor, X: Tensor | None, ranks: Sequence[int], holders: Sequence[int]) -> Tensor:
     """A position for this rank's place: see `place_among`. Of a distributed X, `subclasses` finds the
     holders."""
@@ -185,18 +193,22 @@ def _(position: Tensor, X: Tensor | None, ranks: Sequence[int], holders: Sequenc
     return torch.empty_like(position)
 
 
-@_operator("drop(Tensor X, Tensor position, float p, SymInt start, int[] axes) -> Tensor")
+@operator("drop(Tensor X, Tensor position, float p, SymInt start, int[] axes) -> Tensor")
 def _drop(X: Tensor, position: Tensor, p: float, start: int, axes: Sequence[int]) -> Tensor:
     """X through the mask at a position."""
-    return draw.drop(X, _mask(p, key_at(position), start, axes))
+    return draw.drop(X, _mask(p, by_kernels(position), start, axes))
 
 
 @_without_memory("drop")
 def _(X: Tensor, position: Tensor, p: float, start: int, axes: Sequence[int]) -> Tensor:
+    if X.device.type == "cuda":
+        from .pointwise import fuse
+
+        fuse()
     return torch.empty_like(X)
 
 
-@_operator("next(Tensor X, Tensor(a!) stream, bool keyed, float p, SymInt start, int[] axes) -> Tensor")
+@operator("next(Tensor X, Tensor(a!) stream, bool keyed, float p, SymInt start, int[] axes) -> Tensor")
 def _drop_next(X: Tensor, stream: Tensor, keyed: bool, p: float, start: int, axes: Sequence[int]) -> Tensor:
     """`take` and `drop` in one, where no gradient needs the position."""
     return draw.drop(X, _mask(p, _next_key(stream, keyed), start, axes))
@@ -207,16 +219,16 @@ def _(X: Tensor, stream: Tensor, keyed: bool, p: float, start: int, axes: Sequen
     return torch.empty_like(X)
 
 
-def _mask(p: float, key: Key, start: int, axes: Sequence[int] | None) -> Mask:
+def _mask(p: float, key: Key | Tensor, start: int, axes: Sequence[int] | None) -> Mask:
     """A mask by the arguments of an operator: `start` is in two's complement, and a program that is compiled ahead of
     time passes None for no axes."""
     return Mask(p, key, start % 2**64, tuple(axes or ()))
 
 
-@_operator("uniform(Tensor X, Tensor position, SymInt start) -> Tensor")
+@operator("uniform(Tensor X, Tensor position, SymInt start) -> Tensor")
 def _uniform(X: Tensor, position: Tensor, start: int) -> Tensor:
     """`draw.uniform` for X's elements."""
-    return draw.uniform(X.shape, key_at(position), start % 2**64, X.device)
+    return draw.uniform(X.shape, by_kernels(position), start % 2**64, X.device)
 
 
 @_without_memory("uniform")
@@ -224,10 +236,10 @@ def _(X: Tensor, position: Tensor, start: int) -> Tensor:
     return torch.empty(X.shape, dtype=torch.float64, device=X.device)
 
 
-@_operator("member_values(Tensor X, Tensor position, str member, SymInt start, bool gradient) -> Tensor")
+@operator("member_values(Tensor X, Tensor position, str member, SymInt start, bool gradient) -> Tensor")
 def _member_values(X: Tensor, position: Tensor, member: str, start: int, gradient: bool) -> Tensor:
     """A member's output or its gradient, by the member's text, in X's layout."""
-    Y = family.run(family.of_text(member), X, draw.Draw(key_at(position), start % 2**64), gradient)
+    Y = family.run(family.of_text(member), X, draw.Draw(by_kernels(position), start % 2**64), gradient)
     return torch.empty_like(X).copy_(Y)
 
 
@@ -242,7 +254,7 @@ _take_in_program, drop_values, _next_in_program, _member_in_program = (
 )
 
 
-@_operator("position(Tensor(a!) stream, bool keyed) -> Tensor", composed=True)
+@operator("position(Tensor(a!) stream, bool keyed) -> Tensor", composed=True)
 def _position(*arguments: Any) -> Tensor:
     """`take`, once in each run of a program."""
     return _once(_take_in_program, *arguments)
@@ -251,7 +263,7 @@ def _position(*arguments: Any) -> Tensor:
 _VALUES = "values(Tensor X, Tensor(a!) stream, bool keyed, float p, SymInt start, int[] axes) -> Tensor"
 
 
-@_operator(_VALUES, composed=True)
+@operator(_VALUES, composed=True)
 def _values(*arguments: Any) -> Tensor:
     """`next`, once in each run of a program."""
     return _once(_next_in_program, *arguments)
@@ -291,7 +303,7 @@ class _InProgram(torch.autograd.Function):
         return ctx.gradient(dY, position, *ctx.rest), *[None] * (3 + len(ctx.rest))
 
 
-@_operator("dropout(Tensor X, Tensor position, Scalar p, SymInt start, int[] axes) -> Tensor", composed=True)
+@operator("dropout(Tensor X, Tensor position, Scalar p, SymInt start, int[] axes) -> Tensor", composed=True)
 def _dropout(X: Tensor, position: Tensor, p: float | torch.SymFloat, *rest: Any) -> Tensor:
     """`drop` with a gradient."""
     if isinstance(p, torch.SymFloat):
@@ -310,10 +322,10 @@ def _tensor_of(p: Any) -> Tensor:
     return torch.ones((), dtype=torch.float64, device="cpu") * p
 
 
-@_operator("drop_scheduled(Tensor X, Tensor position, Tensor p, SymInt start, int[] axes) -> Tensor")
+@operator("drop_scheduled(Tensor X, Tensor position, Tensor p, SymInt start, int[] axes) -> Tensor")
 def _drop_by_tensor(X: Tensor, position: Tensor, p: Tensor, start: int, axes: Sequence[int]) -> Tensor:
     """`drop` with a p that is float64, of shape ()."""
-    return draw.drop(X, _mask(p.item(), key_at(position), start, axes))
+    return draw.drop(X, _mask(p.item(), by_kernels(position), start, axes))
 
 
 @_without_memory("drop_scheduled")
@@ -321,7 +333,7 @@ def _(X: Tensor, position: Tensor, p: Tensor, start: int, axes: Sequence[int]) -
     return torch.empty_like(X)
 
 
-@_operator("scheduled(Tensor X, Tensor position, Tensor p, SymInt start, int[] axes) -> Tensor", composed=True)
+@operator("scheduled(Tensor X, Tensor position, Tensor p, SymInt start, int[] axes) -> Tensor", composed=True)
 def _dropout_scheduled(X: Tensor, position: Tensor, *rest: Any) -> Tensor:
     """`drop_scheduled` with a gradient."""
     if X.requires_grad and torch.is_grad_enabled():
@@ -332,7 +344,7 @@ def _dropout_scheduled(X: Tensor, position: Tensor, *rest: Any) -> Tensor:
 _drop_scheduled, _scheduled = (getattr(torch.ops.multidrop, name).default for name in ("drop_scheduled", "scheduled"))
 
 
-@_operator("member(Tensor X, Tensor position, str member, SymInt start, bool gradient) -> Tensor", composed=True)
+@operator("member(Tensor X, Tensor position, str member, SymInt start, bool gradient) -> Tensor", composed=True)
 def _member(X: Tensor, position: Tensor, member: str, start: int, gradient: bool) -> Tensor:
     """`member_values` with a gradient, by which each further derivative goes too."""
     if X.requires_grad and torch.is_grad_enabled():

@@ -19,9 +19,10 @@ from multidrop.spec.keys import Key
 from . import internals, position
 
 
-def next_key(stream: Tensor | None) -> Key:
+def next_key(stream: Tensor | None, memory: Tensor | None = None) -> Key | Tensor:
     """The key of the position that a stream holds, which moves on by one call; without a stream, one that torch's
-    generator draws. A recomputed forward gets the key of its first run, and moves nothing.
+    generator draws. A recomputed forward gets the key of its first run, and moves nothing. On a GPU, a position is
+    written to `memory`, if given.
 
     Raises:
         RuntimeError: in a backward pass where no part is recomputed, so that nothing tells which call is meant.
@@ -30,9 +31,9 @@ def next_key(stream: Tensor | None) -> Key:
         return position.draw_key()
     # A part runs for the first time without gradients, or under hooks on saved tensors; it is recomputed in a backward
     # pass, or under such hooks.
+    if not watched():
+        return position.take(stream, memory)
     backward = internals.graph_task() != -1
-    if not backward and internals.saved_tensors_hooks(True) is None and torch.is_grad_enabled():
-        return position.take(stream)
     first, again = internals.checkpointed_parts()
     if again is not None:
         key = _replayed(*again, stream)
@@ -43,10 +44,17 @@ def next_key(stream: Tensor | None) -> Key:
             "unseeded, to follow torch's generator"
         )
     else:
-        key = position.take(stream)
+        key = position.take(stream, memory)
     for part in first:
-        _record_of(part).taken[key.seed].append(key)
+        _record_of(part).taken[_name(stream)].append(key)
     return key
+
+
+def watched() -> bool:
+    """Whether activation checkpointing may run a part of the forward now."""
+    return (
+        internals.graph_task() != -1 or internals.saved_tensors_hooks(True) is not None or not torch.is_grad_enabled()
+    )
 
 
 class _Record:
@@ -58,7 +66,7 @@ class _Record:
     """
 
     def __init__(self) -> None:
-        self.taken: defaultdict[int, list[Key]] = defaultdict(list)
+        self.taken: defaultdict[int, list[Key | Tensor]] = defaultdict(list)
         self.replayed: defaultdict[Any, Counter[int]] = defaultdict(Counter)
 
 
@@ -67,11 +75,10 @@ def _record_of(part: Any) -> _Record:
     return record
 
 
-def _replayed(part: Any, recomputation: Any, stream: Tensor) -> Key:
+def _replayed(part: Any, recomputation: Any, stream: Tensor) -> Key | Tensor:
     """The key that the first run of a part took where this recomputation of it stands."""
     record = _record_of(part)
-    with internals.without_modes():
-        seed = position.key_at(stream).seed
+    seed = _name(stream)
     number = record.replayed[recomputation][seed]
     record.replayed[recomputation][seed] += 1
     if number >= len(record.taken[seed]):
@@ -81,3 +88,9 @@ def _replayed(part: Any, recomputation: Any, stream: Tensor) -> Key:
             "the backward pass"
         )
     return record.taken[seed][number]
+
+
+def _name(stream: Tensor) -> int:
+    """A stream's seed; of one on a GPU the address, because the seed would have to be waited for."""
+    with internals.without_modes():
+        return stream.data_ptr() if stream.is_cuda else position.key_at(stream).seed

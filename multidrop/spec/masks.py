@@ -63,13 +63,13 @@ def uniforms(count: int, key: int | Key, start: int = 0) -> npt.NDArray[np.uint3
 
 # Coefficients of the numerator, then of the denominator, each in two lines with the highest power first.
 # fmt: off
-_NEAR = (
+NEAR = (
     (2509.0809287301226727, 33430.575583588128105, 67265.770927008700853, 45921.953931549871457,
      13731.693765509461125, 1971.5909503065514427, 133.14166789178437745, 3.387132872796366608),
     (5226.495278852854561, 28729.085735721942674, 39307.89580009271061, 21213.794301586595867,
      5394.1960214247511077, 687.1870074920579083, 42.313330701600911252, 1.0),
 )
-_FAR = (
+FAR = (
     (7.7454501427834140764e-4, 0.0227238449892691845833, 0.24178072517745061177, 1.27045825245236838258,
      3.64784832476320460504, 5.7694972214606914055, 4.6303378461565452959, 1.42343711074968357734),
     (1.05075007164441684324e-9, 5.475938084995344946e-4, 0.0151986665636164571966, 0.14810397642748007459,
@@ -97,8 +97,8 @@ def normal_quantile(u: Any, xp: Any = np) -> Any:
         return above / below
 
     q = u - 0.5
-    near = q * ratio(_NEAR, xp.where(abs(q) <= 0.425, 0.180625 - q * q, 0.0))
-    far = ratio(_FAR, xp.sqrt(-xp.log(xp.minimum(u, 1.0 - u))) - 1.6)
+    near = q * ratio(NEAR, xp.where(abs(q) <= 0.425, 0.180625 - q * q, 0.0))
+    far = ratio(FAR, xp.sqrt(-xp.log(xp.minimum(u, 1.0 - u))) - 1.6)
     return xp.where(abs(q) <= 0.425, near, xp.where(q < 0.0, -far, far))
 
 
