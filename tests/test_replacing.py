@@ -153,17 +153,16 @@ class TestGluon:
         net.hybridize()
         assert not drops()
 
-    @pytest.mark.parametrize(("dtype", "right"), [("float32", False), ("float64", True)])
-    def test_the_gradient_of_a_maximum_in_evaluation_mode(self, dtype: str, right: bool) -> None:
-        """Of MXNet's own pooling is wrong in float32."""
+    def test_the_gradient_of_a_maximum_in_evaluation_mode(self) -> None:
+        """Of MXNet's own pooling is right in float64. In float32 it reads memory that nothing has written."""
         import mxnet as mx
 
-        X = mx.nd.array([[[[1.0, 2.0], [4.0, 3.0]]]], dtype=dtype)
+        X = mx.nd.array([[[[1.0, 2.0], [4.0, 3.0]]]], dtype="float64")
         X.attach_grad()
         with mx.autograd.record(train_mode=False):
             Y = mx.gluon.nn.MaxPool2D(2)(X)
         Y.backward()
-        assert (X.grad.asnumpy().ravel().tolist() == [0, 0, 1, 0]) == right
+        assert X.grad.asnumpy().ravel().tolist() == [0, 0, 1, 0]
 
 
 def test_defaults_of_normalization(need: Any) -> None:

@@ -100,16 +100,17 @@ def _checked(member: Member, X: Tensor, start: int, learned: Tensor | None) -> t
 def _run(member: Member, X: Tensor, at: Key | Tensor, start: int, learned: Tensor | None, random: bool) -> Tensor:
     """X through a member that is no mask, by a key, or in a program by a position. `random` is whether `vmap` decides
     what its examples share: see `autograd.offsets_of`."""
-    if isinstance(at, Key) and (type(X) not in PLAIN or internals.functionalizes()):
-        at = position_of(at)  # a subclass sees an operator, and `functionalize` knows no autograd function
+    apart = type(X) not in PLAIN or internals.functionalizes()  # which knows no autograd function
+    if apart and isinstance(at, Key):
+        at = position_of(at)  # a subclass sees an operator
+    by_operator = isinstance(at, Tensor) and (apart or programs.tracing())
     if learned is not None:
-        traced = isinstance(at, Tensor) and programs.tracing()
-        numbers = programs.Draw(at, start) if traced else Draw(at, start)  # type: ignore[arg-type]
+        numbers = programs.Draw(at, start) if by_operator else Draw(at, start)  # type: ignore[arg-type]
         return family.run(member, X, numbers, learned=learned)
     if member.idle:
         return X
-    if isinstance(at, Tensor) and programs.tracing():
-        return programs.apply(member, X, at, start)
+    if by_operator:
+        return programs.apply(member, X, at, start)  # type: ignore[arg-type]
     if not autograd.transforms_active() and not (X.requires_grad and torch.is_grad_enabled()):
         return family.run(member, X, Draw(at, start))
     return _Applied.apply(X, autograd.offsets_of(X, Mask(0.0, at, start), random), member, at, start, False)
