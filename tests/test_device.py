@@ -765,17 +765,17 @@ class TestTraining:
         from multidrop_torch.keyed import drawing  # not md.last_mask, for which multidrop must be installed
 
         for n in (16, 5000, 2**20):
-            layer = Dropout(P, seed=Key(7, 2**64 - 1)).cuda()
-            for call in (2**64 - 1, 0, 1):
-                X = torch.ones(n, device="cuda", requires_grad=call == 0)
+            layer = Dropout(P, seed=Key(7, 2**63 - 1)).cuda()
+            for call in (2**63 - 1, 2**63, 2**63 + 1):
+                X = torch.ones(n, device="cuda", requires_grad=call == 2**63)
                 Y = layer(X)
                 assert torch.equal(mask_of(Y), kept((n,), Key(7, call)))
                 last = drawing(layer)
                 assert (last.last, last.last_p, last.shape) == (Key(7, call), P, (n,))
-                if call == 0:
+                if call == 2**63:
                     Y.sum().backward()
                     assert torch.equal(mask_of(X.grad), mask_of(Y))
-            assert key_at(layer.state_dict()["stream"]) == Key(7, 2)
+            assert key_at(layer.state_dict()["stream"]) == Key(7, 2**63 + 2)
 
     def test_from_device_to_device(self) -> None:
         """A run that moves to the GPU and back has the masks of one that stayed."""
