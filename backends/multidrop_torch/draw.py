@@ -21,10 +21,9 @@ from .position import key_at, known
 
 def drop(X: Tensor, mask: Mask, relu: bool = False) -> Tensor:
     """X, or max(X, 0), through a mask, without a gradient: a new tensor, in X's layout where that is dense."""
-    if X.is_cpu:
-        if on_host.fits(X):
-            return on_host.drop(X, _known(mask), relu)
-    elif device.fits(X):
+    if on_host.fits(X):
+        return on_host.drop(X, _known(mask), relu)
+    if not X.is_cpu and device.fits(X):
         return device.drop(X, mask, relu)
     return drop_by_operators(rectified(X) if relu else X, mask)
 
@@ -36,10 +35,9 @@ def _known(mask: Mask) -> Mask:
 
 def drop_(X: Tensor, mask: Mask) -> Tensor:
     """`drop` in place."""
-    if X.is_cpu:
-        if on_host.fits(X):
-            return on_host.drop_(X, _known(mask))
-    elif device.fits(X):
+    if on_host.fits(X):
+        return on_host.drop_(X, _known(mask))
+    if not X.is_cpu and device.fits(X):
         return device.drop_(X, mask)
     return X.copy_(drop(X, mask))
 
