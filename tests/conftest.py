@@ -67,6 +67,17 @@ def need(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
+def torch_backend(need: Any) -> Iterator[None]:
+    """Sets torch as the backend of a test that needs it, and drops what its compiler has cached."""
+    need("torch")
+    import torch
+
+    torch.compiler.reset()
+    with md.use_backend("torch"):
+        yield
+
+
+@pytest.fixture
 def path(tmp_path: Path) -> Path:
     """The path of a file to write, in an empty folder."""
     (tmp_path / "out").mkdir()

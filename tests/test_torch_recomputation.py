@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import pytest
 from test_family import one_of_each, values
 
@@ -262,3 +263,75 @@ def test_modes_see_what_drops() -> None:
             Y = layer(X)
         assert "multidrop::drop" in names
         assert torch.equal(Y, md.dropout_layer(X, 0.5, md.last_mask(layer).key))
+
+
+@pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("seed", [3, None])
+@pytest.mark.parametrize("constant", [False, True], ids=["", "of what needs no gradient"])
+def test_a_program_that_recomputes_takes_a_mask_once(compiler: str, seed: int | None, constant: bool) -> None:
+    """`torch.utils.checkpoint` within `torch.compile`: the gradient has the output's mask, and one call is taken."""
+    module, ones = Dropout(0.5, seed=seed), torch.ones(64)
+
+    def part(X: torch.Tensor) -> torch.Tensor:
+        return (module(ones) * X if constant else module(X)).square().sin()
+
+    torch._dynamo.reset()
+    program = torch.compile(
+        lambda X: checkpoint(part, X, use_reentrant=False), backend=compiler, fullgraph=True, dynamic=False
+    )
+    for call in range(2):
+        X = torch.ones(64, requires_grad=True)
+        Y = program(X)
+        Y.sum().backward()
+        assert X.grad is not None
+        assert torch.equal(Y != 0, X.grad != 0)
+        if seed is not None:
+            assert np.array_equal((Y != 0).numpy(), md.keep_mask(64, 0.5, md.Key(seed, call)))
+            assert module.stream.tolist() == [seed, call + 1]
+
+
+def test_checkpointed_parts_that_begin_at_one_state_of_the_generator() -> None:
+    module, inputs, outputs = Dropout(0.5, seed=1), [], []
+    for reentrant in (False, False, True, True):
+        torch.manual_seed(0)
+        inputs.append(torch.ones(64, requires_grad=True))
+        outputs.append(checkpoint(lambda X: module(X).square(), inputs[-1], use_reentrant=reentrant))
+    torch.stack(outputs).sum().backward()
+    for call, (X, Y) in enumerate(zip(inputs, outputs, strict=True)):
+        assert torch.equal(Y != 0, X.grad != 0)
+        assert np.array_equal((Y != 0).numpy(), md.keep_mask(64, 0.5, md.Key(1, call)))
+
+
+def test_a_module_that_checkpoints_itself() -> None:
+    from torch.distributed._composable import checkpoint as checkpoint_itself
+
+    net = torch.nn.Sequential(torch.nn.Linear(8, 8), Dropout(0.5, seed=1), torch.nn.Tanh())
+    plain, X = copy.deepcopy(net), torch.rand(4, 8, requires_grad=True)
+    checkpoint_itself(net)
+    gradients = [torch.autograd.grad(module(X).square().sum(), X)[0] for module in (net, plain)]
+    assert torch.equal(*gradients)
+    assert net[1].stream.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("seed", [3, None])
+def test_activation_checkpointing(reentrant: bool, seed: int | None) -> None:
+    """A layer draws the same masks when it is recomputed, in parts with several calls, nested ones too, and a keyed one
+    is afterwards where it would be without."""
+
+    def run(part: Callable[..., Any]) -> tuple[Any, Any]:
+        torch.manual_seed(0)
+        module = Dropout(0.5, seed=seed)
+        X = torch.ones(64, 64, requires_grad=True)
+        Y = part(lambda X: module(module(X).tanh()) + part(module, X).tanh(), X)
+        Y = part(lambda Y: module(Y).sin(), Y)
+        Y.square().sum().backward()
+        return X.grad, module.stream
+
+    def checkpointed(function: Any, X: Any) -> Any:
+        return checkpoint(function, X, use_reentrant=reentrant)
+
+    plain, position = run(lambda function, X: function(X))
+    recomputed, moved = run(checkpointed)
+    assert torch.equal(recomputed, plain)
+    assert moved is position is None if seed is None else torch.equal(moved, position)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +14,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 from test_family import one_of_each, values
+from torch_programs import layer
 
 import multidrop as md
 from multidrop.family import Member
@@ -23,17 +26,12 @@ if torch is not None:
     from torch.optim.swa_utils import AveragedModel
 
 # torch's own, at its first compilation: it announces what it is about to change.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:torch")
+pytestmark = [
+    pytest.mark.usefixtures("torch_backend"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:torch"),
+]
 
 SEED = 2**63 + 12345  # which no float holds
-
-
-@pytest.fixture(autouse=True)
-def torch_backend(need: Any) -> Iterator[None]:
-    need("torch")
-    torch.compiler.reset()
-    with md.use_backend("torch"):
-        yield
 
 
 def a_model(seed: int | None) -> Any:
@@ -108,9 +106,9 @@ class TestUnkeyed:
                 assert torch.equal(run(X), X)
             assert torch.equal(md.relu_dropout(-X, 0.0), torch.zeros_like(X))
         layers = [kind(0.0, seed=3) for kind in kinds]
-        for layer in layers:
-            (torch.compile(layer, fullgraph=True, backend="aot_eager") if compiled else layer)(X)
-            assert layer.stream.tolist() == [3, 1]
+        for module in layers:
+            (torch.compile(module, fullgraph=True, backend="aot_eager") if compiled else module)(X)
+            assert module.stream.tolist() == [3, 1]
 
     def test_the_last_mask_at_no_rate(self) -> None:
         layer = Dropout(0.5)
@@ -195,8 +193,8 @@ class TestHooks:
             getattr(net, name).register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
         assert torch.equal(net(X), plain(X))
         assert torch.equal(seen[0][0], torch.relu(net.lin1(X)))
-        for layer, (H, Y) in zip((net.dropout1, net.dropout2), seen, strict=True):
-            assert torch.equal(Y, md.dropout_layer(H, layer.p, md.last_mask(layer).key) if training else H)
+        for drop, (H, Y) in zip((net.dropout1, net.dropout2), seen, strict=True):
+            assert torch.equal(Y, md.dropout_layer(H, drop.p, md.last_mask(drop).key) if training else H)
 
     def test_of_other_kinds(self) -> None:
         """Before the forward, around the backward, on all modules, and a forward of the instance's."""
@@ -253,3 +251,109 @@ def test_learned_from_the_host(learned: Any) -> None:
     assert torch.equal(md.apply(member, X, 3, learned=learned), expected)
     with pytest.raises(TypeError, match="learned: expected a tensor of type"):
         md.apply(member, X, 3, learned=1)
+
+
+@pytest.mark.parametrize("seed", [3, None])
+def test_a_module_without_memory(seed: int | None) -> None:
+    """On the meta device, and moved there and back, a layer keeps its position, or loads one."""
+    with torch.device("meta"):
+        built = torch.nn.Sequential(torch.nn.Linear(4, 8), layer(seed))
+    moved = layer(seed)
+    moved(torch.ones(8))
+    assert moved.to("meta").to_empty(device="cpu").stream is None if seed is None else moved.stream.tolist() == [3, 1]
+    built.load_state_dict({"0.weight": torch.ones(8, 4), "0.bias": torch.ones(8)}, assign=True)
+    assert built(torch.ones(2, 4)).shape == (2, 8)
+    if seed is not None:
+        assert built.to("cpu")[1].stream.tolist() == [3, 1]
+        built[1].to("meta").load_state_dict({"stream": torch.tensor([7, 9])}, assign=True)
+        assert built[1].half().stream.tolist() == [7, 9]
+
+
+def test_a_state_is_copied() -> None:
+    """The entry of a state dict moves no layer, and a layer that loads it moves no other."""
+    first, second = layer(1), layer(2)
+    state = first.state_dict()
+    second.load_state_dict(state, assign=True)
+    first(torch.ones(8))
+    assert second.stream.tolist() == state["stream"].tolist() == [1, 0]
+    state["stream"].zero_()
+    assert first.stream.tolist() == [1, 1]
+    second.load_state_dict({"stream": torch.ones(2, dtype=torch.int64, device="meta")}, assign=True)
+    assert second.stream.tolist() == [1, 0]
+
+
+def test_a_position_keeps_its_type() -> None:
+    """Where weights get another one; a state of another type or shape is an error."""
+    module = layer().type(torch.float32)
+    assert torch.equal(module.stream, torch.tensor([3, 0]))
+    for bad in (torch.ones(2, dtype=torch.int32), torch.ones(3, dtype=torch.int64)):
+        for assign in (False, True):
+            with pytest.raises(RuntimeError, match=r"stream: expected a position, torch\.int64 of shape \(2,\); got"):
+                module.load_state_dict({"stream": bad}, assign=assign)
+    assert torch.equal(module.stream, torch.tensor([3, 0]))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_a_copy_where_new_tensors_have_no_memory(copied: Callable[[Any], Any]) -> None:
+    module = layer()
+    module(torch.ones(8))
+    with torch.device("meta"):
+        assert copied(module).stream.tolist() == [3, 1]
+
+
+@pytest.mark.parametrize("seed", [3, None])
+def test_a_call_where_new_tensors_have_no_memory(seed: int | None) -> None:
+    """What is drawn and counted is on the host, whatever torch's default device."""
+    module, X = layer(seed), torch.ones(4, 16, requires_grad=True)
+    many = torch.ones(3, 4, 16)
+    with torch.device("meta"):
+        Y = module(X)
+        assert torch.equal(md.dropout_layer(X, 0.5, md.last_mask(module).key), Y)
+        torch.autograd.grad(Y, X, many, is_grads_batched=True)
+        assert torch.func.vmap(module, randomness="different")(X).is_cpu
+
+
+def test_imported_where_new_tensors_have_no_memory() -> None:
+    code = """
+import torch
+import multidrop as md
+with torch.device("meta"):
+    import multidrop_torch
+md.manual_seed(3)
+first, second = [md.dropout_layer(torch.ones(64), 0.5) for _ in range(2)]
+assert not torch.equal(first, second)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_layer_that_was_built_in_inference_mode() -> None:
+    with torch.inference_mode():
+        module = layer()
+    module.load_state_dict({"stream": torch.tensor([7, 9])})
+    assert module.stream.tolist() == [7, 9]
+
+
+def test_a_keyed_layer_leaves_torchs_generator_alone() -> None:
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    layer()(torch.ones(64, 64, requires_grad=True)).sum().backward()
+    with torch.no_grad():
+        layer()(torch.ones(64, 64))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_fork_rng() -> None:
+    module, X = layer(None), torch.ones(64, 64)
+    torch.manual_seed(0)
+    with torch.random.fork_rng():
+        first = module(X)
+    assert torch.equal(module(X), first)
+
+
+def test_state_of_an_ordinary_dropout_loads() -> None:
+    ours = torch.nn.Sequential(torch.nn.Linear(2, 2), layer())
+    theirs = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5))
+    ours.load_state_dict(theirs.state_dict())
+    assert ours.state_dict()["1.stream"].tolist() == [3, 0]
+    torch.nn.Sequential(torch.nn.Linear(2, 2), layer(None)).load_state_dict(theirs.state_dict())
