@@ -1,4 +1,4 @@
-"""Finds the random layers of a model by running it, whatever makes them random."""
+"""Finds the random layers of a model by running it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .protocol import Auditing, Comparison, Model
 __all__ = ["Audit", "RandomLayer", "audit"]
 
 REPEATS, REPEATS_OF_BLOCKS = 1024, 64
-"""How often a call is repeated that drew random numbers without effect, such as that of a branch that is dropped once
-in a hundred times: of a layer that calls none, and of one that calls others, which take longer."""
+"""How often to repeat a call that drew random numbers without effect, such as that of a branch that is dropped once in
+a hundred calls. The second number is for layers that call others, because these take longer."""
 
 ROUNDS = 8
-"""How often the model runs at most until a run finds nothing new."""
+"""The most runs of the model. It stops earlier if a run finds nothing new."""
 
 
 class RandomLayer(NamedTuple):
@@ -34,12 +34,12 @@ class RandomLayer(NamedTuple):
     kind: str
     """The name of its class."""
     what: str
-    """What was different in two runs with equal inputs, such as "its output"."""
+    """What differed between two runs with equal inputs, such as "its output"."""
 
 
 @dataclass(frozen=True, repr=False)
 class Audit:
-    """What `audit` found; printed, a line for each random layer, or "None found".
+    """The result of `audit`. Prints a line for each random layer, or "None found".
 
     Attributes:
         random: the random layers, in the order in which they ran.
@@ -64,33 +64,33 @@ class Audit:
 
 
 def audit(model: Model, *inputs: Any, **named: Any) -> Audit:
-    """Names the layers of a model that are random in training mode, and no others: dropout of any package, called as a
-    layer or as a function, within a fused operation, by `bernoulli`, or by Python's or NumPy's generator.
+    """Finds the layers of a model that are random in training mode. It finds dropout of any package, as a layer, a
+    function or part of a fused operation, and draws by `bernoulli`, Python's `random` or NumPy.
 
-    It runs the model in training mode several times, from equal weights and positions, each time under other seeds of
-    the generators, and compares what goes through each layer. A layer is random if equal inputs give other outputs,
-    although the layers within it gave what they gave in the first run. A keyed layer of this library is not random: it
-    stands at the same position in each run.
+    Runs the model in training mode several times, each time from the same weights and positions but with other seeds,
+    and compares the inputs and outputs of each layer. A layer is random if its output changes although its inputs and
+    the outputs of the layers within it are those of the first run. A keyed layer of this library is not random: it
+    starts each run at the same position.
 
-    Afterwards the model is as it was: weights, buffers, positions, modes and attributes. So are the generators, but for
-    those of MXNet and TensorFlow, which cannot be read: they are seeded anew with a number that they drew before.
+    Afterwards it restores the model (weights, buffers, positions, modes and attributes) and the generators. The state
+    of MXNet's and TensorFlow's generators cannot be read: they are seeded with a number that they drew before.
 
-    What is not found: a layer that this input does not reach, and randomness too rare to show in a thousand repetitions
-    of the layer (64 for code between other layers). Code that is not in a layer counts for the innermost layer
-    that calls it. On a GPU, sums in another order make a difference too.
+    Does not find a layer that these inputs do not reach, or randomness too rare to show in a thousand repetitions of
+    the layer (64 for code between other layers). Code outside of layers counts for the innermost layer that calls it.
+    On a GPU, a sum in another order counts as random too.
 
     Args:
         model: a `torch.nn.Module`, a Keras model or layer, a Gluon block, a NumPy `Layer` or an `md.Net`.
-        *inputs: what the model is called with: tensors, NumPy arrays, or anything else.
-        **named: the same, by keyword. Keras' `training` is True without being given.
+        *inputs: the positional arguments of the model: tensors, NumPy arrays, or anything else.
+        **named: the keyword arguments of the model. Keras' `training` is True by default.
 
     Returns:
-        The random layers, by path.
+        The random layers, with their paths.
 
     Raises:
-        TypeError: for what is no model of a known framework.
-        BackendError: where its backend cannot run a model for an audit.
-        Exception: what the model raises; it is put back as it was before.
+        TypeError: if `model` is not a model of a known framework.
+        BackendError: if its backend cannot audit a model.
+        Exception: any error of the model, after the model is restored.
     """
     backend = backend_of(model, "model")
     if not (isinstance(model, tuple(backend.types)) and callable(model)):
@@ -98,22 +98,22 @@ def audit(model: Model, *inputs: Any, **named: Any) -> Audit:
     probe: Any = part(backend, Comparison, "Probe", "md.audit").Probe(model)
     if missing := sorted({name for name in vars(Auditing) if not name.startswith("_")} - set(dir(probe))):
         raise BackendError(
-            f"backend {backend.name!r}: its Probe has no {', '.join(missing)}: md.audit needs a Probe with what "
-            "multidrop.protocol.Auditing has"
+            f"backend {backend.name!r}: its Probe has no {', '.join(missing)}: md.audit needs a Probe with all "
+            "methods of multidrop.protocol.Auditing"
         )
     return _Runs(probe, inputs, named).result()
 
 
 class _Call:
-    """One call of a layer, as it was when it was first met."""
+    """A call of a layer, as recorded the first time."""
 
     def __init__(self, path: str, inputs: Any) -> None:
         self.path, self.inputs = path, inputs
         self.output: Any = None
         self.calls: list[_Call] = []
-        """What the layer calls, in order."""
+        """The calls that the layer makes, in order."""
         self.drew = False
-        """Whether the layer's own code drew from a generator."""
+        """Whether the layer's own code drew random numbers."""
 
 
 class _Frame:
@@ -122,11 +122,11 @@ class _Frame:
     def __init__(self, call: _Call, new: bool) -> None:
         self.call, self.new = call, new
         self.ahead = [] if new else list(call.calls)
-        """What it called before and has not called yet this time."""
+        """The recorded calls that it has not repeated yet."""
 
 
 class _Runs:
-    """Runs a model again and again, and watches it."""
+    """Runs a model repeatedly and compares the calls of its layers."""
 
     def __init__(self, probe: Auditing, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         self.probe, self.trees = probe, Trees(probe)
@@ -146,7 +146,7 @@ class _Runs:
             stack.callback(_python_generators())
             if not probe.built():
                 back, forget = probe.state(), self.trees.cached(probe.layers.values())
-                self._model()  # which makes its layers or weights
+                self._model()  # the first run creates its layers or weights
                 back()
                 forget()
                 self.probe = probe = type(probe)(probe.model)
@@ -168,7 +168,7 @@ class _Runs:
         return self.probe.run("", *self.trees.copied((self.inputs, self.named)))
 
     def _run(self) -> None:
-        """Runs the model once: records the calls that are new, and judges the others."""
+        """Runs the model once: records new calls, and compares the others with the recorded ones."""
         self.back()
         self.stack = [frame := _Frame(self.whole, self.runs == 0)]
         self._begin()
@@ -176,7 +176,7 @@ class _Runs:
         self._drew(self.whole)
         if self.runs == 0:
             self.whole.output = self.trees.copied(output)
-        elif self.trees.differ(self.whole.output, output):  # by a hook on the model
+        elif self.trees.differ(self.whole.output, output):  # a hook on the model may change it
             self._find(frame, "its output")
         self.runs += 1
 
@@ -184,7 +184,7 @@ class _Runs:
         """Called before a layer runs: see `Watcher`."""
         inputs, caller = (args, kwargs), self.stack[-1]
         call = next((call for call in caller.ahead if call.path == path), None)
-        if self._within_repeated() or self.trees.symbolic(inputs):  # a trace computes nothing
+        if self._within_repeated() or self.trees.symbolic(inputs):  # in a trace nothing is computed
             self.stack.append(_Frame(call or _Call(path, None), call is None))
         else:
             self._drew(caller.call)
@@ -207,7 +207,7 @@ class _Runs:
     def leave(self, path: str, args: tuple[Any, ...], output: Any) -> Any:
         """Called after a layer has run: see `Watcher`."""
         while (frame := self.stack.pop()).call.path != path:
-            pass  # an exception ended what the layer called, and the layer went on
+            pass  # the layer caught an exception of a layer that it called
         call = frame.call
         if self._within_repeated():
             return output if frame.new else self.trees.copied(call.output)
@@ -226,32 +226,32 @@ class _Runs:
         return output
 
     def _within_repeated(self) -> bool:
-        """Whether what runs is within a call that is repeated, so that it is not judged."""
+        """Whether the running layer is inside a repeated call, and so not compared."""
         return self.repeating and len(self.stack) > 1
 
     def _find(self, frame: _Frame, what: str) -> None:
         self.found.setdefault(frame.call.path, what)
 
     def _begin(self) -> None:
-        """Begins a stretch of a layer's own code, under seeds of its own."""
+        """Seeds the generators, where a layer's own code begins or goes on after a call of another layer."""
         if self.repeating:
-            return  # the generators go on, which makes each time another
+            return  # without a new seed, each repetition draws other numbers
         self.seed += 1
         self.drawn = _seed_python(self.seed)
         self.probe.seed(self.seed)
 
     def _drew(self, call: _Call) -> None:
-        """Ends a stretch of a call's own code."""
+        """Notes whether the layer's own code has drawn random numbers since `_begin`."""
         if not (call.drew or self.repeating) and (self.probe.drew() or self.drawn()):
             call.drew = True
 
     def _quiet(self, call: _Call) -> list[_Call]:
-        """The calls that drew numbers and did nothing random."""
+        """The calls, at any depth, that drew random numbers without any effect so far."""
         inner = [quiet for each in call.calls for quiet in self._quiet(each)]
         return [*inner, call] if call.drew and call.path not in self.found and call is not self.whole else inner
 
     def _repeat(self, call: _Call) -> None:
-        """Runs one call, until it does something random; the layers within it give what they gave before."""
+        """Repeats one call until it does something random. The layers within it return their recorded outputs."""
         self.repeating = True
         for _ in range(REPEATS_OF_BLOCKS if call.calls else REPEATS):
             if call.path in self.found:
@@ -264,7 +264,7 @@ class _Runs:
 
 
 def _seed_python(seed: int) -> Callable[[], bool]:
-    """Seeds Python's and NumPy's generators; tells whether anything was drawn from them since."""
+    """Seeds Python's and NumPy's generators. Returns a function that tells whether they were used since."""
     random.seed(seed)
     np.random.seed(seed)
     before = _state_of_numpy(), random.getstate()
@@ -272,13 +272,13 @@ def _seed_python(seed: int) -> Callable[[], bool]:
 
 
 def _state_of_numpy() -> tuple[bytes, int]:
-    """The state of NumPy's default generator, as far as it matters here."""
+    """The part of the state of NumPy's default generator that every draw changes."""
     state: Any = np.random.get_state(legacy=False)["state"]
     return state["key"].tobytes(), state["pos"]
 
 
 def _python_generators() -> Callable[[], None]:
-    """Puts Python's and NumPy's generators back to where they are now."""
+    """Returns a function that restores the current state of Python's and NumPy's generators."""
     of_python, of_numpy = random.getstate(), np.random.get_state()
 
     def back() -> None:

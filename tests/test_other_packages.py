@@ -132,8 +132,8 @@ class TestMembers:
         assert not report.replaced
         assert [path for path, _ in report.unreached] == ["unscaled", "noise", "mine"]
         told = [what.partition(", ")[2] for _, what in report.unreached]
-        assert told[0] == "whose drop_prob is 0.25, and which does something else than DropPath"
-        assert told[1] == "which fills blocks with noise, as DropBlock does not"
+        assert told[0] == "whose drop_prob is 0.25, but which does not do what DropPath does"
+        assert told[1] == "which fills blocks with noise, unlike DropBlock"
 
     def test_a_class_of_ones_own_that_does_the_same(self, torch: Any) -> None:
         class DropPath(torch.nn.Module):

@@ -1,4 +1,4 @@
-"""Layers of other packages that do what a member of the family does: stochastic depth and DropBlock."""
+"""Recognises layers of other packages that a member of the family replaces: stochastic depth and DropBlock."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from multidrop import family
 from .keyed import Keyed
 
 RATES = ("drop_prob", "p", "drop_rate", "rate", "drop_path", "drop_path_rate")
-"""What packages call the probability that a branch is dropped."""
+"""The attributes in which packages hold the probability of dropping a branch."""
 
 _BRANCHES = re.compile(r"\w*(DropPath|StochasticDepth|DropBranch)")
 _BLOCKS = re.compile(r"timm\.(models\.)?layers\.drop\.DropBlock2d|torchvision\.ops\.drop_block\.DropBlock[23]d")
 
 
 class Peer(NamedTuple):
-    """What a layer of another package's becomes."""
+    """The member that replaces a layer of another package."""
 
     member: family.DropPath | family.DropBlock
     rate: str
-    """The attribute that has its probability, or the part of it that `scale` makes one of."""
+    """The layer's attribute with the probability before it is multiplied by `scale`."""
     scale: float = 1.0
     note: str = ""
-    """How the member differs."""
+    """How the member differs from the layer."""
 
     def set_rate(self, module: nn.Module, p: float) -> None:
-        """Gives the layer the probability that the member has now."""
+        """Sets the layer's probability to p, the member's current one."""
         if p != self.member.p:
             vars(module)[self.rate] = p / self.scale
 
 
 def peer_of(module: nn.Module) -> Peer | None:
-    """What a layer becomes; None for one that does nothing of the kind, or something else."""
+    """The member that replaces a layer; None if no member does the same."""
     if is_block(module):
         return None if unlike(module) else _block(module)
     rate = _rate_of(module)
@@ -46,20 +46,20 @@ def peer_of(module: nn.Module) -> Peer | None:
 
 
 def unlike(module: nn.Module) -> str:
-    """How a layer of that kind differs from the member in more than its rate; "" where it does not, or drops
-    nothing."""
+    """Why a layer of such a kind cannot be replaced by the member; "" if it can, if it drops nothing, or if it is of
+    another kind."""
     if is_block(module):
         if getattr(module, "with_noise", False):
-            return "which fills blocks with noise, as DropBlock does not"
-        return "" if getattr(module, "scale_by_keep", True) else "which does not scale, as DropBlock does"
+            return "which fills blocks with noise, unlike DropBlock"
+        return "" if getattr(module, "scale_by_keep", True) else "which does not scale, unlike DropBlock"
     rate = _rate_of(module)
     if rate and vars(module)[rate] and _mode(module, rate) is None:
-        return f"whose {rate} is {vars(module)[rate]}, and which does something else than DropPath"
+        return f"whose {rate} is {vars(module)[rate]}, but which does not do what DropPath does"
     return ""
 
 
 def is_block(module: nn.Module) -> bool:
-    """Whether a layer is the DropBlock of a package that is known; by name, so that none of them is imported."""
+    """Whether a layer is the DropBlock of a known package. Goes by the class name, so as to import no package."""
     return _BLOCKS.fullmatch(f"{type(module).__module__}.{type(module).__qualname__}") is not None
 
 
@@ -74,7 +74,8 @@ def _block(module: nn.Module) -> Peer:
 
 
 def _rate_of(module: nn.Module) -> str | None:
-    """The attribute with the rate of a layer that drops branches, by its name and its attributes."""
+    """The attribute that holds the rate of a layer that drops branches; None for any other layer. Goes by the names of
+    the class and of its attributes."""
     if isinstance(module, Keyed) or not _BRANCHES.fullmatch(type(module).__name__):
         return None
     if [*module.parameters(), *module.buffers(), *module.children()]:
@@ -84,8 +85,9 @@ def _rate_of(module: nn.Module) -> str | None:
 
 
 def _mode(module: nn.Module, rate: str) -> str | None:
-    """How `DropPath` calls what a layer does to 64 examples at p = 0.5: in "example" mode each is 0 or twice itself, in
-    "batch" mode they all are; None for anything else. torch's generators are put back."""
+    """The mode of `DropPath` that does what a layer does, found by running it on 64 examples at p = 0.5: in "example"
+    mode each example is zeroed or doubled by itself, in "batch" mode all together. None if it does anything else.
+    Restores torch's generators."""
     tried = copy.copy(module)
     vars(tried)[rate] = 0.5
     X = torch.ones(64, 2, 3, device="cpu")
@@ -95,7 +97,7 @@ def _mode(module: nn.Module, rate: str) -> str | None:
             forward = type(tried).forward
             first, second, kept = (forward(tried.train(mode), X) for mode in (True, True, False))
             once = [first, second, *(forward(tried.train(), X) for _ in range(62))]
-        except Exception:  # it takes other inputs, so that it does something else
+        except Exception:  # it takes other inputs, so it is not DropPath
             return None
     if not all(isinstance(Y, torch.Tensor) and Y.shape == X.shape for Y in (*once, kept)) or not torch.equal(kept, X):
         return None

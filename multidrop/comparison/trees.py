@@ -1,4 +1,4 @@
-"""Tensors within anything: in tuples, dicts, dataclasses, caches and the attributes of layers."""
+"""Finds tensors in nested objects: tuples, dicts, dataclasses, caches and the attributes of layers."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MUTABLE = (list, dict, OrderedDict, set, deque)
 
 
 class Trees:
-    """Copies and compares what layers take and give.
+    """Copies and compares the inputs and outputs of layers.
 
     Args:
-        probe: what knows the tensors of the model's framework.
+        probe: handles the tensors of the model's framework.
     """
 
     def __init__(self, probe: Auditing) -> None:
@@ -30,12 +30,12 @@ class Trees:
         self._packages = {kind.__module__.partition(".")[0] for kind in self._tensors}
 
     def copied(self, tree: Any) -> Any:
-        """A copy, with tensors of its own. What is no container of tensors is in both."""
+        """Copies a tree and its tensors. Objects that cannot contain tensors are shared with the original."""
         return self._rebuilt(tree, self._copy, {})
 
     def replaced(self, tree: Any, by: Any, written: Any = ()) -> Any:
-        """A copy of the tree `by`. Where a tensor of `tree` is one of those in `written`, over which a layer wrote its
-        output, that tensor gets the values of its counterpart, and stays."""
+        """Copies the tree `by`, to use in the place of `tree`. A tensor of `tree` that is also in `written` was
+        overwritten in place by a layer: it is kept, and gets the values of its counterpart in `by`."""
         overwritten = {id(tensor) for _, tensor in self._leaves(written)}
         counterparts = dict(self._leaves(by))
         kept = {}
@@ -46,17 +46,17 @@ class Trees:
         return self._rebuilt(by, lambda tensor: kept.get(id(tensor)) if id(tensor) in kept else self._copy(tensor), {})
 
     def differ(self, a: Any, b: Any) -> bool:
-        """Whether two trees have other tensors, numbers or strings anywhere, in bits; NaN is equal to NaN."""
+        """Whether any tensors, numbers or strings in two trees differ in their bits; NaN is equal to NaN."""
         return self._differ(a, b, set())
 
     def symbolic(self, tree: Any) -> bool:
-        """Whether there is a tensor without values in a tree."""
+        """Whether a tree contains a symbolic tensor, which has no values."""
         return any(
             self._probe.symbolic(tensor) for _, tensor in self._leaves(tree) if not isinstance(tensor, np.ndarray)
         )
 
     def cached(self, layers: Iterable[Any]) -> Callable[[], None]:
-        """Puts back those attributes of layers that have become tensors, such as masks kept for later calls."""
+        """Returns a function that restores attributes that have become tensors since, such as masks kept for later."""
         before = [(vars(layer), dict(vars(layer))) for layer in layers]
 
         def back() -> None:
@@ -70,8 +70,8 @@ class Trees:
         return back
 
     def attributes(self, layers: Iterable[Any]) -> Callable[[], None]:
-        """Puts the attributes of layers back to what they are now: what they refer to, and what lists, dicts, sets,
-        plain objects and tensors there hold, but for weights."""
+        """Returns a function that restores the attributes of layers to what they are now, with the contents of the
+        lists, dicts, sets, plain objects and tensors there. Weights are left alone."""
         layers, state = list(layers), self._probe.state()
         held: list[tuple[Any, Any]] = []
         values: list[tuple[Any, Any]] = []
@@ -110,7 +110,7 @@ class Trees:
         return back
 
     def _children(self, value: Any) -> list[Any]:
-        """What is looked into: containers, and objects of classes that are not the framework's."""
+        """The items of a container, or the attributes of an object whose class is not the framework's."""
         if isinstance(value, dict):
             return [*value.values(), *getattr(value, "__dict__", {}).values()]
         if isinstance(value, (list, tuple, set, deque)):
@@ -118,7 +118,7 @@ class Trees:
         return list(vars(value).values()) if self._is_plain(value) else []
 
     def _is_plain(self, value: Any) -> bool:
-        """Whether something is an object whose attributes are its state."""
+        """Whether an object's state is its attributes: it is no function, layer or object of the framework."""
         package = type(value).__module__.partition(".")[0]
         return (
             hasattr(value, "__dict__")
@@ -159,12 +159,12 @@ class Trees:
         if isinstance(a, dict) and a.keys() != b.keys():
             return True
         if not isinstance(a, (list, tuple, dict)) and not self._is_plain(a):
-            return False  # nothing to compare by
+            return False  # nothing in them can be compared
         of_a, of_b = self._children(a), self._children(b)
         return len(of_a) != len(of_b) or any(self._differ(x, y, seen) for x, y in zip(of_a, of_b, strict=True))
 
     def _leaves(self, tree: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
-        """The tensors of a tree, by the way to them."""
+        """Yields the tensors of a tree, each with its position: the index of the child at each level."""
         seen: set[int] = set()
 
         def walk(value: Any, place: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Any]]:
@@ -193,7 +193,7 @@ class Trees:
 
 
 def _refill(container: Any, before: Any) -> None:
-    """Gives a container back what it held, where that has changed."""
+    """Restores the contents of a container if they have changed."""
     if isinstance(container, dict):
         if container.keys() != before.keys() or any(container[key] is not before[key] for key in before):
             for key in [key for key in container if key not in before]:

@@ -1,4 +1,4 @@
-"""Two results, of any frameworks, compared bit by bit."""
+"""Compares two results, of any frameworks, bit by bit."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Array = npt.NDArray[Any]
 
 
 def on_host(value: Any, name: str = "X") -> Array:
-    """A tensor of any framework, a mask of `multidrop.last_mask`, or host data as an array; bfloat16 as float32 where
-    its framework is not NumPy.
+    """Converts a tensor of any framework, a mask of `multidrop.last_mask`, or host data to an array. A framework's
+    bfloat16 becomes float32.
 
     Raises:
-        TypeError: for what is none of these; it names the argument.
+        TypeError: for anything else; names the argument.
     """
     if isinstance(value, LayerMask):
         return value.keep()
@@ -29,13 +29,13 @@ def on_host(value: Any, name: str = "X") -> Array:
 
 
 def same_bits(a: Array, b: Array) -> bool:
-    """Whether two arrays are equal in shape, type and every bit, but for the payload of a NaN, which the specification
-    leaves open (a framework's conversion between types changes it)."""
+    """Whether two arrays are equal in shape, type and every bit. Any two NaN are equal: the specification leaves their
+    payload open, because a framework's conversion between types changes it."""
     return a.shape == b.shape and a.dtype == b.dtype and not _differing(a, b, True).any()
 
 
 def _differing(a: Array, b: Array, bits: bool) -> npt.NDArray[np.bool_]:
-    """Where two arrays of one shape differ; with `bits`, of one type as well."""
+    """Where two arrays of one shape differ, in bits or in value. Comparing bits needs arrays of one type."""
     if a.dtype.kind in "biu" and b.dtype.kind in "biu":
         return a != b
     a_nan, b_nan = np.isnan(a), np.isnan(b)
@@ -45,21 +45,21 @@ def _differing(a: Array, b: Array, bits: bool) -> npt.NDArray[np.bool_]:
 
 def _words(a: Array) -> Array:
     native = np.ascontiguousarray(a, a.dtype.newbyteorder("="))
-    return native.view(f"u{a.dtype.itemsize}").reshape(a.shape)  # NumPy makes a row of an array without dimensions
+    return native.view(f"u{a.dtype.itemsize}").reshape(a.shape)  # ascontiguousarray turns 0 dimensions into 1
 
 
 def assert_same_values(a: Any, b: Any, bits: bool = True) -> None:
-    """That two tensors, of any frameworks, are equal: any two NaN are.
+    """Asserts that two tensors, of any frameworks, are equal. Any two NaN are equal.
 
     Args:
         a: a tensor, an array, or a list.
         b: another.
-        bits: whether shape, type and every bit must be equal, so that −0 is not 0. (bfloat16 comes from a framework as
-            float32.) False compares shape and numbers alone.
+        bits: True compares shape, type and every bit, so that −0 differs from 0 (a framework's bfloat16 counts as
+            float32). False compares shape and numbers only.
 
     Raises:
-        AssertionError: where they differ; it tells how many elements do, and shows the first.
-        TypeError: for what is of no known framework.
+        AssertionError: if they differ; counts the differing elements and shows the first.
+        TypeError: if one is of no known framework.
     """
     x, y = on_host(a, "a"), on_host(b, "b")
     if x.shape != y.shape:
@@ -75,16 +75,16 @@ def assert_same_values(a: Any, b: Any, bits: bool = True) -> None:
 
 
 def assert_same_mask(a: Any, b: Any) -> None:
-    """That two results of dropout, of any frameworks, dropped the same elements.
+    """Asserts that two results of dropout, of any frameworks, dropped the same elements.
 
     Args:
-        a: a bool mask, True where an element is kept; a mask of `multidrop.last_mask`; or an output, in which an
-            element counts as dropped where it is 0: give the layer an X without zeros.
+        a: a bool mask, True where an element is kept; a mask of `multidrop.last_mask`; or an output, in which every 0
+            counts as dropped, so give the layer an X without zeros.
         b: another.
 
     Raises:
-        AssertionError: where the masks differ; it tells how many elements do, and shows the first.
-        TypeError: for what is of no known framework.
+        AssertionError: if the masks differ; counts the differing elements and shows the first.
+        TypeError: if one is of no known framework.
     """
     x, y = (_kept(on_host(value, name)) for value, name in ((a, "a"), (b, "b")))
     if x.shape != y.shape:
@@ -111,6 +111,6 @@ def _count(differing: npt.NDArray[np.bool_]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A number with its bits."""
+    """Formats a number with its type and bits."""
     array = np.asarray(value)
     return f"{array} ({array.dtype} 0x{int(_words(array)):0{2 * array.dtype.itemsize}x})"

@@ -1,4 +1,4 @@
-"""What every backend must do: tests that its author runs."""
+"""Tests that every backend must pass; its author runs them."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ class Conformance:
         class TestMine(multidrop.testing.Conformance):
             backend = "mine"
 
-    Each member of the family is compared with `vectors.json`, for each type, with several keys and starts; then
+    Compares each member of the family with `vectors.json`, for each type and for several keys and starts. Then tests
     gradients, calls without a key, layers, and errors.
 
     Attributes:
         backend: the backend's name, or the backend itself.
-        lacks: the types that its framework does not have, of "float16", "bfloat16", "float32" and "float64".
+        lacks: the types that its framework lacks, out of "float16", "bfloat16", "float32" and "float64".
     """
 
     backend: Any = None
     lacks: tuple[str, ...] = ()
 
-    # How to differentiate, which the contract leaves to the framework. A subclass defines it:
+    # Each framework differentiates in its own way, so the contract has no gradient. A subclass may define
     #
     #     def gradient(self, member, X, dY, key, start): ...
     #
-    # the gradient of `self.loaded.apply(member, X, key, start=start)` with respect to X, from dY.
+    # which returns the gradient of `self.loaded.apply(member, X, key, start=start)` with respect to X, from dY.
     gradient: Callable[..., Tensor] | None = None
 
     def training_call(self, layer: Any, X: Tensor) -> Tensor:
-        """Calls a layer in training mode; to be overridden where a plain call does not."""
+        """Calls a layer in training mode. Override it if a plain call does not train."""
         return layer(X)
 
     @property
@@ -62,48 +62,48 @@ class Conformance:
 
     @classmethod
     def parameters(cls) -> dict[str, tuple[str, ...]]:
-        """What the tests are repeated for: the names of all members, and the types."""
+        """The parameters of the tests and their values: the names of all members, and the types."""
         names = dict.fromkeys(type(case.member).__name__ for case in vectors.cases())
         return {"member_name": tuple(names), "dtype": tuple(t for t in checks.FLOATING if t not in cls.lacks)}
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
-        """A test a member, and a type."""
+        """Runs each test once for each member and type that it takes."""
         for name, values in self.parameters().items():
             if name in metafunc.fixturenames:
                 metafunc.parametrize(name, values)
 
     def test_contract(self) -> None:
-        """It has the attributes that every backend has, and they are of the right kind."""
+        """The backend has every required attribute, each of the right kind."""
         backend = self.loaded
         absent = sorted(dispatch.required() - set(dir(backend)))
         _expect(not absent, f"it has {', '.join(absent)}")
         _expect(isinstance(backend.name, str) and isinstance(backend.version, str), "name and version are strings")
         _expect(all(isinstance(each, type) for each in backend.types), "types are types")
         drawn = {backend.draw_key() for _ in range(3)}
-        _expect(all(isinstance(key, Key) for key in drawn), "draw_key gives keys")
-        _expect(len(drawn) == 3, "draw_key gives another key each time")
+        _expect(all(isinstance(key, Key) for key in drawn), "draw_key returns keys")
+        _expect(len(drawn) == 3, "draw_key returns a new key each time")
 
     def test_tensors(self, dtype: str) -> None:
-        """Host data goes into a tensor and comes back."""
+        """Host data comes back unchanged from a tensor."""
         for shape in ((5, 7), (0, 3), ()):
             tensor = self._tensor(vectors.inputs(shape), dtype)
-            # NumPy's arrays are of none of them: they belong to whichever backend is set.
+            # A NumPy array is right too: it belongs to whichever backend is set.
             right = isinstance(tensor, (*self.loaded.types, np.ndarray))
-            _expect(right, f"tensor gives an instance of one of types; not a {type(tensor).__name__}")
+            _expect(right, f"tensor returns an instance of one of types; not a {type(tensor).__name__}")
             self._same(tensor, vectors.inputs(shape).astype(_host_type(dtype)), f"a tensor of shape {shape}")
 
     def test_vectors(self, member_name: str, dtype: str) -> None:
-        """A member gives the bits of the vectors, for each key and start."""
+        """A member returns the bits of the vectors, for each key and start."""
         for case in vectors.cases():
             if type(case.member).__name__ == member_name:
                 X = self._tensor(vectors.inputs(case.shape), dtype)
                 Y = self.loaded.apply(case.member, X, case.key, start=case.start)
-                _expect(type(Y) is type(X), f"apply gives a {type(X).__name__}, as its X is; not a {type(Y).__name__}")
+                _expect(type(Y) is type(X), f"apply returns a {type(X).__name__}, like its X; not a {type(Y).__name__}")
                 expected = vectors.numbers(case.outputs[dtype], dtype, case.shape)
                 self._same(Y, expected, _told(case), 0.0 if case.exact else vectors.BOUNDS[dtype])
 
     def test_nothing_dropped(self, member_name: str) -> None:
-        """X comes back with every bit where a member's first setting is 0: at p = 0, or a deviation of 0."""
+        """X comes back unchanged in every bit if a member's first setting (p, or a standard deviation) is 0."""
         member = self._member(member_name)
         name = fields(member)[0].name
         x = vectors.inputs(member.example_shape).astype(np.float32)
@@ -111,9 +111,9 @@ class Conformance:
         self._same(self.loaded.apply(idle, self._tensor(x), KEY), x, f"{idle}")
 
     def test_gradient(self, member_name: str) -> None:
-        """The gradient is that of the same draws, for several keys and starts."""
+        """The gradient uses the draws of the forward pass, for several keys and starts."""
         if self.gradient is None:
-            raise SkipTest("no `gradient` is defined, for the contract has none: see multidrop.testing.Conformance")
+            raise SkipTest("no `gradient` is defined: see multidrop.testing.Conformance")
         for case in vectors.cases():
             if type(case.member).__name__ == member_name:
                 x, dy = (np.nan_to_num(vectors.inputs(case.shape), posinf=4.0, neginf=-4.0) + n for n in (0.0, 0.125))
@@ -124,8 +124,8 @@ class Conformance:
                 self._same(dX, expected, f"the gradient of {_told(case)}", bound)
 
     def test_unkeyed(self) -> None:
-        """Calls without a key: after `manual_seed` those of its stream, of which a call that fails takes none; before,
-        all different."""
+        """Calls without a key take the keys of the stream of `manual_seed`, and a call that fails takes none. Without
+        `manual_seed` all calls differ."""
         x = np.ones((16, 16), np.float32)
         member, X = family.Dropout(0.5), self._tensor(x)
         with _seeded(5):
@@ -137,13 +137,13 @@ class Conformance:
                 self._fails(lambda: self.loaded.apply(family.SpatialDropout(), X), "")
         with _seeded(None):
             a, b = (self.loaded.to_numpy(self.loaded.apply(member, X)) for _ in range(2))
-        _expect(not np.array_equal(a, b), "two calls have two masks")
+        _expect(not np.array_equal(a, b), "two calls draw different masks")
 
     def test_layer(self, member_name: str) -> None:
-        """A layer with a seed counts its calls in training mode, from its key's own call on."""
+        """A layer with a seed counts its calls in training mode, starting at its key's call."""
         backend = self.loaded
         if not hasattr(backend, "layer"):
-            raise SkipTest("it has no `layer`, which `test_contract` is about")
+            raise SkipTest("it has no `layer`, which `test_contract` reports")
         member = self._member(member_name)
         x = vectors.inputs(member.example_shape).astype(np.float32)
         bound = vectors.BOUNDS["float32"] if vectors.draws_reals(member) else 0.0
@@ -161,8 +161,8 @@ class Conformance:
                 self._same(Y, oracle.apply(member, x, key), f"layer {number} after manual_seed of {member}", bound)
 
     def test_errors(self) -> None:
-        """Bad input is a ValueError, or for a tensor of another type a TypeError, that names the argument, what was
-        expected and what came."""
+        """Bad input raises a ValueError, or for a tensor of the wrong type a TypeError. The message names the argument,
+        what was expected and what came."""
         backend, member, X = self.loaded, family.Dropout(0.5), self._tensor(np.ones((4, 3), np.float32))
         for name, call in (
             ("member", lambda: backend.apply("Dropout", X, 1)),
@@ -203,7 +203,7 @@ class Conformance:
             )
 
     def _fails(self, call: Callable[[], Any], name: str) -> None:
-        """That a call ends in an error of the one form about an argument; "" for any."""
+        """Expects an error about the argument `name` (any argument if "") in the form of all errors."""
         kind = TypeError if name == "X" else ValueError
         try:
             result = call()
@@ -218,18 +218,18 @@ class Conformance:
 def conformance(
     backend: Any, *, lacks: tuple[str, ...] = (), gradient: Callable[..., Tensor] | None = None
 ) -> tuple[str, ...]:
-    """Runs all tests of `Conformance` without pytest.
+    """Runs all tests of `Conformance`, without pytest.
 
     Args:
         backend: the backend's name, or the backend itself.
-        lacks: the types that its framework does not have.
-        gradient: takes (member, X, dY, key, start) and gives the gradient of `apply` with respect to X, from dY.
+        lacks: the types that its framework lacks.
+        gradient: takes (member, X, dY, key, start) and returns the gradient of `apply` with respect to X, from dY.
 
     Returns:
-        The tests that could not run, each with the reason: "test_gradient[Dropout]: …".
+        The skipped tests, each with the reason: "test_gradient[Dropout]: …".
 
     Raises:
-        AssertionError: where tests failed; it lists each with what it found.
+        AssertionError: if tests failed; lists each with its error.
     """
     own = None if gradient is None else staticmethod(gradient)
     tests: Any = type("Tests", (Conformance,), {"backend": backend, "lacks": lacks, "gradient": own})()

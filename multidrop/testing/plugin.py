@@ -1,13 +1,12 @@
-"""A plugin of pytest, which every test run finds where multidrop is installed: a test that takes the argument `backend`
-runs once for each backend.
+"""A pytest plugin, active wherever multidrop is installed: runs a test that takes the argument `backend` once for each
+backend.
 
-    pytest --backend torch --backend mxnet      # these, which must be there
-    pytest --backend all                        # all that are declared, which must be there
-    pytest                                      # those that are installed
+    pytest --backend torch --backend mxnet      # these, which must be installed
+    pytest --backend all                        # all declared backends, which must be installed
+    pytest                                      # the installed ones
 
-`--multidrop-backend` is another name of the option, for a project that has a `--backend` of its own: that one is then
-the project's. Likewise a fixture `backend` of the project takes the place of this one, and so does a `backend` that it
-parametrizes. `pytest -p no:multidrop` goes without the plugin.
+If the project has its own option `--backend`, use `--multidrop-backend`. If the project has its own fixture `backend`,
+or parametrizes tests by `backend`, that one is used. `pytest -p no:multidrop` switches the plugin off.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any
 
 import pytest
 
-# Every run of pytest loads this module, and few use it: what needs NumPy is imported by the functions that use it.
+# Every run of pytest loads this module and few use it, so functions import what needs NumPy themselves.
 
 OPTION, SHORT = "--multidrop-backend", "--backend"
 DESTINATION = "multidrop_backend"
@@ -31,18 +30,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, Any, Any]:
-    """Offers `--backend` last, when the plugins and conftest files that may want the name have had it."""
+    """Adds `--backend` last, so that other plugins and conftest files can take the name."""
     result = yield
     offer_short_option(parser)
     return result
 
 
 def offer_short_option(parser: pytest.Parser) -> None:
-    """Adds `--backend`, unless another has that name."""
+    """Adds `--backend`, unless another option has that name."""
     given = f"{SHORT}=numpy"
     try:
         _, unknown = parser.parse_known_and_unknown_args([given])
-    except pytest.UsageError:  # of an option that takes no value, or not this one
+    except pytest.UsageError:  # an option `--backend` exists and does not accept this value
         return
     if given in unknown:
         _offer(parser, SHORT)
@@ -55,7 +54,7 @@ def _offer(parser: pytest.Parser, option: str) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Ends the run where a backend that was asked for is not there."""
+    """Ends the run if a requested backend is not installed."""
     if not config.getoption(DESTINATION):
         return
     from .. import dispatch
@@ -67,10 +66,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def requested(config: pytest.Config) -> tuple[str, ...]:
-    """The backends that must be there; none where the option was not given.
+    """The backends that must be installed; none if the option was not given.
 
     Raises:
-        pytest.UsageError: where no backend has a name that was given.
+        pytest.UsageError: if a given name is not that of a backend.
     """
     asked = config.getoption(DESTINATION)
     if not asked:
@@ -85,14 +84,14 @@ def requested(config: pytest.Config) -> tuple[str, ...]:
 
 
 def chosen(config: pytest.Config) -> tuple[str, ...]:
-    """The backends that this run is about: those that were asked for, else those that are installed."""
+    """The backends that this run tests: the requested ones, else the installed ones."""
     from .. import dispatch
 
     return requested(config) or dispatch.available_backends()
 
 
 def loaded(config: pytest.Config, name: str) -> Any:
-    """A backend, for a test about it alone; skips where the run is not about it."""
+    """Loads a backend for a test of it alone; skips the test if this run does not test that backend."""
     from .. import dispatch
 
     if name not in chosen(config):
@@ -103,8 +102,8 @@ def loaded(config: pytest.Config, name: str) -> Any:
 
 @pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    # A test whose `backend` is another's does not come to the fixture below, but where a hook of that project has
-    # parametrized it directly: pytest drops the fixture only after this hook, and tells of it nowhere else.
+    # A project's hook may have parametrized `backend` itself. pytest drops the fixture below only after this hook, and
+    # until then only the private `_calls` shows it.
     direct = any("backend" in call.params for call in getattr(metafunc, "_calls", ()))
     if FIXTURE in metafunc.fixturenames and not direct:
         metafunc.parametrize(FIXTURE, chosen(metafunc.config), indirect=True)
@@ -112,7 +111,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def multidrop_backend(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Each backend in turn, set for the test."""
+    """Sets each backend in turn for the test."""
     from .. import dispatch
 
     backend = loaded(request.config, request.param)
@@ -122,6 +121,6 @@ def multidrop_backend(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 @pytest.fixture
 def backend(multidrop_backend: Any) -> Any:
-    """Each backend that this run is about, in turn: what `multidrop.protocol.Backend` says, and set for the test, as by
+    """Each backend that this run tests, in turn: a `multidrop.protocol.Backend`, set for the test as by
     `multidrop.use_backend`."""
     return multidrop_backend

@@ -1,7 +1,7 @@
-"""The vectors of the family: what each member gives, bit by bit, for inputs that a formula gives.
+"""Test vectors: the output of each member of the family, bit by bit, for inputs computed by a formula.
 
-`vectors.json`, beside this file, is for any language. Its field "about" says how to read it; `tools/make_vectors.py`
-writes it from the oracle.
+Any language can read `vectors.json`, beside this file. Its field "about" explains the format; `tools/make_vectors.py`
+writes the file from the oracle.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ ABOUT = (
 )
 SPECIAL = {3: np.nan, 7: np.inf, 11: -np.inf, 14: -0.0}
 BOUNDS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-22, "float64": 2.0**-45}
-"""What numbers that a logarithm gave may differ by: the specification promises 16 units of float64, and a framework may
-round a product and a sum once."""
+"""The largest difference allowed, by type, in numbers computed with a logarithm. The specification promises 16 units in
+the last place of float64, and a framework may round a product and a sum once (a fused multiply-add)."""
 
 
 class Case(NamedTuple):
-    """One vector."""
+    """A test vector."""
 
     member: Member
     shape: tuple[int, ...]
@@ -49,11 +49,11 @@ class Case(NamedTuple):
     start: int
     exact: bool
     outputs: dict[str, str]
-    """Hexadecimal digits, by type."""
+    """The output's hexadecimal digits, by type."""
 
 
 def inputs(shape: Sequence[int]) -> npt.NDArray[np.float64]:
-    """X, as "about" gives it; every type holds it exactly."""
+    """Returns X of a shape, by the formula in "about". Every type holds its values exactly."""
     i = np.arange(prod(shape))
     x = ((37 * i + 11) % 64 - 32) / 8.0
     for place, value in SPECIAL.items():
@@ -63,7 +63,7 @@ def inputs(shape: Sequence[int]) -> npt.NDArray[np.float64]:
 
 @cache
 def cases() -> tuple[Case, ...]:
-    """All vectors."""
+    """Returns all vectors."""
     return tuple(
         Case(
             getattr(family, case["member"])(**case["settings"]),
@@ -78,7 +78,7 @@ def cases() -> tuple[Case, ...]:
 
 
 def digits(values: Array) -> str:
-    """An array's bits as hexadecimal digits; a NaN's are those of the quiet one that has no payload."""
+    """Returns an array's bits as hexadecimal digits; every NaN is written as the quiet NaN without payload."""
     flat = values.astype(values.dtype.newbyteorder("=")).ravel()
     flat[np.isnan(flat)] = np.nan
     size = flat.dtype.itemsize
@@ -89,7 +89,7 @@ def digits(values: Array) -> str:
 
 
 def numbers(text: str, dtype: str, shape: Sequence[int]) -> Array:
-    """The array that `digits` wrote; of bfloat16, as float32."""
+    """Reads the array that `digits` wrote; bfloat16 is returned as float32."""
     size = 2 if dtype in ("float16", "bfloat16") else int(dtype.removeprefix("float")) // 8
     words = np.array([int(text[at : at + 2 * size], 16) for at in range(0, len(text), 2 * size)], f"u{size}")
     if dtype == "bfloat16":
@@ -98,7 +98,7 @@ def numbers(text: str, dtype: str, shape: Sequence[int]) -> Array:
 
 
 class _DecisionsAlone(oracle.Draw):
-    """Draws of which none may be a real number."""
+    """Raises LookupError if a member draws a real number."""
 
     def normal(self, X: Array, mean: float, stddev: float) -> Array:
         raise LookupError
@@ -108,7 +108,7 @@ class _DecisionsAlone(oracle.Draw):
 
 
 def draws_reals(member: Member) -> bool:
-    """Whether a member draws normal numbers or uniforms, which a logarithm goes into; else its values are exact."""
+    """Whether a member draws normal or uniform numbers, which need a logarithm; otherwise its values are exact."""
     try:
         member(np.ones(member.example_shape, np.float32), _DecisionsAlone(Key(0)))
     except LookupError:
@@ -117,7 +117,7 @@ def draws_reals(member: Member) -> bool:
 
 
 def differing(got: Array, expected: Array, bound: float) -> npt.NDArray[np.bool_]:
-    """Where two arrays of one shape and type differ: in a bit, or for a bound above 0, by more than it allows."""
+    """Where two arrays of one shape and type differ: in any bit if the bound is 0, else by more than the bound."""
     if bound == 0.0:
         return _differing(got, expected, True)
     a, b = got.astype(np.float64), expected.astype(np.float64)
