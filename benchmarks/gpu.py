@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from multidrop_torch import Dropout, device, functional
+from multidrop_torch import Dropout, functional, gpu
 
 from benchmarks import gpu_models, machine
 from benchmarks.measure import Effort, interleaved, quartiles
@@ -54,7 +54,7 @@ def run(out: Path) -> int:
     if not torch.cuda.is_available():
         result["left_out"] = NONE
     else:
-        result["kernels"] = device.ready(torch.cuda.current_device())
+        result["kernels"] = gpu.ready(torch.cuda.current_device())
         check()
         result["records"] = records()
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -38,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 def pytest_configure(config: pytest.Config) -> None:
     if device := config.getoption("--device"):
-        os.environ["MULTIDROP_DEVICE"] = device  # read by `test_device`, which also runs without this file
+        os.environ["MULTIDROP_DEVICE"] = device  # read by `gpu_ways`, which also works without this file
 
 
 def parameters(config: pytest.Config, modes: dict[str, tuple[str, ...]]) -> list[Any]:

@@ -54,7 +54,7 @@ def test_what_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     cuda: dict[str, Any] = {"is_available": lambda: True, "current_device": lambda: 0, "synchronize": lambda: None}
     for name, stand_in in (cuda | {"Event": Event, "_sleep": lambda cycles: None}).items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
-    monkeypatch.setattr(gpu.device, "ready", lambda index: True)
+    monkeypatch.setattr("multidrop_torch.gpu.ready", lambda index: True)
     small = {"PLACE": "cpu", "SIZES": (2**9, 2**10), "LARGE": 2**10, "IMAGES": (2, 3, 4, 5), "SMALL": ((16,), (4, 4))}
     for name, value in (small | {"EFFORT": measure.Effort(0.0, 2, 200), "SAMPLE": 1e-5, "CALLS": 1}).items():
         monkeypatch.setattr(gpu, name, value)

@@ -303,7 +303,7 @@ def test_layers_within_a_keras_layer() -> None:
 def test_no_other_file_uses_a_private_name() -> None:
     """Of torch, or of anyone else: attributes, imports, and names in `getattr` and the like."""
     folder = Path(internals.__file__).parent
-    trees = {path.name: ast.parse(path.read_text()) for path in folder.glob("*.py")}
+    trees = {str(path.relative_to(folder)): ast.parse(path.read_text()) for path in folder.rglob("*.py")}
     own = {"_replace"}  # of named tuples, which document it
     for node in (node for tree in trees.values() for node in ast.walk(tree)):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):

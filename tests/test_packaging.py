@@ -37,7 +37,7 @@ def test_backends_have_the_same_files(package: Path) -> None:
 
 @pytest.mark.parametrize("package", packages(), ids=lambda path: path.name)
 def test_backends_import_their_own_framework_alone(package: Path) -> None:
-    source = "\n".join(path.read_text() for path in package.glob("*.py"))
+    source = "\n".join(path.read_text() for path in package.rglob("*.py"))
     own = package.name.removeprefix("multidrop_")
     others = {"torch", "tensorflow", "keras", "mxnet"} - {own} - ({"keras"} if own == "tensorflow" else set())
     imported = set(re.findall(r"^\s*(?:from|import) (\w+)", source, re.MULTILINE))

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="it is about torch's compiler")
 functional = pytest.importorskip("multidrop_torch.functional")
 programs = pytest.importorskip("multidrop_torch.programs")
 positions = pytest.importorskip("multidrop_torch.position")
-pointwise = pytest.importorskip("multidrop_torch.pointwise")
+pointwise = pytest.importorskip("multidrop_torch.gpu.pointwise")
 
 # torch's own, at its first compilation: it announces what it is about to change.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning:torch")

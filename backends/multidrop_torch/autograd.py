@@ -12,7 +12,7 @@ from multidrop.spec import masks
 from multidrop.spec.keys import Key
 from multidrop.spec.masks import Mask
 
-from . import device, draw, internals, programs, subclasses
+from . import draw, gpu, internals, programs, subclasses
 from .position import calls, known, position_of, signed
 from .ranks import at_place, holders, place_among
 from .recomputation import next_key as next_of
@@ -70,7 +70,7 @@ def masked_next(
             Y = (_Rectified if relu else _Masked).apply(X, mask, stream, taken)
             (mask,) = taken
         else:
-            Y, mask = device.take_and_drop(X, mask, stream, relu)
+            Y, mask = gpu.take_and_drop(X, mask, stream, relu)
         if note is not None:  # as `noted` does: nothing hides the shape from the kernels
             note["last"] = mask, X.shape, calls.drawn_in_programs
         return Y
@@ -111,7 +111,7 @@ def _by_kernels(X: Tensor, stream: Tensor) -> bool:
         or watched()
         or transforms_active()
         or X.is_nested
-        or not device.fits(X)
+        or not gpu.fits(X)
     )
 
 
@@ -139,10 +139,10 @@ def _next_near(X: Tensor, stream: Tensor | None) -> Key | Tensor:
     Raises:
         RuntimeError: while a CUDA graph is captured, for a stream on the CPU: each replay would repeat the mask.
     """
-    if X.is_cuda and device.draws(X.device):
+    if X.is_cuda and gpu.draws(X.device):
         if stream is None:
-            return device.drawn(X.device)
-        if stream.is_cpu and device.capturing(X):
+            return gpu.drawn(X.device)
+        if stream.is_cpu and gpu.capturing(X):
             raise RuntimeError(
                 "stream: expected one on the GPU while a CUDA graph is captured; got one on the CPU, so that each "
                 "replay would repeat its mask: move the layer with layer.to(X.device) before, or leave it unseeded"
@@ -239,7 +239,7 @@ def _dropped(X: Tensor, mask: Mask, relu: bool, stream: Tensor | None, taken: An
     """X through a mask, or through the next of a stream on its GPU, which the list `taken` gets; and that mask."""
     if stream is None:
         return _drop(X, mask, relu), mask
-    Y, mask = device.take_and_drop(X, mask, stream, relu)
+    Y, mask = gpu.take_and_drop(X, mask, stream, relu)
     taken.append(mask)
     return Y, mask
 

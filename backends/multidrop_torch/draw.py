@@ -14,7 +14,7 @@ from multidrop.spec import masks
 from multidrop.spec.keys import Key
 from multidrop.spec.masks import Mask
 
-from . import device, internals, on_host
+from . import gpu, internals, on_host
 from .on_host import NAMES
 from .position import key_at, known
 
@@ -23,8 +23,8 @@ def drop(X: Tensor, mask: Mask, relu: bool = False) -> Tensor:
     """X, or max(X, 0), through a mask, without a gradient: a new tensor, in X's layout where that is dense."""
     if on_host.fits(X):
         return on_host.drop(X, _known(mask), relu)
-    if not X.is_cpu and device.fits(X):
-        return device.drop(X, mask, relu)
+    if not X.is_cpu and gpu.fits(X):
+        return gpu.drop(X, mask, relu)
     return drop_by_operators(rectified(X) if relu else X, mask)
 
 
@@ -37,8 +37,8 @@ def drop_(X: Tensor, mask: Mask) -> Tensor:
     """`drop` in place."""
     if on_host.fits(X):
         return on_host.drop_(X, _known(mask))
-    if not X.is_cpu and device.fits(X):
-        return device.drop_(X, mask)
+    if not X.is_cpu and gpu.fits(X):
+        return gpu.drop_(X, mask)
     return X.copy_(drop(X, mask))
 
 
@@ -47,8 +47,8 @@ def relu_gradient(dY: Tensor, Y: Tensor, p: float) -> Tensor:
     if not is_batched(dY):
         if on_host.fits(dY) and on_host.fits(Y):
             return on_host.relu_gradient(dY, Y, p)
-        if not dY.is_cpu and device.fits(dY) and device.fits(Y):
-            return device.relu_gradient(dY, Y, p)
+        if not dY.is_cpu and gpu.fits(dY) and gpu.fits(Y):
+            return gpu.relu_gradient(dY, Y, p)
     return torch.where(Y == 0, torch.zeros((), dtype=dY.dtype, device=dY.device), scaled(dY, p))
 
 
@@ -59,8 +59,8 @@ def keep_mask(
     place = torch.device(place)
     if place.type == "meta":
         return torch.empty(shape, dtype=torch.bool, device=place)
-    if device.draws(place):
-        return device.keep_mask(shape, dropout, key, start, place)
+    if gpu.draws(place):
+        return gpu.keep_mask(shape, dropout, key, start, place)
     key = key_at(key) if isinstance(key, Tensor) else key
     return torch.from_numpy(host.keep_mask(shape, dropout, key, start)).to(place)
 
@@ -70,8 +70,8 @@ def normal(X: Tensor, key: Key | Tensor, start: int, mean: float, stddev: float)
     compute = torch.float64 if X.dtype == torch.float64 else torch.float32
     if X.is_meta:
         return torch.empty(X.shape, dtype=compute, device=X.device)
-    if device.draws(X.device):
-        return device.normal(X.shape, key, start, X.device, compute, mean, stddev)
+    if gpu.draws(X.device):
+        return gpu.normal(X.shape, key, start, X.device, compute, mean, stddev)
     z = torch.from_numpy(masks.normals(tuple(X.shape), known(key), start))
     return (mean + stddev * z).to(compute).to(X.device)
 
@@ -80,8 +80,8 @@ def uniform(shape: Sequence[int], key: Key | Tensor, start: int, place: torch.de
     """`multidrop.spec.masks.open_uniforms` as a float64 tensor on a device."""
     if place.type == "meta":
         return torch.empty(tuple(shape), dtype=torch.float64, device=place)
-    if device.draws(place):
-        return device.uniform(shape, key, start, place)
+    if gpu.draws(place):
+        return gpu.uniform(shape, key, start, place)
     key = known(key)
     return torch.from_numpy(masks.open_uniforms(tuple(shape), key, start)).to(place)
 

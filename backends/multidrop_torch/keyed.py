@@ -13,7 +13,8 @@ from multidrop import checks
 from multidrop.spec.keys import Key
 from multidrop.view import Drawing, before, not_a_layer
 
-from . import device_positions, internals, position
+from . import internals, position
+from .gpu import positions
 from .position import calls, key_at, position_of
 from .ranks import at_place, place_among
 
@@ -77,7 +78,7 @@ class Keyed(nn.Module):
                 with torch.inference_mode(False):
                     vars(self)["stream"] = self.stream.to(place)
                 if place.type == "cuda":
-                    device_positions.follow(self.stream, key)
+                    positions.follow(self.stream, key)
         return self
 
     def _stand_at(self, position: Tensor) -> None:
@@ -85,7 +86,7 @@ class Keyed(nn.Module):
         assert self.stream is not None
         self.stream.copy_(position)
         if type(self.stream) is Tensor and self.stream.is_cuda:
-            device_positions.written(self.stream)
+            positions.written(self.stream)
 
     def __delattr__(self, name: str) -> None:
         if name == "stream" and self.keyed:

@@ -8,7 +8,7 @@ from torch import Tensor
 from multidrop import host, streams
 from multidrop.spec.keys import Key
 
-from . import device, internals
+from . import gpu, internals
 
 
 def position_of(key: Key) -> Tensor:
@@ -29,7 +29,7 @@ def known(key: Key | Tensor) -> Key:
 
 def by_kernels(position: Tensor) -> Key | Tensor:
     """The key of a mask from a position: the position itself, where kernels read it on a GPU."""
-    return position if position.is_cuda and device.draws(position.device) else key_at(position)
+    return position if position.is_cuda and gpu.draws(position.device) else key_at(position)
 
 
 def signed(start: int) -> int:
@@ -43,9 +43,9 @@ def take(stream: Tensor, memory: Tensor | None = None) -> Key | Tensor:
         stream = stream.to_local()  # of a distributed tensor, this rank's own
     if stream.is_cpu and stream.is_contiguous():
         return host.take(stream.data_ptr())
-    if stream.is_cuda and stream.is_contiguous() and device.draws(stream.device):
+    if stream.is_cuda and stream.is_contiguous() and gpu.draws(stream.device):
         with internals.without_modes():
-            return device.take(stream, memory)
+            return gpu.take(stream, memory)
     with streams.lock, internals.without_modes(), torch.no_grad():
         key = key_at(stream)
         stream[1] += 1  # wraps from 2^63 − 1 to −2^63, as two's complement does

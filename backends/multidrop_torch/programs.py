@@ -24,7 +24,7 @@ from multidrop.family import Member
 from multidrop.spec.keys import Key
 from multidrop.spec.masks import Mask
 
-from . import device, draw, internals, subclasses
+from . import draw, gpu, internals, subclasses
 from .position import by_kernels, calls, key_at, position_of, signed
 from .ranks import at_place, place_among
 from .recomputation import next_key
@@ -145,10 +145,10 @@ def _take(stream: Tensor, keyed: bool) -> Tensor:
     """`take` as an operator. Without a key the stream is only named: that the operator may write to it keeps it from
     being merged with, or moved past, another one."""
     # On a GPU, memory of its own: a CUDA graph of `torch.compile` may keep it, and allows none that outlives the run.
-    fresh = torch.empty_like(stream) if stream.is_cuda and device.draws(stream.device) else None
+    fresh = torch.empty_like(stream) if stream.is_cuda and gpu.draws(stream.device) else None
     if fresh is not None and not keyed:
         calls.drawn_in_programs += 1
-        return device.drawn(stream.device, fresh)
+        return gpu.drawn(stream.device, fresh)
     key = next_key(stream, fresh) if keyed else _next_key(stream, keyed)
     if isinstance(key, Tensor):
         return key if key is fresh else key.clone()
@@ -202,7 +202,7 @@ def _drop(X: Tensor, position: Tensor, p: float, start: int, axes: Sequence[int]
 @_without_memory("drop")
 def _(X: Tensor, position: Tensor, p: float, start: int, axes: Sequence[int]) -> Tensor:
     if X.device.type == "cuda":
-        from .pointwise import fuse
+        from .gpu.pointwise import fuse
 
         fuse()
     return torch.empty_like(X)

@@ -4,7 +4,7 @@ Triton is imported at the first dropout of a tensor on a GPU.
 
 A mask's key is a `Key`, or a position: an int64 tensor (seed, call) in two's complement on the tensor's GPU. The
 kernels read it there, so that neither the host nor the GPU waits for the other. A CUDA graph that takes positions draws
-new masks in each replay. See `device_positions`.
+new masks in each replay. See `positions`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from multidrop.spec import masks
 from multidrop.spec.keys import Key, as_key
 from multidrop.spec.masks import Mask
 
-from .device_positions import capturing, counted, counter, new_position, take
-from .device_positions import drawn as drawn
 from .launch import Program, program
+from .positions import capturing, counted, counter, new_position, take
+from .positions import drawn as drawn
 
-KERNELS = "triton_kernels"
+KERNELS = "kernels"
 BLOCKS, WARPS = 128, 2  # a program's blocks of eight elements, which reach the speed of a copy on an H200
 SIZE, SIZE_WARPS = 1024, 4  # a program's elements in `permuted` and `gate`, its blocks in `plane`
 TILE_COLUMNS, TILE_BLOCKS, TILE_WARPS = 64, 8, 4  # what a program takes of a matrix
@@ -197,7 +197,7 @@ def _drawn(Y: Tensor, key: Key | Tensor, start: int, mean: float, stddev: float,
     if n:
         position, seed, call, source = _named(key, Y)
         types, constants = (Y.dtype, torch.int64), (BLOCKS, source, normal)
-        launch = program("triton_numbers", "numbers", types, Y.get_device(), constants, SIZE_WARPS)
+        launch = program("number_kernels", "numbers", types, Y.get_device(), constants, SIZE_WARPS)
         numbers = n, skip, first, seed, call, _bits(mean), _bits(stddev)
         launch(-(-(n + skip) // (8 * BLOCKS)), (Y, position), *numbers)
     return Y
@@ -264,7 +264,7 @@ def _planned(
     rest = keep, relu, dtype == torch.float64, _ties("linear", p, index), skips, aligned
     if source > 1:
         program(KERNELS, "linear", _TYPES[dtype], index, (BLOCKS, 1, *rest), WARPS)
-        program("triton_positions", "take", (torch.int64,) * 2, index, (), 1)
+        program("position_kernels", "take", (torch.int64,) * 2, index, (), 1)
     return program(KERNELS, "linear", _TYPES[dtype], index, (BLOCKS, source, *rest), WARPS)
 
 
@@ -322,7 +322,7 @@ def _tile(X: Tensor, Y: Tensor, dimensions: Dimensions, mask: Mask, relu: bool) 
 
 def _permuted(X: Tensor, Y: Tensor, dimensions: Dimensions, bits: Tensor, skip: int, p: float, relu: bool) -> None:
     """Launches `permuted`; of more dimensions than it takes, once for each step along the outermost one."""
-    from .triton_kernels import DIMENSIONS
+    from .kernels import DIMENSIONS
 
     n = math.prod(size for size, _ in dimensions)
     if len(dimensions) > DIMENSIONS:

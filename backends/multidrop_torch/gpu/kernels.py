@@ -12,8 +12,8 @@ Triton reads the annotations, so this module has no `from __future__ import anno
 import triton
 import triton.language as tl
 
-from .triton_positions import count_on, key_of, move_on
-from .triton_ties import settled
+from .position_kernels import count_on, key_of, move_on
+from .ties import settled
 
 POINTERS = ("X", "Y", "position", "kept", "done")
 NUMBERS = ("n", "skip", "start", "seed", "call", "high", "low", "scale")
@@ -111,7 +111,7 @@ def linear(
     Args:
         X: the input; not read where KEEP.
         Y: the output, which may be X; the mask as uint8 where KEEP.
-        FROM, position, kept, done: where the key comes from; see `triton_positions`.
+        FROM, position, kept, done: where the key comes from; see `position_kernels`.
         n: the number of elements.
         skip: the number of elements of the first block that come before the first element.
         start: the first block.

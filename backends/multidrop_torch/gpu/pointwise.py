@@ -20,18 +20,17 @@ from multidrop import host
 from multidrop.spec import masks
 from multidrop.spec.masks import Mask
 
-from . import device as kernels
-from . import internals, programs
-from .on_host import NAMES
-from .position import by_kernels, known
+from .. import gpu, internals, programs
+from ..on_host import NAMES
+from ..position import by_kernels, known
 
 
 @programs.operator("bits(Tensor position, SymInt count, float p, SymInt start, Device device) -> Tensor")
 def _bits(position: Tensor, count: int, p: float, start: int, device: torch.device) -> Tensor:
-    """The mask of `count` elements, one byte for each block of eight; see `multidrop_torch.device.bits`."""
+    """The mask of `count` elements, one byte for each block of eight; see `multidrop_torch.gpu.bits`."""
     mask = Mask(p, by_kernels(position), start % 2**64)
-    if kernels.draws(device):
-        return kernels.bits(count, mask, device)
+    if gpu.draws(device):
+        return gpu.bits(count, mask, device)
     skip = mask.start % 8
     keep = host.keep_mask(count, p, known(mask.key), mask.start)
     whole = np.concatenate([np.zeros(skip, np.bool_), keep])

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from .internals import raw_stream
+from ..internals import raw_stream
 
 Program: TypeAlias = Callable[..., None]
 """A compiled kernel: takes the grid's size, the tensors, and the numbers, and runs on its GPU's current stream."""

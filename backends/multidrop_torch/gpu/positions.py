@@ -17,7 +17,7 @@ from torch import Tensor
 
 from multidrop.spec.keys import Key
 
-from .internals import raw_stream, version_of
+from ..internals import raw_stream, version_of
 from .launch import program
 
 POSITIONS = 64  # allocated at once
@@ -68,7 +68,7 @@ def take(stream: Tensor, position: Tensor | None = None) -> Tensor:
         position = new_position(stream.device)
     else:
         leave(stream)
-    launch = program("triton_positions", "take", (torch.int64,) * 2, stream.get_device(), (), 1)
+    launch = program("position_kernels", "take", (torch.int64,) * 2, stream.get_device(), (), 1)
     launch(1, (stream, position))
     return position
 

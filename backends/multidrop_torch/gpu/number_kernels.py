@@ -11,8 +11,8 @@ import triton.language as tl
 
 from multidrop.spec import masks
 
-from .triton_kernels import lanes, words
-from .triton_positions import key_of
+from .kernels import lanes, words
+from .position_kernels import key_of
 
 NEAR_ABOVE, NEAR_BELOW = (tl.constexpr(row) for row in masks.NEAR)
 FAR_ABOVE, FAR_BELOW = (tl.constexpr(row) for row in masks.FAR)
@@ -58,7 +58,7 @@ def numbers(
 
     Args:
         Y: the output, float32 or float64.
-        FROM, position: where the key comes from; see `triton_positions`.
+        FROM, position: where the key comes from; see `position_kernels`.
         n, skip, start: as for `linear`.
         mean, stddev: of the normal numbers, the bits of float64 numbers.
         BLOCKS: the number of blocks of eight that a program takes.
