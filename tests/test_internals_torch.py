@@ -248,6 +248,15 @@ def test_the_name_of_functionalize(monkeypatch: pytest.MonkeyPatch) -> None:
         function(ones())
 
 
+def test_the_mark_of_constants() -> None:
+    """torch's own decorator sets it."""
+
+    def marked(mark: Any) -> dict[str, Any]:
+        return vars(mark(lambda: None))
+
+    assert marked(internals.constant_in_programs) == marked(torch.compiler.assume_constant_result) != {}
+
+
 def test_rules_for_subclasses(monkeypatch: pytest.MonkeyPatch) -> None:
     """A torch that takes none for operators says so."""
     from multidrop_torch import subclasses

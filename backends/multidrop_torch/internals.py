@@ -225,6 +225,7 @@ def keras_layers(layer: Any) -> list[Any]:
 
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def overrides(method: Method) -> Method:
@@ -234,6 +235,14 @@ def overrides(method: Method) -> Method:
     if not hasattr(nn.Module, method.__name__):
         raise missing(f"torch.nn.Module.{method.__name__}")
     return method
+
+
+def constant_in_programs(function: Function) -> Function:
+    """Has `torch.compile` call a function while it traces, instead of tracing it. This is what
+    `torch.compiler.assume_constant_result` does, which imports torch's compiler, and Triton with it, at once. Without
+    torch's name for the mark the function is traced, which is an error for one that registers operators."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]  # what torch looks for
+    return function
 
 
 def former_buffer(module: nn.Module, name: str) -> Any:

@@ -22,7 +22,7 @@ PLAIN = {Tensor, nn.Parameter}
 """The types whose memory may be read and written past torch's dispatcher."""
 
 
-@torch.compiler.assume_constant_result
+@internals.constant_in_programs
 def ready(kind: type) -> bool:
     """Registers the rules for a type of tensors, if it has some, also while a program is traced. This waits for the
     first such tensor, because importing `torch.distributed.tensor` takes over a second."""
