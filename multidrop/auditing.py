@@ -94,7 +94,7 @@ def audit(model: Model, *inputs: Any, **named: Any) -> Audit:
     """
     backend = backend_of(model, "model")
     if not (isinstance(model, tuple(backend.types)) and callable(model)):
-        raise TypeError(f"model: expected a model of a framework's; got {checks.shown(model)}")
+        raise TypeError(f"model: expected a model of a known framework; got {checks.shown(model)}")
     probe: Any = part(backend, Comparison, "Probe", "md.audit").Probe(model)
     if missing := sorted({name for name in vars(Auditing) if not name.startswith("_")} - set(dir(probe))):
         raise BackendError(

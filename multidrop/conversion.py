@@ -118,7 +118,7 @@ def restore(model: Any, report: Report | None = None) -> int:
 def _backend(model: Any) -> Backend:
     backend = backend_of(model, "model")
     if not (isinstance(model, tuple(backend.types)) and callable(model)):  # a framework's tensors are not called
-        raise TypeError(f"model: expected a model of a framework's; got {shown(model)}")
+        raise TypeError(f"model: expected a model of a known framework; got {shown(model)}")
     return backend
 
 
