@@ -97,6 +97,7 @@ class TestLaunch:
     @pytest.fixture
     def launched(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         monkeypatch.setattr(launch, "raw_stream", lambda index: 1000 + index)
+        monkeypatch.setattr("triton.__version__", launch.LAUNCHERS[0] + "0")  # whichever is installed
         return []
 
     @staticmethod
