@@ -2,17 +2,17 @@
 
 from .numpy_names import import_mxnet
 
-# Must come before the first `import mxnet` below; hence the exceptions from E402.
+# Must come before the first `import mxnet` below; pyproject.toml therefore allows imports after it.
 mx = import_mxnet()
 
-from .apply import apply  # noqa: E402  # after MXNet
-from .comparison import Probe  # noqa: E402  # after MXNet
-from .conversion import convert, restore  # noqa: E402  # after MXNet
-from .functional import NAME as name  # noqa: E402  # after MXNet
-from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy  # noqa: E402  # after MXNet
-from .layers import Dropout, drawing  # noqa: E402  # after MXNet
-from .loss import r_drop  # noqa: E402  # after MXNet
-from .member_layers import (  # noqa: E402  # after MXNet
+from .apply import apply
+from .comparison import Probe
+from .conversion import convert, restore
+from .functional import NAME as name
+from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy
+from .layers import Dropout, drawing
+from .loss import r_drop
+from .member_layers import (
     AlphaDropout,
     ConcreteDropout,
     DropBlock,
@@ -25,9 +25,9 @@ from .member_layers import (  # noqa: E402  # after MXNet
     SpatialDropout,
     layer,
 )
-from .net import Net, concise_net, get_state, set_state  # noqa: E402  # after MXNet
-from .training import Trainer  # noqa: E402  # after MXNet
-from .weights import DropConnect, EmbeddingDropout  # noqa: E402  # after MXNet
+from .net import Net, concise_net, get_state, set_state
+from .training import Trainer
+from .weights import DropConnect, EmbeddingDropout
 
 types = (mx.np.ndarray, mx.nd.NDArray, mx.sym.Symbol, mx.gluon.Block, Net)
 version = mx.__version__

@@ -85,6 +85,7 @@ class _NumPy(ModuleType):
 
 def _removed(name: str) -> Callable[..., Any]:
     def function(*args: Any, **kwargs: Any) -> Any:
+        # MXNet only looks the name up when it is imported; a call can come from a user alone.
         raise NotImplementedError(f"NumPy has no {name} any more: use numpy_financial.{name}, on NumPy arrays")
 
     function.__name__ = name
