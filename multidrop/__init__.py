@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from .loss import r_drop
     from .section.builders import Dropout, Net, concise_net, perceptron
     from .section.checkpoint import CheckpointError
-    from .section.data import Batches, DataError, load_data_fashion_mnist
+    from .section.data import (
+        Batches,
+        DataError,
+        ImageSet,
+        load_data_fashion_mnist,
+        load_fashion_mnist,
+    )
+    from .section.data.minibatches import batches
     from .section.history import History
     from .section.training import train
     from .spec.keys import Key
@@ -40,7 +47,14 @@ _MODULES = {
     "loss": ("r_drop",),
     "section.builders": ("Dropout", "Net", "concise_net", "perceptron"),
     "section.checkpoint": ("CheckpointError",),
-    "section.data": ("Batches", "DataError", "load_data_fashion_mnist"),
+    "section.data": (
+        "Batches",
+        "DataError",
+        "ImageSet",
+        "batches",
+        "load_data_fashion_mnist",
+        "load_fashion_mnist",
+    ),
     "section.history": ("History",),
     "section.training": ("train",),
     "spec.keys": ("Key",),
@@ -93,6 +107,7 @@ __all__ = [
     "Difference",
     "Dropout",
     "History",
+    "ImageSet",
     "Key",
     "LayerMask",
     "Net",
@@ -102,6 +117,7 @@ __all__ = [
     "apply",
     "audit",
     "available_backends",
+    "batches",
     "compare",
     "concise_net",
     "convert",
@@ -112,6 +128,7 @@ __all__ = [
     "last_mask",
     "layer",
     "load_data_fashion_mnist",
+    "load_fashion_mnist",
     "manual_seed",
     "mask_at",
     "perceptron",
