@@ -64,9 +64,10 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = self.order(self.epoch)
         self.epoch += 1
-        return (self._batch(order[i : i + self.batch_size]) for i in range(0, len(order), self.batch_size))
+        return (self.examples(order[i : i + self.batch_size]) for i in range(0, len(order), self.batch_size))
 
-    def _batch(self, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
+    def examples(self, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The examples with these indices, as one batch."""
         images = self.images[chosen, None] if self.grey else self.images[chosen]
         X = images.astype(self.dtype)
         if images.dtype == np.uint8:  # batch by batch, so that bytes stay in memory, an eighth of their size as float64
