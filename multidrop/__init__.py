@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .functional import apply, dropout_layer, keep_mask, relu_dropout
     from .layers import layer
     from .loss import r_drop
+    from .section import experiments
     from .section.builders import Dropout, Net, concise_net
     from .section.checkpoint import CheckpointError
     from .section.data import Batches, DataError, load_data_fashion_mnist
@@ -48,18 +49,19 @@ _MODULES = {
     "view": ("LayerMask", "last_mask", "mask_at"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
-_SUBMODULES = (
-    "checks",
-    "comparison",
-    "conversion",
-    "dispatch",
-    "family",
-    "host",
-    "layers",
-    "protocol",
-    "spec",
-    "streams",
-)
+_SUBMODULES = {
+    "checks": "checks",
+    "comparison": "comparison",
+    "conversion": "conversion",
+    "dispatch": "dispatch",
+    "experiments": "section.experiments",
+    "family": "family",
+    "host": "host",
+    "layers": "layers",
+    "protocol": "protocol",
+    "spec": "spec",
+    "streams": "streams",
+}
 
 moved.install()
 
@@ -68,7 +70,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         found = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     elif name in _SUBMODULES or name in moved.MOVED:
-        found = importlib.import_module(f"{__name__}.{name}")
+        found = importlib.import_module(f"{__name__}.{_SUBMODULES.get(name, name)}")
     else:
         members = importlib.import_module(f"{__name__}.family").MEMBERS
         if name.startswith("_") or name not in members:
@@ -106,6 +108,7 @@ __all__ = [
     "concise_net",
     "convert",
     "dropout_layer",
+    "experiments",
     "family",
     "get_backend",
     "keep_mask",
