@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .layers import layer
     from .loss import r_drop
     from .section import experiments
-    from .section.builders import Dropout, Net, concise_net
+    from .section.builders import Dropout, Net, concise_net, perceptron
     from .section.checkpoint import CheckpointError
     from .section.data import Batches, DataError, load_data_fashion_mnist
     from .section.history import History
@@ -39,7 +39,7 @@ _MODULES = {
     "functional": ("apply", "dropout_layer", "keep_mask", "relu_dropout"),
     "layers": ("layer",),
     "loss": ("r_drop",),
-    "section.builders": ("Dropout", "Net", "concise_net"),
+    "section.builders": ("Dropout", "Net", "concise_net", "perceptron"),
     "section.checkpoint": ("CheckpointError",),
     "section.data": ("Batches", "DataError", "load_data_fashion_mnist"),
     "section.history": ("History",),
@@ -117,6 +117,7 @@ __all__ = [
     "load_data_fashion_mnist",
     "manual_seed",
     "mask_at",
+    "perceptron",
     "r_drop",
     "relu_dropout",
     "restore",
