@@ -13,15 +13,15 @@ import numpy.typing as npt
 
 import multidrop as md
 
-from ...dispatch import current, part
-from ...protocol import Backend, Section
+from ...dispatch import current
+from ...protocol import Backend
 from ..data import Batches
 from ..data.fashion_mnist import ImageSet, load
 from ..history import History
 from ..progress import Display
 from .experiment import Scale
 
-BATCH, EVALUATED = 64, 1000
+BATCH = 64
 images_of = cache(load)  # a worker process reads the data once
 
 
@@ -77,41 +77,72 @@ class Lab:
         chosen = self.generator(name).permutation(len(y))[:n]
         return X[chosen], y[chosen]
 
-    def batches(self, X: npt.NDArray, y: npt.NDArray, *, shuffle: bool = True, size: int = BATCH) -> Batches:
-        """Own uint8 images and labels as minibatches, in the order of this seed or unshuffled."""
+    def batches(self, X: npt.NDArray, y: npt.NDArray, *, shuffle: bool = True) -> Batches:
+        """uint8 images and labels as minibatches of `scale["batch"]`, by default 64, in the order of this seed or
+        unshuffled."""
         key = self.key("batches") if shuffle else None
-        return Batches(X, y, size, self.backend, key=key, dtype=self.dtype, source="")
+        size = self.scale.get("batch", BATCH)
+        return Batches(X, y, size, self.backend, key=key, dtype=self.dtype, source=str(self.images))
 
-    def net(self, dropout: Sequence[float] = (0.0, 0.0), hidden: int | None = None) -> Any:
-        """The section's net with the weights and masks of this seed.
+    def net(self, noise: Sequence[Any] | None = None, hidden: int | None = None) -> Any:
+        """A net of two hidden layers with the weights and masks of this seed.
 
         Args:
-            dropout: p after each of the two hidden layers.
+            noise: for each of the three linear layers a member of `md.family`, p for dropout of its input, or None.
             hidden: units of each hidden layer; None takes `scale["hidden"]`.
         """
         units = hidden or self.scale["hidden"]
-        return md.Net(784, 10, units, units, dropout1=dropout[0], dropout2=dropout[1], seed=self.seed, dtype=self.dtype)
+        return md.perceptron((784, units, units, 10), noise, seed=self.seed, dtype=self.dtype)
 
     def train(
-        self, net: Any, train_iter: Any, test_iter: Any, epochs: int | None = None, lr: float | None = None,
+        self,
+        net: Any,
+        X: npt.NDArray | None = None,
+        y: npt.NDArray | None = None,
+        *,
+        lr: float | None = None,
         weight_decay: float = 0.0,
-    ) -> History:  # fmt: skip
-        """Trains as `md.train`, for `scale["epochs"]` at the rate `scale["lr"]` unless told otherwise, without a
-        display.
+    ) -> History:
+        """Trains as `md.train`, for `scale["epochs"]` at the rate `scale["lr"]`, without a display.
+
+        Args:
+            net: the net.
+            X: uint8 images; None takes `train_set`.
+            y: their labels.
+            lr: another rate.
+            weight_decay: λ of the penalty λ/2·‖w‖².
 
         Raises:
             FloatingPointError: if the training loss is not finite.
         """
-        lr = self.scale.get("lr", 0.5) if lr is None else lr
+        examples = self.train_set if X is None or y is None else (X, y)
+        X_test, y_test = self.test_set
+        lr = self.scale["lr"] if lr is None else lr
+        tests = self.batches(X_test[:1], y_test[:1], shuffle=False)
         history = md.train(
-            net, train_iter, test_iter, epochs or self.scale["epochs"], lr, weight_decay, display=Display()
+            net, self.batches(*examples), tests, self.scale["epochs"], lr, weight_decay, display=Display()
         )
         if not math.isfinite(history.epochs[-1].train_loss):
             raise FloatingPointError(f"the training diverged: its loss is {history.epochs[-1].train_loss}")
         return history
 
-    def accuracy(self, net: Any, X: npt.NDArray, y: npt.NDArray) -> float:
-        """The part of uint8 images that a net classifies correctly in evaluation mode."""
-        trainer = part(self.backend, Section, "Trainer").Trainer(net, 0.0)
-        right = sum(trainer.evaluate(*batch) for batch in self.batches(X, y, shuffle=False, size=EVALUATED))
-        return right / len(y)
+    def inputs(self, X: npt.NDArray) -> npt.NDArray:
+        """uint8 images as a net's inputs: shape (n, 1, 28, 28), of the run's dtype, grey values divided by 255."""
+        return X[:, None].astype(self.dtype) / np.asarray(255, self.dtype)
+
+    def score(self, net: Any, X: npt.NDArray, y: npt.NDArray) -> tuple[float, float]:
+        """A net's accuracy and mean negative log-likelihood (nats) in evaluation mode.
+
+        Args:
+            net: the net.
+            X: images as uint8, or inputs as `inputs` gives them.
+            y: their labels.
+        """
+        return score(md.predict(net, self.inputs(X) if X.dtype == np.uint8 else X), y)
+
+
+def score(probabilities: npt.NDArray, y: npt.NDArray) -> tuple[float, float]:
+    """The accuracy and the mean negative log-likelihood (nats) of probabilities of shape (n, classes)."""
+    right = probabilities[np.arange(len(y)), y]
+    accuracy = float((probabilities.argmax(axis=1) == y).mean())
+    return accuracy, float(-np.log(np.maximum(right, np.finfo(np.float64).tiny)).mean())

@@ -61,8 +61,8 @@ def compared(result: Result, words: Words) -> str:
     return words(
         "Differences are taken seed by seed and tested by paired t-tests. The intervals hold for each comparison "
         f"alone; the p-values are corrected for all {count} by Holm's method, and below 0.05 a difference counts "
-        f"as found. Where none was, the last column gives the smallest difference that such a test finds with probability "
-        f"80 % at the level 0.05/{count}, given the spread and the number of seeds.",
+        f"as found. Where none was, the last column gives the smallest difference that such a test finds with "
+        f"probability 80 % at the level 0.05/{count}, given the spread and the number of seeds.",
         f"Farklar tohum tohum alınır ve eşleştirilmiş t-testiyle sınanır. Aralıklar tek bir karşılaştırma için "
         f"geçerlidir; p-değerleri Holm yöntemiyle {count} karşılaştırmanın tümü için düzeltilmiştir, 0,05'in altında "
         f"fark bulunmuş sayılır. Fark bulunamadıysa son sütun, bu yayılım ve tohum sayısıyla böyle bir testin "

@@ -33,8 +33,11 @@ def comparisons(result: Result, words: Words) -> str:
     rows = []
     for contrast in result.contrasts:
         test = result.test(contrast)
-        rows.append([words(contrast.label), size(contrast, test, words), ends(contrast, test, words),
-                     words.probability(test.p), verdict(contrast, test, words)])  # fmt: skip
+        mean, low, high = (
+            words.amount(value, contrast) for value in (test.interval.mean, test.interval.low, test.interval.high)
+        )
+        interval = words(f"{low} to {high}", f"{low} ile {high} arası")
+        rows.append([words(contrast.label), mean, interval, words.probability(test.p), verdict(contrast, test, words)])
     return markdown(head, rows)
 
 
@@ -47,29 +50,14 @@ _COMPARED = (
 )
 
 
-def size(contrast: Contrast, test: Test, words: Words) -> str:
-    """A contrast's mean over seeds."""
-    return _signed(test.interval.mean, contrast, words)
-
-
-def ends(contrast: Contrast, test: Test, words: Words) -> str:
-    """A contrast's 95 % interval."""
-    low, high = (_signed(value, contrast, words) for value in (test.interval.low, test.interval.high))
-    return words(f"{low} to {high}", f"{low} ile {high} arası")
-
-
 def verdict(contrast: Contrast, test: Test, words: Words) -> str:
     """Whether a difference was found; if not, the size that would have been."""
     if test.found:
         return words("difference found", "fark bulundu")
-    if test.detectable == 0.0:
+    if test.interval.deviation == 0.0:
         return words("no difference: equal in all runs", "fark yok: tüm koşularda aynı")
-    shown = words.number(test.detectable, contrast.digits, percent=contrast.percent)
-    return words(f"no difference found (detectable: {shown})", f"fark bulunamadı (saptanabilir: {shown})")
-
-
-def _signed(value: float, contrast: Contrast, words: Words) -> str:
-    return words.number(value, contrast.digits, percent=contrast.percent, sign=contrast.against == 0.0)
+    least = words.detectable(test, contrast)
+    return words(f"no difference found (detectable: {least})", f"fark bulunamadı (saptanabilir: {least})")
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

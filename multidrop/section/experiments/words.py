@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from .experiment import Measure
-    from .statistics import Interval
+    from .experiment import Contrast, Measure
+    from .result import Result
+    from .statistics import Interval, Test
 
 
 class Text(NamedTuple):
@@ -71,6 +72,43 @@ class Words:
         if self.language == "tr":
             return f"{self.number(each.mean, digits, percent=True)} ± {self.number(100 * each.half, digits)}"
         return f"{self.number(100 * each.mean, digits)} ± {self.number(each.half, digits, percent=True)}"
+
+    def amount(self, value: float, contrast: Contrast) -> str:
+        """A contrast's value as the contrast is shown; a difference with its sign, and where it is one of percentages, in
+        percentage points."""
+        if contrast.against != 0.0:
+            return self.number(value, contrast.digits, percent=contrast.percent)
+        return self._points(value, contrast, sign=True)
+
+    def detectable(self, test: Test, contrast: Contrast) -> str:
+        """The smallest difference that a comparison would have found."""
+        return self._points(test.detectable, contrast)
+
+    def _points(self, value: float, contrast: Contrast, *, sign: bool = False) -> str:
+        if not contrast.percent:
+            return self.number(value, contrast.digits, sign=sign)
+        return f"{self.number(100 * value, contrast.digits, sign=sign)} {self('points', 'puan')}"
+
+    def outcome(self, result: Result, contrast: Contrast) -> str:
+        """The outcome of a comparison in words, for the middle of a sentence: its mean and interval with p, or that no
+        difference was found, with the size that could have been found."""
+        test = result.test(contrast)
+        if not test.found and test.interval.deviation == 0.0:
+            return self("no difference in any run", "hiçbir koşuda fark yok")
+        if not test.found:
+            least = self.detectable(test, contrast)
+            return self(
+                f"no difference found ({self.probability(test.p)}; one of {least} would have been found with a "
+                "probability of 80 %)",
+                f"fark bulunamadı ({self.probability(test.p)}; {least} büyüklüğünde bir fark %80 olasılıkla bulunurdu)",
+            )
+        mean, low, high = (
+            self.amount(value, contrast) for value in (test.interval.mean, test.interval.low, test.interval.high)
+        )
+        return self(
+            f"a difference of {mean} (95 % interval {low} to {high}, {self.probability(test.p)})",
+            f"fark {mean} (%95 güven aralığı {low} ile {high} arası, {self.probability(test.p)})",
+        )
 
     def items(self, texts: Sequence[str]) -> str:
         """Joins texts: "a, b and c"."""

@@ -28,10 +28,10 @@ def setting(p1: float, p2: float) -> Setting:
 
 
 def run(setting: Setting, lab: Lab) -> Measurements:
-    net = lab.net((setting["p1"], setting["p2"]))
-    lab.train(net, lab.batches(*lab.train_set), lab.batches(*lab.test_set, shuffle=False))
-    accuracy = lab.accuracy(net, *lab.test_set)
-    return {"accuracy": accuracy, "gap": lab.accuracy(net, *lab.train_set) - accuracy}
+    net = lab.net((None, setting["p1"], setting["p2"]))
+    lab.train(net)
+    accuracy, loss = lab.score(net, *lab.test_set)
+    return {"accuracy": accuracy, "loss": loss, "gap": lab.score(net, *lab.train_set)[0] - accuracy}
 
 
 def contrasts(result: Result) -> Sequence[Contrast]:
@@ -69,7 +69,7 @@ def answer(result: Result, words: Words) -> str:
     ps = result.facts.scale["p"]
     swaps = [difference(ACCURACY, setting(p, q), setting(q, p)) for p in ps for q in ps if p < q]
     found = [each for each in swaps if result.test(each).found]
-    smallest = words.number(max(result.test(each).detectable for each in swaps), 1, percent=True)
+    smallest = words.detectable(max(map(result.test, swaps), key=lambda test: test.detectable), swaps[0])
     first, best_shown = (words.mean(result.mean(each, ACCURACY), ACCURACY) for each in (none, best))
     gaps = [words.mean(result.mean(each, GAP), GAP) for each in (none, best)]
     text = words(
@@ -88,7 +88,7 @@ def answer(result: Result, words: Words) -> str:
             "büyüklüğünde bir fark her birinde en az %80 olasılıkla bulunurdu.",
         )
     shown = words.items([
-        f"{words(each.label)} {words.number(result.test(each).interval.mean, 1, percent=True, sign=True)}"
+        f"{words(each.label)} {words.amount(result.test(each).interval.mean, each)}"
         for each in found
     ])  # fmt: skip
     return text + words(

@@ -37,9 +37,9 @@ def run(setting: Setting, lab: Lab) -> Measurements:
         lab.generator(name).integers(CLASSES, size=len(true)).astype(np.uint8)
         for name, true in (("labels", y), ("test labels", y_test))
     )
-    net = lab.net((setting["p1"], setting["p2"]))
-    history = lab.train(net, lab.batches(X, labels), lab.batches(X_test, test_labels, shuffle=False))
-    train, test = lab.accuracy(net, X, labels), lab.accuracy(net, X_test, test_labels)
+    net = lab.net((None, setting["p1"], setting["p2"]))
+    history = lab.train(net, X, labels)
+    train, test = lab.score(net, X, labels)[0], lab.score(net, X_test, test_labels)[0]
     loss = [epoch.train_loss for epoch in history.epochs]
     return {"train": train, "test": test, "gap": train - test, "loss": loss}
 
