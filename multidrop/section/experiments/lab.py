@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -21,7 +20,7 @@ from ..history import History
 from ..progress import Display
 from .experiment import Scale
 
-BATCH = 64
+BATCH, TEST_BATCH = 64, 1000
 images_of = cache(load)  # a worker process reads the data once
 
 
@@ -78,10 +77,10 @@ class Lab:
         return X[chosen], y[chosen]
 
     def batches(self, X: npt.NDArray, y: npt.NDArray, *, shuffle: bool = True) -> Batches:
-        """uint8 images and labels as minibatches of `scale["batch"]`, by default 64, in the order of this seed or
-        unshuffled."""
+        """uint8 images and labels as minibatches: to train, of `scale["batch"]`, by default 64, in the order of this seed;
+        unshuffled, to test, of 1000."""
         key = self.key("batches") if shuffle else None
-        size = self.scale.get("batch", BATCH)
+        size = self.scale.get("batch", BATCH) if shuffle else TEST_BATCH
         return Batches(X, y, size, self.backend, key=key, dtype=self.dtype, source=str(self.images))
 
     def net(self, noise: Sequence[Any] | None = None, hidden: int | None = None) -> Any:
@@ -100,31 +99,42 @@ class Lab:
         X: npt.NDArray | None = None,
         y: npt.NDArray | None = None,
         *,
+        test: tuple[npt.NDArray, npt.NDArray] | None = None,
+        test_every: int | None = None,
         lr: float | None = None,
         weight_decay: float = 0.0,
+        callbacks: Sequence[Any] = (),
     ) -> History:
-        """Trains as `md.train`, for `scale["epochs"]` at the rate `scale["lr"]`, without a display.
+        """Trains as `md.train`, for `scale["epochs"]` at the rate `scale["lr"]`, without a display. The last epoch is
+        tested, on the training data in evaluation mode too.
 
         Args:
             net: the net.
             X: uint8 images; None takes `train_set`.
             y: their labels.
+            test: images and labels to test on; None takes `test_set`.
+            test_every: how many epochs lie between two tests; None tests at the end only.
             lr: another rate.
             weight_decay: λ of the penalty λ/2·‖w‖².
+            callbacks: as for `md.train`.
 
         Raises:
-            FloatingPointError: if the training loss is not finite.
+            Diverged: if the training loss is not finite.
         """
         examples = self.train_set if X is None or y is None else (X, y)
-        X_test, y_test = self.test_set
-        lr = self.scale["lr"] if lr is None else lr
-        tests = self.batches(X_test[:1], y_test[:1], shuffle=False)
-        history = md.train(
-            net, self.batches(*examples), tests, self.scale["epochs"], lr, weight_decay, display=Display()
+        epochs = self.scale["epochs"]
+        return md.train(
+            net,
+            self.batches(*examples),
+            self.batches(*(test or self.test_set), shuffle=False),
+            epochs,
+            self.scale["lr"] if lr is None else lr,
+            weight_decay,
+            callbacks=callbacks,
+            test_every=test_every or epochs,
+            train_accuracy=True,
+            display=Display(),
         )
-        if not math.isfinite(history.epochs[-1].train_loss):
-            raise FloatingPointError(f"the training diverged: its loss is {history.epochs[-1].train_loss}")
-        return history
 
     def inputs(self, X: npt.NDArray) -> npt.NDArray:
         """uint8 images as a net's inputs: shape (n, 1, 28, 28), of the run's dtype, grey values divided by 255."""

@@ -74,8 +74,8 @@ class Words:
         return f"{self.number(100 * each.mean, digits)} ± {self.number(each.half, digits, percent=True)}"
 
     def amount(self, value: float, contrast: Contrast) -> str:
-        """A contrast's value as the contrast is shown; a difference with its sign, and where it is one of percentages, in
-        percentage points."""
+        """A contrast's value as the contrast is shown: a difference with its sign, and one of percentages in percentage
+        points."""
         if contrast.against != 0.0:
             return self.number(value, contrast.digits, percent=contrast.percent)
         return self._points(value, contrast, sign=True)

@@ -28,10 +28,9 @@ def setting(p1: float, p2: float) -> Setting:
 
 
 def run(setting: Setting, lab: Lab) -> Measurements:
-    net = lab.net((None, setting["p1"], setting["p2"]))
-    lab.train(net)
-    accuracy, loss = lab.score(net, *lab.test_set)
-    return {"accuracy": accuracy, "loss": loss, "gap": lab.score(net, *lab.train_set)[0] - accuracy}
+    last = lab.train(lab.net((None, setting["p1"], setting["p2"]))).epochs[-1]
+    gap = last.eval_train_accuracy - last.test_accuracy
+    return {"accuracy": last.test_accuracy, "loss": last.test_loss, "gap": gap}
 
 
 def contrasts(result: Result) -> Sequence[Contrast]:

@@ -38,10 +38,9 @@ def run(setting: Setting, lab: Lab) -> Measurements:
         for name, true in (("labels", y), ("test labels", y_test))
     )
     net = lab.net((None, setting["p1"], setting["p2"]))
-    history = lab.train(net, X, labels)
-    train, test = lab.score(net, X, labels)[0], lab.score(net, X_test, test_labels)[0]
-    loss = [epoch.train_loss for epoch in history.epochs]
-    return {"train": train, "test": test, "gap": train - test, "loss": loss}
+    epochs = lab.train(net, X, labels, test=(X_test, test_labels)).epochs
+    train, test = epochs[-1].eval_train_accuracy, epochs[-1].test_accuracy
+    return {"train": train, "test": test, "gap": train - test, "loss": [epoch.train_loss for epoch in epochs]}
 
 
 def contrasts(result: Result) -> Sequence[Contrast]:
