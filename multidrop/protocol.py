@@ -338,6 +338,15 @@ class Section(Protocol):
         ...
 
 
+class Threads(Protocol):
+    """Optional: a limit on the framework's own threads. Experiments use it, because the number of threads may change
+    the order of a sum. A backend whose threads the environment limits (OMP_NUM_THREADS) has none."""
+
+    def one_thread(self) -> None:
+        """Has operators of this process run in one thread each, if the framework has not started others."""
+        ...
+
+
 class Conversion(Protocol):
     """Optional: this library's layers in models that are there already, and the masks that layers use."""
 

@@ -77,8 +77,8 @@ class Lab:
         return X[chosen], y[chosen]
 
     def batches(self, X: npt.NDArray, y: npt.NDArray, *, shuffle: bool = True) -> Batches:
-        """uint8 images and labels as minibatches: to train, of `scale["batch"]`, by default 64, in the order of this seed;
-        unshuffled, to test, of 1000."""
+        """uint8 images and labels as minibatches: of `scale["batch"]`, by default 64, in the order of this seed;
+        unshuffled of 1000."""
         key = self.key("batches") if shuffle else None
         size = self.scale.get("batch", BATCH) if shuffle else TEST_BATCH
         return Batches(X, y, size, self.backend, key=key, dtype=self.dtype, source=str(self.images))
