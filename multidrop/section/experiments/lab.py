@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -21,6 +21,7 @@ from ..progress import Display
 from .experiment import Scale
 
 BATCH, TEST_BATCH = 64, 1000
+SETTLED = 10.0  # what the rate is divided by at the end
 images_of = cache(load)  # a worker process reads the data once
 
 
@@ -105,8 +106,9 @@ class Lab:
         weight_decay: float = 0.0,
         callbacks: Sequence[Any] = (),
     ) -> History:
-        """Trains as `md.train`, for `scale["epochs"]` at the rate `scale["lr"]`, without a display. The last epoch is
-        tested, on the training data in evaluation mode too.
+        """Trains as `md.train`, for `scale["epochs"]` at the rate `scale["lr"]`, then for `scale["settle"]` epochs, by
+        default none, at a tenth of that rate: at a constant rate the net's accuracy jumps from step to step, which hides
+        small differences. The last epoch is tested, on the training data in evaluation mode too.
 
         Args:
             net: the net.
@@ -116,25 +118,27 @@ class Lab:
             test_every: how many epochs lie between two tests; None tests at the end only.
             lr: another rate.
             weight_decay: λ of the penalty λ/2·‖w‖².
-            callbacks: as for `md.train`.
+            callbacks: as for `md.train`, for the epochs before those that settle.
 
         Raises:
             Diverged: if the training loss is not finite.
         """
-        examples = self.train_set if X is None or y is None else (X, y)
-        epochs = self.scale["epochs"]
-        return md.train(
-            net,
-            self.batches(*examples),
-            self.batches(*(test or self.test_set), shuffle=False),
-            epochs,
-            self.scale["lr"] if lr is None else lr,
-            weight_decay,
-            callbacks=callbacks,
-            test_every=test_every or epochs,
-            train_accuracy=True,
-            display=Display(),
-        )
+        train_iter = self.batches(*(self.train_set if X is None or y is None else (X, y)))
+        test_iter = self.batches(*(test or self.test_set), shuffle=False)
+        lr = self.scale["lr"] if lr is None else lr
+        history = None
+        for epochs, rate, watchers in (
+            (self.scale["epochs"], lr, callbacks),
+            (self.scale.get("settle", 0), lr / SETTLED, ()),
+        ):
+            if epochs:
+                part = md.train(
+                    net, train_iter, test_iter, epochs, rate, weight_decay, callbacks=watchers,
+                    test_every=test_every or epochs, train_accuracy=True, display=Display(),
+                )  # fmt: skip
+                history = part if history is None else _joined(history, part)
+        assert history is not None  # there is at least one epoch
+        return history
 
     def inputs(self, X: npt.NDArray) -> npt.NDArray:
         """uint8 images as a net's inputs: shape (n, 1, 28, 28), of the run's dtype, grey values divided by 255."""
@@ -149,6 +153,13 @@ class Lab:
             y: their labels.
         """
         return score(md.predict(net, self.inputs(X) if X.dtype == np.uint8 else X), y)
+
+
+def _joined(first: History, second: History) -> History:
+    """The epochs of two parts of a run, numbered on."""
+    count = len(first.epochs)
+    epochs = [*first.epochs, *(replace(epoch, epoch=epoch.epoch + count) for epoch in second.epochs)]
+    return History(first.settings, epochs)
 
 
 def score(probabilities: npt.NDArray, y: npt.NDArray) -> tuple[float, float]:

@@ -96,7 +96,7 @@ def answer(result: Result, words: Words) -> str:
     )
 
 
-_SIZES = {"images": 2000, "hidden": 256, "epochs": 40, "lr": 0.1, "p": [0.0, 0.2, 0.5, 0.8]}
+_SIZES = {"images": 1000, "hidden": 256, "epochs": 100, "settle": 20, "lr": 0.1, "p": [0.0, 0.2, 0.5, 0.8]}
 EXPERIMENT = Experiment(
     name="probabilities",
     exercise=1,
@@ -109,8 +109,8 @@ EXPERIMENT = Experiment(
     ),
     scales={
         "full": _SIZES,
-        "mini": {**_SIZES, "images": 1000},
-        "tiny": {**_SIZES, "images": 200, "tests": 200, "hidden": 16, "epochs": 2, "p": [0.0, 0.5]},
+        "mini": _SIZES,
+        "tiny": {**_SIZES, "images": 200, "tests": 200, "hidden": 16, "epochs": 2, "settle": 1, "p": [0.0, 0.5]},
     },
     settings=settings,
     run=run,
