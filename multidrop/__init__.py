@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .functional import apply, dropout_layer, keep_mask, relu_dropout
     from .layers import layer
     from .loss import r_drop
+    from .section import experiments
     from .section.builders import Dropout, Net, concise_net, perceptron
     from .section.checkpoint import CheckpointError
     from .section.data import (
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
     )
     from .section.data.minibatches import batches
     from .section.history import History
-    from .section.training import train
+    from .section.training import Diverged, Interrupted, train
     from .spec.keys import Key
     from .streams import Stream, manual_seed
+    from .uncertainty import Prediction, mc_dropout, mc_predict, mc_samples, predict
     from .view import LayerMask, last_mask, mask_at
 
 __version__ = "0.1.0"
@@ -56,24 +58,26 @@ _MODULES = {
         "load_fashion_mnist",
     ),
     "section.history": ("History",),
-    "section.training": ("train",),
+    "section.training": ("Diverged", "Interrupted", "train"),
     "spec.keys": ("Key",),
     "streams": ("Stream", "manual_seed"),
+    "uncertainty": ("Prediction", "mc_dropout", "mc_predict", "mc_samples", "predict"),
     "view": ("LayerMask", "last_mask", "mask_at"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
-_SUBMODULES = (
-    "checks",
-    "comparison",
-    "conversion",
-    "dispatch",
-    "family",
-    "host",
-    "layers",
-    "protocol",
-    "spec",
-    "streams",
-)
+_SUBMODULES = {
+    "checks": "checks",
+    "comparison": "comparison",
+    "conversion": "conversion",
+    "dispatch": "dispatch",
+    "experiments": "section.experiments",
+    "family": "family",
+    "host": "host",
+    "layers": "layers",
+    "protocol": "protocol",
+    "spec": "spec",
+    "streams": "streams",
+}
 
 moved.install()
 
@@ -82,7 +86,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         found = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     elif name in _SUBMODULES or name in moved.MOVED:
-        found = importlib.import_module(f"{__name__}.{name}")
+        found = importlib.import_module(f"{__name__}.{_SUBMODULES.get(name, name)}")
     else:
         members = importlib.import_module(f"{__name__}.family").MEMBERS
         if name.startswith("_") or name not in members:
@@ -105,12 +109,15 @@ __all__ = [
     "Comparison",
     "DataError",
     "Difference",
+    "Diverged",
     "Dropout",
     "History",
     "ImageSet",
+    "Interrupted",
     "Key",
     "LayerMask",
     "Net",
+    "Prediction",
     "RandomLayer",
     "Report",
     "Stream",
@@ -122,6 +129,7 @@ __all__ = [
     "concise_net",
     "convert",
     "dropout_layer",
+    "experiments",
     "family",
     "get_backend",
     "keep_mask",
@@ -131,7 +139,11 @@ __all__ = [
     "load_fashion_mnist",
     "manual_seed",
     "mask_at",
+    "mc_dropout",
+    "mc_predict",
+    "mc_samples",
     "perceptron",
+    "predict",
     "r_drop",
     "relu_dropout",
     "restore",

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, SupportsFloat, SupportsInt
 
 import numpy.typing as npt
 
@@ -34,9 +34,16 @@ State = dict[str, npt.NDArray[Any]]
 
 
 class Trainer(Protocol):
-    """Minibatch SGD on softmax cross-entropy, for one net."""
+    """Minibatch SGD on softmax cross-entropy, for one net.
 
-    def step(self, X: Tensor, y: Tensor) -> tuple[float, int]:
+    Both methods return scalars that `float` and `int` convert: Python's, or the framework's own. A device can then
+    compute ahead, because `multidrop.train` converts the scalars of an epoch at its end.
+    """
+
+    compiles: bool
+    """Whether the first step compiles or traces the net, which takes longer than a step."""
+
+    def step(self, X: Tensor, y: Tensor) -> tuple[SupportsFloat, SupportsInt]:
         """One step of SGD on one batch, in training mode.
 
         Args:
@@ -48,8 +55,8 @@ class Trainer(Protocol):
         """
         ...
 
-    def evaluate(self, X: Tensor, y: Tensor) -> int:
-        """How many examples of one batch are classified rightly in evaluation mode."""
+    def evaluate(self, X: Tensor, y: Tensor) -> tuple[SupportsFloat, SupportsInt]:
+        """The sum of the losses of one batch, and how many examples are classified rightly, in evaluation mode."""
         ...
 
 
@@ -183,6 +190,53 @@ class Auditing(Protocol):
         ...
 
 
+class Sampling(Protocol):
+    """The further methods of a `Probe`, which `multidrop.mc_dropout` needs."""
+
+    tensors: tuple[type, ...]
+    """The types of tensors, symbolic ones included."""
+
+    def __init__(self, model: Model) -> None: ...
+
+    @property
+    def layers(self) -> Mapping[str, Model]:
+        """As a `Probe` has them."""
+        ...
+
+    def watch(self, watcher: Watcher) -> AbstractContextManager[None]:
+        """As a `Probe` does."""
+        ...
+
+    def batch(self, X: npt.NDArray[Any]) -> Tensor:
+        """As a `Probe` does."""
+        ...
+
+    def dropouts(self) -> dict[str, Model]:
+        """As a `Probe` does."""
+        ...
+
+    def built(self) -> bool:
+        """Whether the model has all its layers and weights; if not, the first run creates them."""
+        ...
+
+    def symbolic(self, tensor: Tensor) -> bool:
+        """Whether a tensor has no values, as in a trace."""
+        ...
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Puts the model in evaluation mode, in which layers call the dropout layers in them and nothing runs traced.
+        At the end, the model is as before."""
+        ...
+
+    def evaluate(self, *inputs: Tensor, **named: Tensor) -> Tensor:
+        """The model's output in evaluation mode, without a gradient."""
+        ...
+
+    def trains(self, path: str, kwargs: Mapping[str, Any]) -> bool:
+        """Whether the call of the layer at a path, with these named arguments, is in training mode."""
+        ...
+
+
 class Backend(Protocol):
     """The eight attributes that every backend has."""
 
@@ -281,6 +335,15 @@ class Section(Protocol):
 
     def Trainer(self, net: Model, lr: float, weight_decay: float = 0.0) -> Trainer:
         """What trains and evaluates `net`: w ← w − lr·(mean gradient + weight_decay·w), no decay for biases."""
+        ...
+
+
+class Threads(Protocol):
+    """Optional: a limit on the framework's own threads. Experiments use it, because the number of threads may change
+    the order of a sum. A backend whose threads the environment limits (OMP_NUM_THREADS) has none."""
+
+    def one_thread(self) -> None:
+        """Has operators of this process run in one thread each, if the framework has not started others."""
         ...
 
 

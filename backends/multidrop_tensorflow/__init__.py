@@ -33,6 +33,7 @@ from .member_layers import (
 )
 from .net import Net, concise_net, get_state, perceptron, set_state
 from .recomputation import recompute_grad
+from .threads import one_thread
 from .training import Trainer
 from .weights import DropConnect, EmbeddingDropout
 
@@ -70,6 +71,7 @@ __all__ = [
     "keep_mask",
     "layer",
     "name",
+    "one_thread",
     "perceptron",
     "r_drop",
     "recompute_grad",

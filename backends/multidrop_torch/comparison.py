@@ -228,6 +228,27 @@ class Probe:
         with torch.no_grad():
             tensor.copy_(values)
 
+    # The methods below serve `multidrop.mc_dropout`; see `multidrop.protocol.Sampling`.
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Puts all modules in evaluation mode; at the end, back in their own."""
+        modes = self._training()
+        self.model.eval()
+        try:
+            yield
+        finally:
+            _train(modes)
+
+    @torch.no_grad()
+    def evaluate(self, *inputs: Any, **named: Any) -> Tensor:
+        """The output in evaluation mode."""
+        return first_tensor(self.model(*inputs, **named), (Tensor,))
+
+    def trains(self, path: str, kwargs: Mapping[str, Any]) -> bool:
+        """Whether a call of a layer is in training mode."""
+        return self.layers[path].training
+
 
 def _train(modes: dict[nn.Module, bool]) -> None:
     for module, mode in modes.items():

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .experiments.cli import experiment
+
 app = typer.Typer(
     name="multidrop",
     help="Dropout whose masks are the same, bit for bit, in every framework.",
@@ -86,11 +88,15 @@ def backends() -> None:
     commands.backends()
 
 
+app.command()(experiment)
+
+
 def main() -> None:
     """Runs the command line. Bad options and bad data give one line on standard error, not a traceback."""
     from ..dispatch import BackendError
     from .checkpoint import CheckpointError
     from .data import DataError
+    from .experiments import RunError
 
     try:
         status = app(standalone_mode=False)
@@ -98,7 +104,7 @@ def main() -> None:
         status = _complain(error.format_message(), USAGE)
     except (ValueError, BackendError) as error:
         status = _complain(str(error), USAGE)
-    except (CheckpointError, DataError, OSError) as error:
+    except (CheckpointError, DataError, OSError, RunError) as error:
         status = _complain(str(error), FAILED)
     except (KeyboardInterrupt, typer.Abort):
         status = _complain("interrupted", INTERRUPTED)
