@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .functional import apply, dropout_layer, keep_mask, relu_dropout
     from .layers import layer
     from .loss import r_drop
+    from .recording import RecordActivations, activations
     from .section.builders import Dropout, Net, concise_net
     from .section.checkpoint import CheckpointError
     from .section.data import Batches, DataError, load_data_fashion_mnist
@@ -38,6 +39,7 @@ _MODULES = {
     "functional": ("apply", "dropout_layer", "keep_mask", "relu_dropout"),
     "layers": ("layer",),
     "loss": ("r_drop",),
+    "recording": ("RecordActivations", "activations"),
     "section.builders": ("Dropout", "Net", "concise_net"),
     "section.checkpoint": ("CheckpointError",),
     "section.data": ("Batches", "DataError", "load_data_fashion_mnist"),
@@ -99,8 +101,10 @@ __all__ = [
     "LayerMask",
     "Net",
     "RandomLayer",
+    "RecordActivations",
     "Report",
     "Stream",
+    "activations",
     "apply",
     "audit",
     "available_backends",
