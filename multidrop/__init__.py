@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .recording import RecordActivations, activations
     from .section.builders import Dropout, Net, concise_net
     from .section.checkpoint import CheckpointError
+    from .section.curves import plot_difference, plot_histories
     from .section.data import Batches, DataError, load_data_fashion_mnist
     from .section.history import History
     from .section.training import Diverged, Interrupted, train
@@ -42,6 +43,7 @@ _MODULES = {
     "recording": ("RecordActivations", "activations"),
     "section.builders": ("Dropout", "Net", "concise_net"),
     "section.checkpoint": ("CheckpointError",),
+    "section.curves": ("plot_difference", "plot_histories"),
     "section.data": ("Batches", "DataError", "load_data_fashion_mnist"),
     "section.history": ("History",),
     "section.training": ("Diverged", "Interrupted", "train"),
@@ -120,6 +122,8 @@ __all__ = [
     "load_data_fashion_mnist",
     "manual_seed",
     "mask_at",
+    "plot_difference",
+    "plot_histories",
     "r_drop",
     "relu_dropout",
     "restore",
