@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from .functional import apply, dropout_layer, keep_mask, relu_dropout
     from .layers import layer
     from .loss import r_drop
+    from .recording import RecordActivations, activations
     from .section import experiments
     from .section.builders import Dropout, Net, concise_net, perceptron
     from .section.checkpoint import CheckpointError
+    from .section.curves import plot_difference, plot_histories
     from .section.data import (
         Batches,
         DataError,
@@ -57,6 +59,8 @@ _MODULES = {
         "load_data_fashion_mnist",
         "load_fashion_mnist",
     ),
+    "recording": ("RecordActivations", "activations"),
+    "section.curves": ("plot_difference", "plot_histories"),
     "section.history": ("History",),
     "section.training": ("Diverged", "Interrupted", "train"),
     "spec.keys": ("Key",),
@@ -119,8 +123,10 @@ __all__ = [
     "Net",
     "Prediction",
     "RandomLayer",
+    "RecordActivations",
     "Report",
     "Stream",
+    "activations",
     "apply",
     "audit",
     "available_backends",
@@ -143,6 +149,8 @@ __all__ = [
     "mc_predict",
     "mc_samples",
     "perceptron",
+    "plot_difference",
+    "plot_histories",
     "predict",
     "r_drop",
     "relu_dropout",
