@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from .section.training import train
     from .spec.keys import Key
     from .streams import Stream, manual_seed
-    from .uncertainty import Prediction, mc_dropout, mc_predict, mc_samples, predict
+    from .uncertainty import MonteCarlo, Prediction, mc_dropout, mc_predict, mc_samples, predict
+    from .uncertainty.scores import Rejection, auroc, calibration_error, negative_log_likelihood, rejection_curve
     from .view import LayerMask, last_mask, mask_at
 
 __version__ = "0.1.0"
@@ -46,7 +47,8 @@ _MODULES = {
     "section.training": ("train",),
     "spec.keys": ("Key",),
     "streams": ("Stream", "manual_seed"),
-    "uncertainty": ("Prediction", "mc_dropout", "mc_predict", "mc_samples", "predict"),
+    "uncertainty": ("MonteCarlo", "Prediction", "mc_dropout", "mc_predict", "mc_samples", "predict"),
+    "uncertainty.scores": ("Rejection", "auroc", "calibration_error", "negative_log_likelihood", "rejection_curve"),
     "view": ("LayerMask", "last_mask", "mask_at"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
@@ -97,14 +99,18 @@ __all__ = [
     "History",
     "Key",
     "LayerMask",
+    "MonteCarlo",
     "Net",
     "Prediction",
     "RandomLayer",
+    "Rejection",
     "Report",
     "Stream",
     "apply",
     "audit",
+    "auroc",
     "available_backends",
+    "calibration_error",
     "compare",
     "concise_net",
     "convert",
@@ -120,8 +126,10 @@ __all__ = [
     "mc_dropout",
     "mc_predict",
     "mc_samples",
+    "negative_log_likelihood",
     "predict",
     "r_drop",
+    "rejection_curve",
     "relu_dropout",
     "restore",
     "set_backend",

@@ -184,7 +184,8 @@ class Auditing(Protocol):
 
 
 class Sampling(Protocol):
-    """The further methods of a `Probe`, which `multidrop.mc_dropout` needs."""
+    """The further methods of a `Probe`, which `multidrop.mc_dropout` needs. While a model is watched, it must call each
+    dropout layer in evaluation mode too, also those of weights."""
 
     tensors: tuple[type, ...]
     """The types of tensors, symbolic ones included."""
@@ -217,8 +218,7 @@ class Sampling(Protocol):
         ...
 
     def evaluating(self) -> AbstractContextManager[None]:
-        """Puts the model in evaluation mode, in which layers call the dropout layers in them and nothing runs traced.
-        At the end, the model is as before."""
+        """Puts the model in evaluation mode; at the end, back in its own."""
         ...
 
     def evaluate(self, *inputs: Tensor, **named: Tensor) -> Tensor:
