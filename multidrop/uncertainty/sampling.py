@@ -116,7 +116,7 @@ class MonteCarlo:
             self._reached.clear()
             self._calls, self.current, self._next = 0, self._next, self._next + 1
             first = next(tensors_in((args, kwargs), self.probe.tensors), None)
-            shape = () if first is None or self.probe.symbolic(first) else first.shape
+            shape: Any = () if first is None or self.probe.symbolic(first) else first.shape
             self._examples = shape[0] if len(shape) else None
         self._running.append(path)
         if path in self._noises and self.probe.trains(path, kwargs):
