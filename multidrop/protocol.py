@@ -206,7 +206,7 @@ class Sampling(Protocol):
         ...
 
     def dropouts(self) -> dict[str, Model]:
-        """As a `Probe` does."""
+        """As a `Probe` does; each is a `multidrop.view.Drawn`."""
         ...
 
     def built(self) -> bool:
