@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from .section.training import Diverged, Interrupted, train
     from .spec.keys import Key
     from .streams import Stream, manual_seed
-    from .uncertainty import Prediction, mc_dropout, mc_predict, mc_samples, predict
+    from .uncertainty import MonteCarlo, Prediction, mc_dropout, mc_predict, mc_samples, predict
+    from .uncertainty.scores import Rejection, auroc, calibration_error, negative_log_likelihood, rejection_curve
     from .view import LayerMask, last_mask, mask_at
 
 __version__ = "0.1.0"
@@ -65,7 +66,8 @@ _MODULES = {
     "section.training": ("Diverged", "Interrupted", "train"),
     "spec.keys": ("Key",),
     "streams": ("Stream", "manual_seed"),
-    "uncertainty": ("Prediction", "mc_dropout", "mc_predict", "mc_samples", "predict"),
+    "uncertainty": ("MonteCarlo", "Prediction", "mc_dropout", "mc_predict", "mc_samples", "predict"),
+    "uncertainty.scores": ("Rejection", "auroc", "calibration_error", "negative_log_likelihood", "rejection_curve"),
     "view": ("LayerMask", "last_mask", "mask_at"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
@@ -120,17 +122,21 @@ __all__ = [
     "Interrupted",
     "Key",
     "LayerMask",
+    "MonteCarlo",
     "Net",
     "Prediction",
     "RandomLayer",
     "RecordActivations",
+    "Rejection",
     "Report",
     "Stream",
     "activations",
     "apply",
     "audit",
+    "auroc",
     "available_backends",
     "batches",
+    "calibration_error",
     "compare",
     "concise_net",
     "convert",
@@ -148,11 +154,13 @@ __all__ = [
     "mc_dropout",
     "mc_predict",
     "mc_samples",
+    "negative_log_likelihood",
     "perceptron",
     "plot_difference",
     "plot_histories",
     "predict",
     "r_drop",
+    "rejection_curve",
     "relu_dropout",
     "restore",
     "set_backend",

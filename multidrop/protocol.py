@@ -191,7 +191,8 @@ class Auditing(Protocol):
 
 
 class Sampling(Protocol):
-    """The further methods of a `Probe`, which `multidrop.mc_dropout` needs."""
+    """The further methods of a `Probe`, which `multidrop.mc_dropout` needs. While a model is watched, it must call each
+    dropout layer in evaluation mode too, also those of weights."""
 
     tensors: tuple[type, ...]
     """The types of tensors, symbolic ones included."""
@@ -212,7 +213,7 @@ class Sampling(Protocol):
         ...
 
     def dropouts(self) -> dict[str, Model]:
-        """As a `Probe` does."""
+        """As a `Probe` does; each is a `multidrop.view.Drawn`."""
         ...
 
     def built(self) -> bool:
@@ -224,8 +225,7 @@ class Sampling(Protocol):
         ...
 
     def evaluating(self) -> AbstractContextManager[None]:
-        """Puts the model in evaluation mode, in which layers call the dropout layers in them and nothing runs traced.
-        At the end, the model is as before."""
+        """Puts the model in evaluation mode; at the end, back in its own."""
         ...
 
     def evaluate(self, *inputs: Tensor, **named: Tensor) -> Tensor:

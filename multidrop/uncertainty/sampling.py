@@ -116,7 +116,8 @@ class MonteCarlo:
             self._reached.clear()
             self._calls, self.current, self._next = 0, self._next, self._next + 1
             first = next(tensors_in((args, kwargs), self.probe.tensors), None)
-            self._examples = None if first is None or len(first.shape) == 0 else first.shape[0]
+            shape: Any = () if first is None or self.probe.symbolic(first) else first.shape
+            self._examples = shape[0] if len(shape) else None
         self._running.append(path)
         if path in self._noises and self.probe.trains(path, kwargs):
             raise ValueError(
@@ -134,9 +135,9 @@ class MonteCarlo:
         if path == "" and not self._allow_unreached and (missing := [*self._noises.keys() - self._reached]):
             names = ", ".join(sorted(map(shown_path, missing)))
             raise ValueError(
-                f"model: expected a run that calls each dropout layer; got one of {self._shown} without {names}. A "
-                "compiled or fused part of the model may have passed it over: give md.mc_dropout the model from before "
-                "it was compiled; if the model does not use the layer, pass allow_unreached=True"
+                f"model: expected a run that calls each dropout layer; got one of {self._shown} that leaves out "
+                f"{names}: if a compiled or fused part of the model computes in its place, give the model as it was "
+                "before; if the model does not use the layer here, pass allow_unreached=True"
             )
         return output
 
@@ -168,7 +169,7 @@ class MonteCarlo:
             ValueError: where the examples do not lie along the first axis, or the member's own.
         """
         size, examples = shape[axis], self._examples
-        if size == 1 or not examples:  # the same for all examples, or a batch without examples
+        if not examples or size == 1 < examples:  # what it drops is the same for all examples
             return 0
         if size % examples:
             raise ValueError(
