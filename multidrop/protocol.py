@@ -1,5 +1,5 @@
 """The contract of a backend: `Backend`, which it must provide, and the optional parts `Fused`,
-`Learning`, `Loss`, `Section`, `Conversion` and `Comparison`.
+`Learning`, `Loss`, `Section`, `Devices`, `Conversion` and `Comparison`.
 
 A backend is a module (or any object) with the attributes of `Backend`, declared as an entry point of the group
 `multidrop.backends` whose name is the name under which its framework is imported:
@@ -281,6 +281,15 @@ class Section(Protocol):
 
     def Trainer(self, net: Model, lr: float, weight_decay: float = 0.0) -> Trainer:
         """What trains and evaluates `net`: w ← w − lr·(mean gradient + weight_decay·w), no decay for biases."""
+        ...
+
+
+class Devices(Protocol):
+    """Optional: devices besides the CPU, for the net of the section."""
+
+    def devices(self) -> Mapping[str, AbstractContextManager[Any]]:
+        """The devices that are here, "cpu" first, then such as "cuda:0": for each a context manager, within which
+        nets are built on that device. `Trainer` takes batches from anywhere to where its net is."""
         ...
 
 

@@ -63,8 +63,8 @@ def concise_net(architecture: Architecture) -> nn.Sequential:
 
 
 def _linear_layers(architecture: Architecture) -> list[nn.Linear]:
-    dtype = getattr(torch, architecture.dtype)
-    return [nn.utils.skip_init(nn.Linear, *sizes, dtype=dtype) for sizes in architecture.layers]
+    place: dict[str, Any] = {"dtype": getattr(torch, architecture.dtype), "device": torch.get_default_device()}
+    return [nn.utils.skip_init(nn.Linear, *sizes, **place) for sizes in architecture.layers]
 
 
 def _weights(net: nn.Module) -> dict[str, Tensor]:
