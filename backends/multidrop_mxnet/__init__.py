@@ -26,7 +26,7 @@ from .member_layers import (
     SpatialDropout,
     layer,
 )
-from .net import Net, concise_net, get_state, set_state
+from .net import Net, concise_net, get_state, perceptron, set_state
 from .training import Trainer
 from .weights import DropConnect, EmbeddingDropout
 
@@ -61,6 +61,7 @@ __all__ = [
     "keep_mask",
     "layer",
     "name",
+    "perceptron",
     "r_drop",
     "relu_dropout",
     "restore",

@@ -32,7 +32,7 @@ from .member_layers import (
     SpatialDropout,
     layer,
 )
-from .net import Net, concise_net, get_state, set_state
+from .net import Net, concise_net, get_state, perceptron, set_state
 from .recomputation import recompute_grad
 from .training import Trainer
 from .weights import DropConnect, EmbeddingDropout
@@ -72,6 +72,7 @@ __all__ = [
     "keep_mask",
     "layer",
     "name",
+    "perceptron",
     "r_drop",
     "recompute_grad",
     "relu_dropout",

@@ -26,7 +26,7 @@ from .member_layers import (
     SpatialDropout,
     layer,
 )
-from .net import Net, concise_net, get_state, set_state
+from .net import Net, concise_net, get_state, perceptron, set_state
 from .training import Trainer
 from .weights import drop_weights
 
@@ -65,6 +65,7 @@ __all__ = [
     "layer",
     "name",
     "per_rank",
+    "perceptron",
     "r_drop",
     "relu_dropout",
     "restore",
