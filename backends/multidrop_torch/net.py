@@ -122,8 +122,9 @@ def _set_weights(net: nn.Module, state: Mapping[str, npt.NDArray[Any]]) -> None:
         weight.copy_(torch.from_numpy(state[name]))
 
 
-def _streams(net: nn.Module) -> dict[str, Tensor]:
-    return {f"dropout{i}": layer.stream for i, layer in _parts(net)[1].items() if layer.stream is not None}
+def _keyed(net: nn.Module) -> dict[str, Any]:
+    """The keyed layers, by the common names of their streams."""
+    return {f"dropout{i}": each for i, each in _parts(net)[1].items() if each.stream is not None}
 
 
 def get_state(net: nn.Module) -> State:
@@ -131,7 +132,7 @@ def get_state(net: nn.Module) -> State:
     generator has no stream, and is left out."""
     return state_of(
         {name: np.array(weight.cpu().numpy(), order="C") for name, weight in _weights(net).items()},
-        {name: key_at(stream) for name, stream in _streams(net).items()},
+        {name: key_at(each.stream) for name, each in _keyed(net).items()},
     )
 
 
@@ -143,5 +144,5 @@ def set_state(net: nn.Module, state: Mapping[str, npt.NDArray[Any]]) -> None:
     """
     keys = keys_in(state, get_state(net))
     _set_weights(net, state)
-    for name, stream in _streams(net).items():
-        stream.copy_(position_of(keys[name]))
+    for name, each in _keyed(net).items():
+        each.stand_at(position_of(keys[name]))
