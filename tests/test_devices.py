@@ -137,14 +137,14 @@ class TestTorch:
         assert batches.kept(None) is None  # whom it does not ask
 
     def test_a_state_goes_to_the_net(self, torch: Any) -> None:
-        """Weights and streams, by the layer itself, which counts on from there."""
+        """Streams too, of which a GPU's are counted on from there."""
         import multidrop_torch
-        from multidrop_torch.keyed import Keyed
+        from multidrop_torch import net as net_module
 
         net, state = md.Net(num_inputs=4, seed=0), multidrop_torch.get_state(md.Net(num_inputs=4, seed=1))
         told: list[Any] = []
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Keyed, "stand_at", lambda layer, position: told.append(position.tolist()))
+            patch.setattr(net_module, "move", lambda stream, position: told.append(position.tolist()))
             multidrop_torch.set_state(net, state)
         assert told == [state[name].view(np.int64).tolist() for name in ("dropout1", "dropout2")]
 

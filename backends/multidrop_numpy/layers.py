@@ -236,4 +236,14 @@ class Sequential(Layer):
         return dY
 
     def __repr__(self) -> str:
-        return "Sequential({})".format(", ".join(map(repr, self.layers)))
+        lines = [f"({number}): {layer}" for number, layer in enumerate(self.layers)]
+        return "\n  ".join(["Sequential(", *lines, f"training={self.training}"]) + "\n)"
+
+
+def named_layers(layer: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
+    """A layer and all within it by the names, or numbers, along the way."""
+    yield path, layer
+    names = {id(child): name for name, child in vars(layer).items()}
+    for number, child in enumerate(layer.children()):
+        name = names.get(id(child), str(number))
+        yield from named_layers(child, f"{path}.{name}" if path else name)

@@ -147,7 +147,7 @@ class Probe:
     def write(self, values: Mapping[tuple[str, str], npt.NDArray[Any]]) -> None:
         """Gives weights new values."""
         for name, value in values.items():
-            self._tensors[name].copy_(torch.from_numpy(np.ascontiguousarray(value)))
+            self._tensors[name].copy_(torch.from_numpy(np.asarray(value, order="C")))
 
     # The methods below serve `multidrop.audit`; see `multidrop.protocol.Auditing`.
 

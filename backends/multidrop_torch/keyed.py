@@ -15,7 +15,7 @@ from multidrop.view import Drawing, before, not_a_layer
 
 from . import internals, position
 from .gpu import positions
-from .position import calls, key_at, position_of
+from .position import calls, key_at, move, position_of
 from .ranks import at_place, place_among
 
 
@@ -48,7 +48,7 @@ class Keyed(nn.Module):
             position = None if key is None else position_of(key)
         stream: Tensor | None = vars(self).get("stream")
         if position is not None and stream is not None:
-            self.stand_at(position)  # a program that is compiled holds this tensor
+            move(stream, position)  # a program that is compiled holds this tensor
             return
         if hasattr(self, "stream"):
             del self.stream
@@ -63,7 +63,7 @@ class Keyed(nn.Module):
         of the stream's holds anything."""
         if name == "stream":
             if self.stream is not None and internals.is_read(value):
-                self.stand_at(value)
+                move(self.stream, value)
         else:
             super().__setattr__(name, value)
 
@@ -87,13 +87,6 @@ class Keyed(nn.Module):
                 vars(self)["stream"] = self.stream.to(place)
             if place.type == "cuda":
                 positions.follow(self.stream, key)
-
-    def stand_at(self, position: Tensor) -> None:
-        """Writes a position to the stream."""
-        assert self.stream is not None
-        self.stream.copy_(position)
-        if type(self.stream) is Tensor and self.stream.is_cuda:
-            positions.written(self.stream)
 
     def __delattr__(self, name: str) -> None:
         if name == "stream" and self.keyed:
@@ -173,7 +166,7 @@ class Keyed(nn.Module):
             came = f"{position.dtype} of shape {tuple(position.shape)}"
             error_msgs.append(f"{name}: expected a position, torch.int64 of shape (2,); got {came}")
             return
-        self.stand_at(position.to_local() if hasattr(position, "to_local") else position)
+        move(self.stream, position.to_local() if hasattr(position, "to_local") else position)
 
     def extra_repr(self) -> str:
         if self.stream is None:

@@ -22,6 +22,7 @@ from .checkpoint import CheckpointError
 from .data import Batches
 from .history import Epoch, History
 from .progress import Display
+from .randomness import unkeyed
 from .state import check_types
 
 BatchIterable = Iterable[tuple[Tensor, Tensor]]
@@ -329,19 +330,20 @@ class _RunFile:
     """The checkpoint file of one run."""
 
     def __init__(self, path: Path, section: Section, net: Model, train_iter: BatchIterable) -> None:
-        if not isinstance(train_iter, Batches) or train_iter.key is None:
+        if not isinstance(train_iter, Batches):
             raise CheckpointError(
-                "checkpoint: expected a train_iter from load_data_fashion_mnist, because a key determines its order; "
-                f"got {type(train_iter).__name__}"
+                "checkpoint: expected a train_iter from load_data_fashion_mnist or md.batches, because a key "
+                f"determines its order; got {type(train_iter).__name__}"
             )
         self.path, self.section, self.net, self.batches = path, section, net, train_iter
 
     def open(self, history: History, resume: bool) -> None:
         """Creates the file, or restores net, batches and history from it."""
-        if not any(name.startswith("dropout") for name in self.section.get_state(self.net)):
+        if layers := unkeyed(self.net, self.batches):
             raise CheckpointError(
-                "checkpoint: expected a keyed net, so that a resumed run draws the same masks; "
-                "build it after manual_seed(n) or with seed=n"
+                "checkpoint: expected a keyed net, so that a resumed run draws the same masks; got one in which a "
+                f"generator decides: {layers}. Build layers of multidrop after manual_seed(n) or with seed=n; replace "
+                "others by md.convert(net, seed=n)"
             )
         if not self.path.exists():
             self.save(history)
@@ -350,7 +352,8 @@ class _RunFile:
             raise CheckpointError(f"{self.path}: exists already; resume its run, or delete it to start a new one")
         state, facts = checkpoints.load(self.path)
         try:
-            before, key = History.from_dict(facts.get("history")), _key(facts.get("batches"))  # type: ignore[arg-type]
+            before = History.from_dict(facts.get("history"))  # type: ignore[arg-type]
+            key = None if self.batches.key is None else _key(facts.get("batches"))
         except ValueError as error:
             raise CheckpointError(f"{self.path}: not a checkpoint of a run: {error}") from error
         for name, value in history.to_dict()["settings"].items():

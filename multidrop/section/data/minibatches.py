@@ -69,8 +69,9 @@ class Batches:
 
     def by(self, batches: Pass) -> Iterator[tuple[Tensor, Tensor]]:
         """One pass over the examples, whose batches a function makes, such as one that `kept` returns."""
+        order = self.order(self.epoch)
         self.epoch += 1
-        return batches(self.order(self.epoch - 1), self.batch_size)
+        return batches(order, self.batch_size)
 
     def kept(self, keeper: Resident) -> Pass | None:
         """Has a trainer keep the data set on its net's device. Returns what makes the same batches there, bit for bit;
@@ -85,9 +86,10 @@ class Batches:
         return keeper.resident(X, self.labels.astype(np.int64), values)
 
     def _on_host(self, order: np.ndarray, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return (self._batch(order[i : i + size]) for i in range(0, len(order), size))
+        return (self.examples(order[i : i + size]) for i in range(0, len(order), size))
 
-    def _batch(self, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
+    def examples(self, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The examples with these indices, as one batch."""
         images = self.images[chosen, None] if self.grey else self.images[chosen]
         X = images.astype(self.dtype)
         if images.dtype == np.uint8:  # batch by batch, so that bytes stay in memory, an eighth of their size as float64
