@@ -73,11 +73,14 @@ def startup(quick: Quick = False, out: Out = RESULTS, device: Device = "cpu") ->
 
 
 @app.command()
-def gpu(out: Annotated[Path, typer.Option(help="The file to write.", metavar="FILE")] = RESULTS / "gpu.json") -> None:
+def gpu(
+    out: Annotated[Path, typer.Option(help="The file to write.", metavar="FILE")] = RESULTS / "gpu.json",
+    commit: Annotated[str, typer.Option(help="The commit, where this tree is a copy without its repository.")] = "",
+) -> None:
     """Time the GPU kernels against torch's own dropout and a copy, on the device and on the host."""
     from .gpu import run  # imports torch
 
-    sys.exit(run(out))
+    sys.exit(run(out, commit))
 
 
 @app.command(name="all")

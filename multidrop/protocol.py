@@ -1,5 +1,5 @@
 """The contract of a backend: `Backend`, which it must provide, and the optional parts `Fused`,
-`Learning`, `Loss`, `Section`, `Conversion` and `Comparison`.
+`Learning`, `Loss`, `Section`, `Devices`, `Conversion` and `Comparison`.
 
 A backend is a module (or any object) with the attributes of `Backend`, declared as an entry point of the group
 `multidrop.backends` whose name is the name under which its framework is imported:
@@ -12,7 +12,7 @@ A backend is a module (or any object) with the attributes of `Backend`, declared
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, SupportsFloat, SupportsInt
 
@@ -57,6 +57,28 @@ class Trainer(Protocol):
 
     def evaluate(self, X: Tensor, y: Tensor) -> tuple[SupportsFloat, SupportsInt]:
         """The sum of the losses of one batch, and how many examples are classified rightly, in evaluation mode."""
+        ...
+
+
+Pass = Callable[[npt.NDArray[Any], int], Iterator[tuple[Tensor, Tensor]]]
+"""Gives the batches of one pass over a data set, from the order of the examples, int64 of shape (n,), and the number of
+examples in a batch."""
+
+
+class Resident(Protocol):
+    """Optional: a `Trainer` that keeps a data set on its net's device."""
+
+    def resident(self, X: npt.NDArray[Any], y: npt.NDArray[Any], values: npt.NDArray[Any] | None) -> Pass | None:
+        """Copies a data set to the net's device.
+
+        Args:
+            X: examples, shape (n, …), floating, or uint8 with `values`.
+            y: labels, int64 of shape (n,).
+            values: floating, of shape (256,): batches hold values[x] in the place of each x.
+
+        Returns:
+            What gives the batches; None where they are better made on the host.
+        """
         ...
 
 
@@ -344,6 +366,15 @@ class Threads(Protocol):
 
     def one_thread(self) -> None:
         """Has operators of this process run in one thread each, if the framework has not started others."""
+        ...
+
+
+class Devices(Protocol):
+    """Optional: devices besides the CPU, for the net of the section."""
+
+    def devices(self) -> Mapping[str, AbstractContextManager[Any]]:
+        """The devices that are here, "cpu" first, then such as "cuda:0": for each a context manager, within which
+        nets are built on that device. `Trainer` takes batches from anywhere to where its net is."""
         ...
 
 

@@ -47,15 +47,33 @@ def test_train(backend: Any, tmp_path: Path) -> None:
 
 
 def test_train_with_every_option(tmp_path: Path) -> None:
-    options = "--epochs 1 --lr 0.1 --batch-size 500 --dropout 0 1 --hidden 8 4 --concise --dtype float64 --seed 7"
+    options = "--epochs 1 --lr 0.1 --batch-size 500 --dropout 0 1 --hidden 8 4 --concise --dtype float64 --device cpu"
     done = multidrop(
-        "train", *options.split(), "--data", "mini", "--weight-decay", "0.01", "--out", "here", cwd=tmp_path
+        "train",
+        *options.split(),
+        "--seed",
+        "7",
+        "--data",
+        "mini",
+        "--weight-decay",
+        "0.01",
+        "--out",
+        "here",
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     settings = json.loads((tmp_path / "here" / "history.json").read_text())["settings"]
     expected = {"net": "concise", "hidden": [8, 4], "dropout": [0.0, 1.0], "seed": 7, "batch_size": 500, "lr": 0.1}
     assert expected.items() <= settings.items()
     assert (settings["dtype"], settings["weight_decay"]) == ("float64", 0.01)
+
+
+def test_a_device_that_is_not_here(tmp_path: Path) -> None:
+    """Is named in a line, before anything is loaded or written."""
+    done = multidrop("train", "--backend", "numpy", "--device", "cuda", "--data", "nowhere", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "multidrop: device: expected cpu, where numpy can train here; got 'cuda'\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_all_backends_side_by_side(tmp_path: Path, need: Any) -> None:

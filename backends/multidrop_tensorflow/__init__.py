@@ -8,6 +8,7 @@ from . import saving  # noqa: F401  # watches what is saved
 from .apply import apply
 from .comparison import Probe
 from .conversion import convert, restore
+from .devices import devices
 from .functional import COMPOSITE, draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy
 from .functional import NAME as name
 from .layers import (
@@ -64,6 +65,7 @@ __all__ = [
     "apply",
     "concise_net",
     "convert",
+    "devices",
     "draw_key",
     "drawing",
     "dropout_layer",

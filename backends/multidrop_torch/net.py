@@ -19,7 +19,7 @@ from .functional import NAME, draw_key, to_numpy
 from .keyed import Keyed
 from .layers import Dropout
 from .member_layers import layer
-from .position import key_at, position_of
+from .position import key_at, move, position_of
 
 
 class Net(nn.Module):
@@ -90,8 +90,8 @@ class DroppedLinear(nn.Linear):
 
 
 def _linear_layers(architecture: PerceptronArchitecture) -> list[nn.Linear]:
-    dtype = getattr(torch, architecture.dtype)
-    return [nn.utils.skip_init(nn.Linear, *sizes, dtype=dtype) for sizes in architecture.layers]
+    place: dict[str, Any] = {"dtype": getattr(torch, architecture.dtype), "device": torch.get_default_device()}
+    return [nn.utils.skip_init(nn.Linear, *sizes, **place) for sizes in architecture.layers]
 
 
 def _named(net: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -152,4 +152,4 @@ def set_state(net: nn.Module, state: Mapping[str, npt.NDArray[Any]]) -> None:
     for name, weight in weights.items():
         weight.copy_(torch.from_numpy(state[name]))
     for name, stream in streams.items():
-        stream.copy_(position_of(keys[name]))
+        move(stream, position_of(keys[name]))

@@ -40,6 +40,9 @@ def train(
     data: Annotated[
         str, typer.Option(help="Fashion-MNIST: full, mini, auto or its folder.", metavar="auto|full|mini|DIR")
     ] = "auto",
+    device: Annotated[
+        str, typer.Option(help="Where to train: the framework's own choice if not given.", metavar="cpu|cuda|mps|…")
+    ] = "",
     weight_decay: Annotated[float, typer.Option(help="λ of the penalty λ/2·‖w‖².")] = 0.0,
     out: Annotated[Path, typer.Option(help="Folder for history.json, history.csv and curves.png.")] = Path(
         "multidrop-out"
@@ -62,6 +65,7 @@ def train(
         dtype=dtype,
         seed=seed,
         data=data,
+        device=device,
         weight_decay=weight_decay,
         checkpoint=checkpoint,
         resume=resume,

@@ -16,6 +16,7 @@ import multidrop as md
 
 from ..dispatch import BackendError, available_backends, declared_backends, install_hint, load
 from . import figure
+from .devices import on_device
 from .history import CURVES, History, plot, write_csv
 from .progress import Display
 
@@ -35,6 +36,7 @@ class TrainOptions:
     dtype: str
     seed: int
     data: str
+    device: str
     weight_decay: float
     checkpoint: Path | None
     resume: bool
@@ -47,7 +49,8 @@ def train(backend: str, options: TrainOptions, out: Path) -> None:
         raise ValueError("--resume: expected --checkpoint FILE too, the file to resume from; got --resume alone")
     names = available_backends() if backend == "all" else (backend or md.get_backend(),)
     for name in names:
-        load(name)  # reports a missing or broken backend before hours of training, not after
+        # Reports a missing or broken backend, or a missing device, before hours of training, not after.
+        on_device(load(name), options.device)
     out.mkdir(parents=True, exist_ok=True)
     histories = []
     for name in names:
@@ -81,13 +84,14 @@ def _train_one(name: str, options: TrainOptions, checkpoint: Path | None) -> His
         for warning in caught:
             console.print(f"[yellow]warning:[/] {warning.message}", soft_wrap=True)
         build = md.concise_net if options.concise else md.Net
-        net = build(
-            num_hiddens1=options.hidden[0],
-            num_hiddens2=options.hidden[1],
-            dropout1=options.dropout[0],
-            dropout2=options.dropout[1],
-            dtype=options.dtype,
-        )
+        with on_device(load(name), options.device):
+            net = build(
+                num_hiddens1=options.hidden[0],
+                num_hiddens2=options.hidden[1],
+                dropout1=options.dropout[0],
+                dropout2=options.dropout[1],
+                dtype=options.dtype,
+            )
         return md.train(
             net,
             train_iter,

@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import checks
 from ..dispatch import backend_of, part
-from ..protocol import Backend, Model, Section, Tensor, Trainer
+from ..protocol import Backend, Model, Pass, Section, Tensor, Trainer
 from ..spec.keys import Key
 from . import checkpoint as checkpoints
 from .checkpoint import CheckpointError
@@ -203,12 +203,13 @@ class _Run:
     ) -> None:
         self.net, self.backend, self.trainer = net, backend, trainer
         self.train_iter, self.test_iter, self.train_accuracy = train_iter, test_iter, train_accuracy
+        self._kept: dict[int, Pass | None] = {}  # by the array of the examples, which the batches hold
 
     def epoch(self, number: int, callbacks: Iterable[Callback], shown: Display) -> Epoch:
         """Makes one pass over the training data."""
         watching = [callback.batch for callback in callbacks if hasattr(callback, "batch")]
         sums, start = _Sums(), time.perf_counter()
-        for batch, (X, y) in enumerate(self.train_iter, start=1):
+        for batch, (X, y) in enumerate(self._near(self.train_iter), start=1):
             sums.add(self.trainer.step(*_tensors(self.backend, X, y)), len(y))
             for watch in watching:
                 watch(self.net, number, batch)
@@ -229,9 +230,20 @@ class _Run:
 
     def _evaluate(self, batches: BatchIterable, name: str) -> tuple[float, float]:
         sums = _Sums()
-        for X, y in batches:
+        for X, y in self._near(batches):
             sums.add(self.trainer.evaluate(*_tensors(self.backend, X, y)), len(y))
         return sums.means(name)
+
+    def _near(self, batches: BatchIterable) -> BatchIterable:
+        """The same batches, which the net's device makes where it keeps their data."""
+        trainer: Any = self.trainer
+        if type(batches) is not Batches or batches.backend is not self.backend or not hasattr(trainer, "resident"):
+            return batches
+        data = id(batches.images)
+        if data not in self._kept:
+            self._kept[data] = batches.kept(trainer)
+        made = self._kept[data]
+        return batches if made is None else batches.by(made)
 
 
 class _Sums:

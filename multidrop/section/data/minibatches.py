@@ -10,10 +10,13 @@ import numpy.typing as npt
 
 from ... import checks
 from ...dispatch import backend_of, current
-from ...protocol import Backend, Tensor
+from ...protocol import Backend, Pass, Resident, Tensor
 from ...spec.keys import Key
 from ...streams import seeds_for
 from ..architecture import DTYPES
+
+LARGEST = 2**30
+"""The most bytes of a data set that is kept on a device."""
 
 
 class Batches:
@@ -62,9 +65,28 @@ class Batches:
         return generator.permutation(len(self.labels))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.by(self._on_host)
+
+    def by(self, batches: Pass) -> Iterator[tuple[Tensor, Tensor]]:
+        """One pass over the examples, whose batches a function makes, such as one that `kept` returns."""
         order = self.order(self.epoch)
         self.epoch += 1
-        return (self.examples(order[i : i + self.batch_size]) for i in range(0, len(order), self.batch_size))
+        return batches(order, self.batch_size)
+
+    def kept(self, keeper: Resident) -> Pass | None:
+        """Has a trainer keep the data set on its net's device. Returns what makes the same batches there, bit for bit;
+        None if the trainer does not keep it, or if it is larger than `LARGEST`."""
+        if self.images.nbytes > LARGEST:
+            return None
+        X, values = self.images[:, None] if self.grey else self.images, None
+        if X.dtype == np.uint8:
+            values = np.arange(256).astype(self.dtype) / np.asarray(255, self.dtype)
+        else:
+            X = X.astype(self.dtype, copy=False)
+        return keeper.resident(X, self.labels.astype(np.int64), values)
+
+    def _on_host(self, order: np.ndarray, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return (self.examples(order[i : i + size]) for i in range(0, len(order), size))
 
     def examples(self, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
         """The examples with these indices, as one batch."""
