@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import checks
 from .comparison.trees import Trees
 from .conversion import shown_path
-from .dispatch import BackendError, backend_of, part
+from .dispatch import BackendError, backend_of_model, part
 from .protocol import Auditing, Comparison, Model
 
 __all__ = ["Audit", "RandomLayer", "audit"]
@@ -92,9 +91,7 @@ def audit(model: Model, *inputs: Any, **named: Any) -> Audit:
         BackendError: if its backend cannot audit a model.
         Exception: any error of the model, after the model is restored.
     """
-    backend = backend_of(model, "model")
-    if not (isinstance(model, tuple(backend.types)) and callable(model)):
-        raise TypeError(f"model: expected a model of a known framework; got {checks.shown(model)}")
+    backend = backend_of_model(model)
     probe: Any = part(backend, Comparison, "Probe", "md.audit").Probe(model)
     if missing := sorted({name for name in vars(Auditing) if not name.startswith("_")} - set(dir(probe))):
         raise BackendError(

@@ -229,10 +229,10 @@ _owners: dict[type, str | None] = {}
 _loaded: dict[str, Backend] = {}
 
 
-def _owner(cls: type, name: str) -> str | None:
-    """The backend of instances of a class, which came as the argument `name`."""
+def _owner(cls: type, name: str, expected: str) -> str | None:
+    """The backend of instances of a class. `name` and `expected` are those of `backend_of`."""
     if cls not in _owners:
-        _owners[cls] = _find_owner(cls, name)
+        _owners[cls] = _find_owner(cls, name, expected)
     return _owners[cls]
 
 
@@ -240,7 +240,7 @@ def _owner(cls: type, name: str) -> str | None:
 _owner._dynamo_marked_constant = True  # type: ignore[attr-defined]  # what the tracer looks for
 
 
-def _find_owner(cls: type, name: str) -> str | None:
+def _find_owner(cls: type, name: str, expected: str) -> str | None:
     if not issubclass(cls, _HOST) or (issubclass(cls, np.ndarray) and cls is not np.ndarray):
         for framework in _declared():
             # A framework's object exists only where the framework is imported, so none is imported to look.
@@ -248,19 +248,40 @@ def _find_owner(cls: type, name: str) -> str | None:
                 return framework
     if issubclass(cls, _HOST):
         return None
-    known = ", ".join(declared_backends())
-    raise TypeError(
-        f"{name}: expected a tensor or a model of one of {known}, or a NumPy array, a list or a number; "
-        f"got {cls.__module__}.{cls.__qualname__}"
-    )
+    raise TypeError(f"{name}: expected {_described(expected)}; got {cls.__module__}.{cls.__qualname__}")
 
 
-def backend_of(value: Any, name: str = "X") -> Backend:
+TENSOR = "a tensor of one of {}, a NumPy array, a list or a number"
+MODEL = "a model of one of {}"
+
+
+def _described(expected: str) -> str:
+    return expected.format(", ".join(declared_backends()))
+
+
+def backend_of(value: Any, name: str = "X", expected: str = TENSOR) -> Backend:
     """The backend that `value`, the argument of that name, belongs to: its framework's for a tensor or a model; for a
     NumPy array, a list or a number, the one that is set.
+
+    Args:
+        value: the argument.
+        name: the argument's name, for the error.
+        expected: what the argument should be, for the error; "{}" stands for the names of the backends.
 
     Raises:
         TypeError: where no backend knows its type.
     """
-    owner = _owner(type(value), name)
+    owner = _owner(type(value), name, expected)
     return current() if owner is None else _loaded[owner]
+
+
+def backend_of_model(model: Any, name: str = "model") -> Backend:
+    """The backend of a model.
+
+    Raises:
+        TypeError: for anything else, such as host data or a tensor.
+    """
+    backend = backend_of(model, name, MODEL)
+    if isinstance(model, tuple(backend.types)) and callable(model):  # a framework's tensors are not called
+        return backend
+    raise TypeError(f"{name}: expected {_described(MODEL)}; got {checks.shown(model)}")

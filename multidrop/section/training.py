@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import checks
-from ..dispatch import backend_of, part
+from ..dispatch import backend_of, backend_of_model, part
 from ..protocol import Backend, Model, Section, Tensor
 from ..spec.keys import Key
 from . import checkpoint as checkpoints
@@ -74,7 +74,7 @@ def train(
     if checkpoint is not None:
         checkpoint = checks.path("checkpoint", checkpoint)
     lr, weight_decay = checks.at_least_zero("lr", lr), checks.at_least_zero("weight_decay", weight_decay)
-    backend = backend_of(net, "net")
+    backend = backend_of_model(net, "net")
     section = part(backend, Section, "Trainer", "md.train")
     trainer = section.Trainer(net, lr, weight_decay)
     history = History(
