@@ -70,10 +70,29 @@ def _installed(name: str) -> bool:
 
 
 def install_hint(name: str) -> str:
-    """The command that installs a backend's framework."""
+    """The command that installs a backend's framework, or, where it has no release for this system, says so."""
     distribution = _declared()[name].dist
     package = distribution.name if distribution is not None else "multidrop"
-    return f'pip install "{package}[{name}]"' if package == "multidrop" else f"pip install {package}"
+    if package != "multidrop":
+        return f"pip install {package}"
+    missing = _without_release(name, (distribution and distribution.requires) or [])
+    if missing:
+        import platform  # needed only here
+
+        python = ".".join(platform.python_version_tuple()[:2])
+        return f"{', '.join(missing)} has no release for Python {python} on {platform.system()} {platform.machine()}"
+    return f'pip install "{package}[{name}]"'
+
+
+def _without_release(extra: str, requires: list[str]) -> list[str]:
+    """The packages of an extra that the extra `all` leaves out on this system."""
+    from packaging.requirements import Requirement  # needed only here
+
+    def packages(extra: str) -> set[str]:
+        requirements = map(Requirement, requires)
+        return {each.name for each in requirements if each.marker and each.marker.evaluate({"extra": extra})}
+
+    return sorted(packages(extra) - packages("all"))
 
 
 def _named(name: Any) -> str:

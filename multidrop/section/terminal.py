@@ -1,13 +1,21 @@
-"""The console that every command prints to."""
+"""What every command prints to, and the statuses with which it exits."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from .needs import section_extra
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+
+def complain(message: str) -> None:
+    """Prints a message as one line on standard error."""
+    print("multidrop:", " ".join(message.splitlines()), file=sys.stderr)
 
 
 def plain_console(*, stderr: bool = False) -> Console:
