@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .section.checkpoint import CheckpointError
     from .section.data import Batches, DataError, load_data_fashion_mnist
     from .section.history import History
-    from .section.training import train
+    from .section.training import Diverged, Interrupted, train
     from .spec.keys import Key
     from .streams import Stream, manual_seed
     from .view import LayerMask, last_mask, mask_at
@@ -42,7 +42,7 @@ _MODULES = {
     "section.checkpoint": ("CheckpointError",),
     "section.data": ("Batches", "DataError", "load_data_fashion_mnist"),
     "section.history": ("History",),
-    "section.training": ("train",),
+    "section.training": ("Diverged", "Interrupted", "train"),
     "spec.keys": ("Key",),
     "streams": ("Stream", "manual_seed"),
     "view": ("LayerMask", "last_mask", "mask_at"),
@@ -91,8 +91,10 @@ __all__ = [
     "Comparison",
     "DataError",
     "Difference",
+    "Diverged",
     "Dropout",
     "History",
+    "Interrupted",
     "Key",
     "LayerMask",
     "Net",

@@ -18,8 +18,9 @@ from ..dispatch import BackendError, available_backends, declared_backends, inst
 from . import figure
 from .history import CURVES, History
 from .progress import Display
-from .results import Results, comparison, resumed
+from .results import RELATIVE, Results, comparison, resumed
 from .terminal import FAILED, INTERRUPTED, complain, plain_console
+from .training import Diverged
 
 console = plain_console()
 
@@ -58,7 +59,7 @@ def train(backend: str, options: TrainOptions, out: Path | None, overwrite: bool
             console.print(name, style="bold")
         try:
             histories.append(_train_one(name, options, files[name]))
-        except (KeyboardInterrupt, ArithmeticError) as error:
+        except (KeyboardInterrupt, Diverged) as error:
             _end(error, options, results)
         results.add(histories[-1])
     last = histories[0]
@@ -158,7 +159,7 @@ def _compare(histories: Sequence[History]) -> None:
     width = len(histories) + 1
     largest = []
     for first, (field, label) in zip(range(1, len(names), width), CURVES, strict=True):
-        relative = "relative " if field == "train_loss" else ""
+        relative = "relative " if field in RELATIVE else ""
         table = Table(title=label, title_justify="left")
         table.add_column("epoch", justify="right")
         for history in histories:
@@ -166,7 +167,7 @@ def _compare(histories: Sequence[History]) -> None:
         table.add_column(f"largest {relative}difference", justify="right")
         for line in lines:
             *values, difference = line[first : first + width]
-            form = ".6f" if field == "train_loss" else ".4f"
+            form = ".6f" if field in RELATIVE else ".4f"
             table.add_row(str(line[0]), *(format(value, form) for value in values), _small(difference))
         console.print(table)
         worst = max(line[first + width - 1] for line in lines)

@@ -15,6 +15,8 @@ from .history import CURVES, History, plot, write_csv
 DEFAULT = Path("multidrop-out")
 HISTORY, COMPARISON = "history.json", "comparison.csv"
 NAMES = (HISTORY, "history.csv", COMPARISON, "curves.png")
+RELATIVE = ("train_loss", "test_loss")
+"""The curves whose differences are relative."""
 
 
 class Results:
@@ -120,7 +122,7 @@ def comparison(histories: Sequence[History]) -> list[list[Any]]:
         for field, _ in CURVES:
             values = [getattr(epoch, field) for epoch in epochs]
             difference = max(values) - min(values)
-            scale = max(map(abs, values)) if field == "train_loss" else 1.0
+            scale = max(map(abs, values)) if field in RELATIVE else 1.0
             line += [*values, difference / scale if scale else 0.0]
         lines.append(line)
     return lines
