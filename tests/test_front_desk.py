@@ -95,6 +95,11 @@ def test_a_folder_of_another_run_is_refused(run: Any, here: Path, held: str) -> 
     assert run(*TRAIN, "--out", "mine", "--overwrite")[0] == 0
 
 
+def test_a_folder_that_cannot_be_made(run: Any, here: Path) -> None:
+    (here / "file").write_text("")
+    assert run(*TRAIN, "--out", "file/folder") == (1, "", "multidrop: file/folder: Not a directory\n")
+
+
 def test_a_figure_is_no_result(run: Any, here: Path) -> None:
     DEFAULT.mkdir()
     (DEFAULT / "dropout.png").write_text("")

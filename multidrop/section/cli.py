@@ -160,11 +160,20 @@ def main() -> None:
         status = _complain(error.format_message(), USAGE)
     except (ValueError, BackendError) as error:
         status = _complain(str(error), USAGE)
-    except (CheckpointError, DataError, OSError) as error:
+    except OSError as error:
+        status = _complain(_plain(error), FAILED)
+    except (CheckpointError, DataError) as error:
         status = _complain(str(error), FAILED)
     except (KeyboardInterrupt, typer.Abort):
         status = _complain("interrupted", INTERRUPTED)
     sys.exit(status)
+
+
+def _plain(error: OSError) -> str:
+    """The message of an error of the system, without its number: "FILE: No such file or directory"."""
+    if error.errno is None or error.strerror != os.strerror(error.errno):
+        return str(error)  # one of this library, in words of its own
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 
 def _complain(message: str, status: int) -> int:
