@@ -67,6 +67,9 @@ class Drawn:
     """Whether the layer's input is a weight of another layer."""
 
 
+LAYER = "a dropout layer of multidrop"
+
+
 @dataclass(frozen=True)
 class LayerMask:
     """One mask of a layer, described by what it is computed from.
@@ -139,7 +142,7 @@ def mask_at(layer: Any, call: int, shape: Sequence[int] | None = None) -> LayerM
 
 
 def _drawing(layer: Any, shape: Sequence[int] | None, use: str) -> Drawing:
-    drawing = part(backend_of(layer, "layer"), Conversion, "drawing", use).drawing
+    drawing = part(backend_of(layer, "layer", LAYER), Conversion, "drawing", use).drawing
     return drawing(layer, None if shape is None else checks.shape(shape))
 
 
@@ -156,4 +159,4 @@ def before(key: Key) -> Key | None:
 
 def not_a_layer(layer: Any) -> TypeError:
     """The error that backends raise for an object that is not a dropout layer of this library."""
-    return TypeError(f"layer: expected a dropout layer of multidrop; got {checks.shown(layer)}")
+    return TypeError(f"layer: expected {LAYER}; got {checks.shown(layer)}")

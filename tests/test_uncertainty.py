@@ -12,9 +12,10 @@ from uncertain import NETS, X
 
 import multidrop as md
 from multidrop import family
+from multidrop.comparison.probes import probe_of
 from multidrop.family import Member, oracle
+from multidrop.protocol import Sampling
 from multidrop.testing import same_bits
-from multidrop.uncertainty.sampling import probe_of
 
 IMAGES = np.random.default_rng(0).random((5, 1, 28, 28))
 nets = pytest.mark.parametrize("build", ["Net", "concise_net"])
@@ -37,7 +38,7 @@ def section_net(build: str, **settings: Any) -> Any:
 
 def states(model: Any) -> list[Any]:
     """All that a run might change: weights, running statistics, positions and modes."""
-    backend, probe = probe_of(model, "")
+    backend, probe = probe_of(model, Sampling, "")
     found = [probe.read()[name] for name in sorted(probe.read())]
     found += [getattr(layer, "training", None) for layer in probe.layers.values()]
     return [*found, *(backend.drawing(layer, (1, 8)).next for layer in probe.dropouts().values())]
@@ -105,7 +106,7 @@ def test_converted_nets(need: Any, name: str) -> None:
     need(name)
     net = NETS[name]()
     md.convert(net, seed=0)
-    before, probe = states(net), probe_of(net, "")[1]
+    before, probe = states(net), probe_of(net, Sampling, "")[1]
     probe.seed(5)
     logits = np.stack(list(md.mc_samples(net, X, 4, seed=2, batch_size=3, outputs="values")))
     np.testing.assert_allclose(logits, uncertain.samples(2, 4), rtol=1e-12)
@@ -180,7 +181,7 @@ def test_own_loops(need: Any, name: str) -> None:
     need(name)
     net = NETS[name]()
     md.convert(net, seed=0)
-    backend, probe = probe_of(net, "")
+    backend, probe = probe_of(net, Sampling, "")
     before, x, expected = states(net), probe.batch(X), uncertain.samples(4, 3)
     with md.mc_dropout(net, seed=4) as mc:
         assert mc.current is None
@@ -205,7 +206,7 @@ def test_own_loops(need: Any, name: str) -> None:
 def test_an_error_leaves_nothing_behind(backend: Any, build: str) -> None:
     """It comes at the second dropout of the second run; then all is as before."""
     net = section_net(build)
-    before, (_, probe) = states(net), probe_of(net, "")
+    before, (_, probe) = states(net), probe_of(net, Sampling, "")
     expected = md.mc_predict(net, IMAGES, 2)
     second, calls = list(probe.dropouts())[-1], []
 
@@ -419,7 +420,7 @@ class TestErrors:
     def test_training_mode(self, backend: Any, build: str) -> None:
         """No mask is taken for it twice."""
         net = section_net(build)
-        probe = probe_of(net, "")[1]
+        probe = probe_of(net, Sampling, "")[1]
         with (
             md.mc_dropout(net),
             pytest.raises(ValueError, match=r"expected a call in evaluation mode within md\.mc_dropout"),

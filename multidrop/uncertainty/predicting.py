@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from .. import checks
-from ..protocol import Model
+from ..comparison.probes import probe_of
+from ..protocol import Model, Sampling
 from ..spec.keys import Key
 from .bar import shown
 from .prediction import LOGITS, OUTPUTS, VALUES, Array, Prediction, Running, read
-from .sampling import SHARED, MonteCarlo, probe_of
+from .sampling import SHARED, MonteCarlo
 
 
 def mc_predict(
@@ -126,7 +127,7 @@ class _Runs:
     def __init__(self, model: Model, X: Any, batch_size: int, outputs: str) -> None:
         self.outputs = checks.choice("outputs", outputs, OUTPUTS)
         self._model = model
-        self.backend, self.probe = probe_of(model, "md.predict")
+        self.backend, self.probe = probe_of(model, Sampling, "md.predict")
         self.batches = list(self._batches(X, checks.positive("batch_size", batch_size)))
 
     def sampler(self, seed: int | Key, masks: str, allow_unreached: bool) -> MonteCarlo:

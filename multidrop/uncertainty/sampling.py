@@ -8,9 +8,9 @@ from typing import Any
 
 from .. import checks
 from ..comparison.parts import tensors_in
+from ..comparison.probes import probe_of
 from ..conversion import shown_path
-from ..dispatch import BackendError, backend_of, part
-from ..protocol import Comparison, Model, Sampling
+from ..protocol import Model, Sampling
 from ..spec.keys import Key, as_key
 from .one_mask import one_mask
 
@@ -67,7 +67,7 @@ class MonteCarlo:
         self._own = checks.choice("masks", masks, (SHARED, OWN)) == OWN
         self._allow_unreached = checks.flag("allow_unreached", allow_unreached)
         self._backend: Any
-        self._backend, self.probe = probe_of(model, "md.mc_dropout")
+        self._backend, self.probe = probe_of(model, Sampling, "md.mc_dropout")
         self._shown = checks.shown(model)
         self._noises = self.probe.dropouts()
         if not self._noises:
@@ -181,26 +181,3 @@ class MonteCarlo:
                 f"start: expected 0, for {shown_path(path)} has the examples along axis {axis}; got {self._start}"
             )
         return self._start * (size // examples) * math.prod(shape[1:])
-
-
-def probe_of(model: Model, use: str) -> tuple[Any, Any]:
-    """The backend of a model, and what runs it.
-
-    Args:
-        model: the model.
-        use: the function that needs it.
-
-    Raises:
-        TypeError: if it is not a model of a known framework.
-        BackendError: if the backend cannot watch a model.
-    """
-    backend = backend_of(model, "model")
-    if not (isinstance(model, tuple(backend.types)) and callable(model)):
-        raise TypeError(f"model: expected a model of a known framework; got {checks.shown(model)}")
-    probe: Any = part(backend, Comparison, "Probe", use).Probe(model)
-    if missing := sorted({name for name in vars(Sampling) if not name.startswith("_")} - set(dir(probe))):
-        raise BackendError(
-            f"backend {backend.name!r}: its Probe has no {', '.join(missing)}: {use} needs a Probe with all methods of "
-            "multidrop.protocol.Sampling"
-        )
-    return backend, probe
