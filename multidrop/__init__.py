@@ -17,9 +17,16 @@ if TYPE_CHECKING:
     from .functional import apply, dropout_layer, keep_mask, relu_dropout
     from .layers import layer
     from .loss import r_drop
-    from .section.builders import Dropout, Net, concise_net
+    from .section.builders import Dropout, Net, concise_net, perceptron
     from .section.checkpoint import CheckpointError
-    from .section.data import Batches, DataError, load_data_fashion_mnist
+    from .section.data import (
+        Batches,
+        DataError,
+        ImageSet,
+        load_data_fashion_mnist,
+        load_fashion_mnist,
+    )
+    from .section.data.minibatches import batches
     from .section.history import History
     from .section.training import train
     from .spec.keys import Key
@@ -38,9 +45,16 @@ _MODULES = {
     "functional": ("apply", "dropout_layer", "keep_mask", "relu_dropout"),
     "layers": ("layer",),
     "loss": ("r_drop",),
-    "section.builders": ("Dropout", "Net", "concise_net"),
+    "section.builders": ("Dropout", "Net", "concise_net", "perceptron"),
     "section.checkpoint": ("CheckpointError",),
-    "section.data": ("Batches", "DataError", "load_data_fashion_mnist"),
+    "section.data": (
+        "Batches",
+        "DataError",
+        "ImageSet",
+        "batches",
+        "load_data_fashion_mnist",
+        "load_fashion_mnist",
+    ),
     "section.history": ("History",),
     "section.training": ("train",),
     "spec.keys": ("Key",),
@@ -93,6 +107,7 @@ __all__ = [
     "Difference",
     "Dropout",
     "History",
+    "ImageSet",
     "Key",
     "LayerMask",
     "Net",
@@ -102,6 +117,7 @@ __all__ = [
     "apply",
     "audit",
     "available_backends",
+    "batches",
     "compare",
     "concise_net",
     "convert",
@@ -112,8 +128,10 @@ __all__ = [
     "last_mask",
     "layer",
     "load_data_fashion_mnist",
+    "load_fashion_mnist",
     "manual_seed",
     "mask_at",
+    "perceptron",
     "r_drop",
     "relu_dropout",
     "restore",

@@ -52,13 +52,13 @@ def constructor(kind: type[Member]) -> Callable[..., Any]:
     return build
 
 
-def from_table(layers: Mapping[type[Member], Any], member: Member, seed: int | Key | None) -> Any:
+def from_table(layers: Mapping[type[Member], Any], member: Member, seed: int | Key | None, **more: Any) -> Any:
     """A layer of a member: of the class that the table `layers` has for its kind, which takes the member's settings, or
-    else of the one for `Member`, which takes any member."""
+    else of the one for `Member`, which takes any member. `more` are further arguments of the framework's layers."""
     named = layers.get(type(member))
     if named is None:
-        return layers[Member](member, seed=seed)
-    return named(*settings(member).values(), seed=seed)
+        return layers[Member](member, seed=seed, **more)
+    return named(*settings(member).values(), seed=seed, **more)
 
 
 def signature(kind: type[Member], rate: str = "p", chosen: Collection[str] = ()) -> inspect.Signature:

@@ -266,9 +266,9 @@ class Section(Protocol):
         `multidrop.section.architecture.NetArchitecture`."""
         ...
 
-    def concise_net(self, **architecture: Any) -> Model:
-        """`multidrop.concise_net`, with all arguments by name: the fields of
-        `multidrop.section.architecture.Architecture`."""
+    def perceptron(self, **architecture: Any) -> Model:
+        """`multidrop.perceptron`, with all arguments by name: the fields of
+        `multidrop.section.architecture.PerceptronArchitecture`."""
         ...
 
     def get_state(self, net: Model) -> State:

@@ -238,7 +238,8 @@ class TestTheEightAreEnough:
         logit = np.zeros((), np.float32)
         for name, use, part, call in (
             ("Net", "md.Net", "Section", md.Net),
-            ("concise_net", "md.concise_net", "Section", md.concise_net),
+            ("perceptron", "md.perceptron", "Section", md.perceptron),
+            ("perceptron", "md.concise_net", "Section", md.concise_net),
             ("Trainer", "md.train", "Section", lambda: md.train(layer, batches, batches)),
             ("convert", "md.convert", "Conversion", lambda: md.convert(layer)),
             ("restore", "md.restore", "Conversion", lambda: md.restore(layer)),

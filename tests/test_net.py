@@ -88,7 +88,7 @@ def test_initial_state(backend: Any, build: Callable[..., Any]) -> None:
     """Every backend starts with the weights and the keys that the seed stands for."""
     seeds = md.Key(4)
     state = backend.get_state(build(**SIZES, seed=4))
-    expected = Architecture(**SIZES).initial_weights(seeds.fold_in("weights").fold_in(0))
+    expected = Architecture(**SIZES).perceptron.initial_weights(seeds.fold_in("weights").fold_in(0))
     assert list(state) == ["W1", "b1", "W2", "b2", "W3", "b3", "dropout1", "dropout2"]
     for name, weight in expected.items():
         assert state[name].dtype == np.float32
@@ -100,7 +100,7 @@ def test_initial_state(backend: Any, build: Callable[..., Any]) -> None:
 
 
 def test_initial_weights() -> None:
-    weights = Architecture(dtype="float64").initial_weights(md.Key(0))
+    weights = Architecture(dtype="float64").perceptron.initial_weights(md.Key(0))
     assert not weights["b1"].any()
     # 200,704 draws: mean and deviation of a normal(0, 0.01) to five standard errors.
     assert abs(weights["W1"].mean()) < 5 * 0.01 / np.sqrt(weights["W1"].size)

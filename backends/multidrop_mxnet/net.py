@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import mxnet as mx
@@ -12,11 +13,15 @@ import numpy.typing as npt
 from mxnet import gluon
 from mxnet.gluon import nn
 
+from multidrop import checks
 from multidrop.protocol import State
-from multidrop.section.architecture import Architecture, NetArchitecture, keys_in, state_of, takes
+from multidrop.section.architecture import Architecture, NetArchitecture, PerceptronArchitecture, takes
+from multidrop.section.state import in_order, keys_in, state_of
 
+from . import internals
 from .functional import NAME, Array, draw_key, tensor
-from .layers import Dropout
+from .layers import Dropout, Random, parameters_of
+from .member_layers import layer
 from .position import StreamParameter
 
 
@@ -36,7 +41,7 @@ class Net:
     def __init__(self, architecture: NetArchitecture) -> None:
         self.num_inputs = architecture.num_inputs
         self.is_training = architecture.is_training
-        weights, key1, key2 = architecture.start(NAME, draw_key)
+        weights, (_, key1, key2) = architecture.perceptron.start(NAME, draw_key)
         self.dropout1 = Dropout(architecture.dropout1, seed=key1)
         self.dropout2 = Dropout(architecture.dropout2, seed=key2)
         self.params = [tensor(weight) for weight in weights.values()]
@@ -71,45 +76,80 @@ class Sequential(nn.Sequential):
         return super().forward(X.as_np_ndarray())
 
 
-@takes(Architecture)
-def concise_net(architecture: Architecture) -> Sequential:
-    """The same net as a `Sequential`, initialized. Errors are those of `multidrop.concise_net`."""
-    weights, key1, key2 = architecture.start(NAME, draw_key)
-    (in1, out1), (in2, out2), (in3, out3) = architecture.layers
-    net = Sequential()
-    net.add(
-        nn.Dense(out1, activation="relu", in_units=in1, dtype=architecture.dtype),
-        Dropout(architecture.dropout1, seed=key1),
-        nn.Dense(out2, activation="relu", in_units=in2, dtype=architecture.dtype),
-        Dropout(architecture.dropout2, seed=key2),
-        nn.Dense(out3, in_units=in3, dtype=architecture.dtype),
-    )
+@takes(PerceptronArchitecture)
+def perceptron(architecture: PerceptronArchitecture) -> Sequential:
+    """A perceptron of any depth, as a `Sequential`, initialized. Errors are those of `multidrop.perceptron`."""
+    weights, keys = architecture.start(NAME, draw_key)
+    net, last = Sequential(), len(architecture.layers) - 1
+    pairs = zip(architecture.layers, architecture.noise_layers(keys, layer), strict=True)
+    for number, ((inputs, outputs), (before, within)) in enumerate(pairs):
+        if before is not None:  # a Dense flattens its input, and noise does not
+            net.add(*(() if number else (nn.Flatten(),)), before)
+        build = nn.Dense if within is None else partial(DroppedDense, within)
+        activation = None if number == last else "relu"
+        net.add(build(outputs, activation=activation, in_units=inputs, dtype=architecture.dtype))
+    net.cast(architecture.dtype)  # what the noise learns, too
     net.initialize(mx.init.Zero())  # draws nothing from MXNet's generator
     _set_weights(net, weights)
     return net
 
 
-def _layers(net: Net | gluon.Block, kind: type) -> list[Any]:
-    """The net's layers of one kind, in order."""
+@takes(Architecture)
+def concise_net(architecture: Architecture) -> Sequential:
+    """`perceptron` with two hidden layers. Errors are those of `multidrop.concise_net`."""
+    return perceptron(**vars(architecture.perceptron))
+
+
+class DroppedDense(nn.Dense):
+    """A dense layer that computes with dropped weights in training mode. The mask is drawn for W of shape (inputs,
+    outputs), as in every framework; Gluon holds W transposed.
+
+    Args:
+        dropout: the layer that drops them.
+        *args: those of `nn.Dense`.
+        **kwargs: those of `nn.Dense`.
+    """
+
+    def __init__(self, dropout: gluon.HybridBlock, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.dropout = dropout
+
+    def hybrid_forward(self, F: Any, x: Any, weight: Any, bias: Any = None) -> Any:
+        return super().hybrid_forward(F, x, self.dropout(weight.T).T, bias)
+
+
+def _parts(net: Net | gluon.Block) -> tuple[list[Any], dict[int, Any]]:
+    """The linear layers, and the layers of noise by number."""
     if isinstance(net, Net):
-        return [layer for layer in (net.dropout1, net.dropout2) if isinstance(layer, kind)]
-    layers: list[gluon.Block] = []
-    net.apply(layers.append)
-    return [layer for layer in layers if isinstance(layer, kind)]
+        return [], {1: net.dropout1, 2: net.dropout2}
+    found = in_order(internals.children_of(net).values(), nn.Dense, Random, (nn.Flatten, nn.Activation))
+    if found is None:
+        raise ValueError(f"net: expected Net, or a sequence of linear layers, ReLU and noise; got {checks.shown(net)}")
+    return found
 
 
 def _weights(net: Net | gluon.Block) -> dict[str, Array]:
     """The weights by their common names; Gluon's dense layers hold W transposed."""
+    linear, noise = _parts(net)
     if isinstance(net, Net):
         weights = net.params
     else:
-        weights = [param.data() for layer in _layers(net, nn.Dense) for param in (layer.weight, layer.bias)]
-    return {f"{'Wb'[i % 2]}{i // 2 + 1}": weight for i, weight in enumerate(weights)}
+        weights = [param.data() for layer in linear for param in (layer.weight, layer.bias)]
+    found = {f"{'Wb'[i % 2]}{i // 2 + 1}": weight for i, weight in enumerate(weights)}
+    for number, each in noise.items():
+        found |= {f"{name}{number}": param.data() for name, param in parameters_of(each).items() if name != "stream"}
+    return found
 
 
 def _oriented(net: Net | gluon.Block, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Turns a weight from the net's layout to the common one, or back."""
     return weight if isinstance(net, Net) else weight.T
+
+
+def _host(net: Net | gluon.Block, name: str, weight: Array) -> npt.NDArray[Any]:
+    """A copy of a weight on the host. Gluon's logit has shape (1,), the common one ()."""
+    array = np.array(_oriented(net, weight.asnumpy()), order="C")
+    return array.reshape(()) if name.startswith("logit") else array
 
 
 def _set_weights(net: Net | gluon.Block, state: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -118,15 +158,14 @@ def _set_weights(net: Net | gluon.Block, state: Mapping[str, npt.NDArray[Any]]) 
 
 
 def _streams(net: Net | gluon.Block) -> dict[str, StreamParameter]:
-    layers = _layers(net, Dropout)
-    return {f"dropout{i}": layer.stream for i, layer in enumerate(layers, start=1) if layer.stream is not None}
+    return {f"dropout{i}": layer.stream for i, layer in _parts(net)[1].items() if layer.stream is not None}
 
 
 def get_state(net: Net | gluon.Block) -> State:
     """Copies a net's weights and mask streams to the host; see `multidrop.protocol.State`. An unkeyed dropout layer has
     no stream, and is left out."""
     return state_of(
-        {name: np.array(_oriented(net, w.asnumpy()), order="C") for name, w in _weights(net).items()},
+        {name: _host(net, name, w) for name, w in _weights(net).items()},
         {name: stream.key for name, stream in _streams(net).items()},
     )
 

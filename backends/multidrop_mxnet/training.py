@@ -11,7 +11,7 @@ from .net import Net
 
 class Trainer:
     """Trains a net by minibatch SGD on softmax cross-entropy: w ← w − lr·(mean gradient + weight_decay·w), without
-    decay for biases.
+    decay for biases and learned probabilities.
 
     Args:
         net: a `Net` or an initialized block that maps (n, …) to logits (n, classes).
@@ -35,7 +35,7 @@ class Trainer:
     def _update(self) -> None:
         # By hand: the learning rate of `gluon.Trainer` and its `sgd_update` is float32, whatever the weights are.
         for w, gradient in self._weights():
-            decay = 0.0 if w.ndim == 1 else self.weight_decay
+            decay = 0.0 if w.ndim < 2 else self.weight_decay
             w -= self.lr * (gradient + decay * w)
 
     def _weights(self) -> list[tuple[Array, Array]]:

@@ -27,7 +27,7 @@ from .member_layers import (
     SpatialDropout,
     layer,
 )
-from .net import Net, concise_net, get_state, set_state
+from .net import Net, concise_net, get_state, perceptron, set_state
 from .training import Trainer
 
 types = (Layer,)
@@ -65,6 +65,7 @@ __all__ = [
     "keep_mask",
     "layer",
     "name",
+    "perceptron",
     "r_drop",
     "r_drop_gradients",
     "relu_dropout",

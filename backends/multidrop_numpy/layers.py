@@ -60,22 +60,29 @@ class Linear(Layer):
     Args:
         W: weights of shape (inputs, outputs), floating.
         b: biases of shape (outputs,).
+        dropout: a layer that disturbs W in training, such as `DropConnect`; without one, W stays as it is.
     """
 
-    def __init__(self, W: Array, b: Array) -> None:
+    def __init__(self, W: Array, b: Array, dropout: Layer | None = None) -> None:
         super().__init__()
-        self.parameters = {"W": W, "b": b}
+        self.parameters, self.dropout = {"W": W, "b": b}, dropout
+
+    def children(self) -> Iterator[Layer]:
+        return iter(() if self.dropout is None else (self.dropout,))
 
     def forward(self, X: Array) -> Array:
-        self._X = X
-        return X @ self.parameters["W"] + self.parameters["b"]
+        W = self.parameters["W"]
+        self._X, self._W = X, W if self.dropout is None else self.dropout(W)
+        return X @ self._W + self.parameters["b"]
 
     def backward(self, dY: Array) -> Array:
-        self.gradients = {"W": self._X.T @ dY, "b": dY.sum(axis=0)}
-        return dY @ self.parameters["W"].T
+        dW = self._X.T @ dY
+        self.gradients = {"W": dW if self.dropout is None else self.dropout.backward(dW), "b": dY.sum(axis=0)}
+        return dY @ self._W.T
 
     def __repr__(self) -> str:
-        return "Linear({}, {})".format(*self.parameters["W"].shape)
+        dropout = "" if self.dropout is None else f", {self.dropout}"
+        return "Linear({}, {}{})".format(*self.parameters["W"].shape, dropout)
 
 
 class ReLU(Layer):

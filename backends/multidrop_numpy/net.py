@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy.typing as npt
 
+from multidrop import checks
 from multidrop.protocol import State
-from multidrop.section.architecture import Architecture, NetArchitecture, keys_in, state_of, takes
+from multidrop.section.architecture import Architecture, NetArchitecture, PerceptronArchitecture, takes
+from multidrop.section.state import in_order, keys_in, state_of
 from multidrop.streams import Stream
 
 from .functional import NAME, draw_key
-from .layers import Dropout, Flatten, Layer, Linear, ReLU, Sequential
+from .layers import Dropout, Flatten, Layer, Linear, Random, ReLU, Sequential
+from .member_layers import layer
 
 Array = npt.NDArray
 
@@ -32,7 +36,7 @@ class Net(Layer):
     def __init__(self, architecture: NetArchitecture) -> None:
         super().__init__()
         self.architecture = architecture
-        self.parameters, key1, key2 = architecture.start(NAME, draw_key)
+        self.parameters, (_, key1, key2) = architecture.perceptron.start(NAME, draw_key)
         self.dropout1 = Dropout(self.architecture.dropout1, seed=key1)
         self.dropout2 = Dropout(self.architecture.dropout2, seed=key2)
         self.train(architecture.is_training)
@@ -68,32 +72,51 @@ class Net(Layer):
         return f"Net({sizes}, {rates}, training={self.training})"
 
 
+@takes(PerceptronArchitecture)
+def perceptron(architecture: PerceptronArchitecture) -> Sequential:
+    """A perceptron of any depth, as a `Sequential`. Errors are those of `multidrop.perceptron`."""
+    w, keys = architecture.start(NAME, draw_key)
+    layers: list[Layer] = [Flatten()]
+    for number, (before, within) in enumerate(architecture.noise_layers(keys, layer), start=1):
+        if number > 1:
+            layers.append(ReLU())
+        if before is not None:
+            layers.append(before)
+        layers.append(Linear(w[f"W{number}"], w[f"b{number}"], within))
+    net = Sequential(*layers)
+    for number, noise in _parts(net)[1].items():
+        if noise.parameters:  # of float64, whatever the net's type is
+            noise.parameters = {"logit": w[f"logit{number}"]}
+    return net
+
+
 @takes(Architecture)
 def concise_net(architecture: Architecture) -> Sequential:
-    """The same net as a `Sequential`. Errors are those of `multidrop.concise_net`."""
-    w, key1, key2 = architecture.start(NAME, draw_key)
-    return Sequential(
-        Flatten(),
-        Linear(w["W1"], w["b1"]),
-        ReLU(),
-        Dropout(architecture.dropout1, seed=key1),
-        Linear(w["W2"], w["b2"]),
-        ReLU(),
-        Dropout(architecture.dropout2, seed=key2),
-        Linear(w["W3"], w["b3"]),
-    )
+    """`perceptron` with two hidden layers. Errors are those of `multidrop.concise_net`."""
+    return perceptron(**vars(architecture.perceptron))
+
+
+def _parts(net: Layer) -> tuple[list[Any], dict[int, Any]]:
+    """The linear layers, and the layers of noise by number."""
+    if isinstance(net, Net):
+        return [], {1: net.dropout1, 2: net.dropout2}
+    found = in_order(net.children(), Linear, Random, (Flatten, ReLU))
+    if found is None:
+        raise ValueError(f"net: expected Net, or a sequence of linear layers, ReLU and noise; got {checks.shown(net)}")
+    return found
 
 
 def _weights(net: Layer) -> dict[str, Array]:
     if isinstance(net, Net):
         return net.parameters
-    linear = [layer.parameters for layer in net.children() if isinstance(layer, Linear)]
-    return {f"{name}{i}": w[name] for i, w in enumerate(linear, start=1) for name in ("W", "b")}
+    linear, noise = _parts(net)
+    weights = {f"{name}{i}": layer.parameters[name] for i, layer in enumerate(linear, start=1) for name in ("W", "b")}
+    learned = {f"{name}{i}": w for i, layer in noise.items() for name, w in layer.parameters.items()}
+    return weights | learned
 
 
 def _streams(net: Layer) -> dict[str, Stream]:
-    layers = [layer for layer in net.children() if isinstance(layer, Dropout)]
-    return {f"dropout{i}": layer.stream for i, layer in enumerate(layers, start=1) if layer.stream is not None}
+    return {f"dropout{i}": layer.stream for i, layer in _parts(net)[1].items() if layer.stream is not None}
 
 
 def get_state(net: Layer) -> State:

@@ -13,7 +13,7 @@ Array = npt.NDArray
 
 class Trainer:
     """Trains a net by minibatch SGD on softmax cross-entropy: w ← w − lr·(mean gradient + weight_decay·w), without
-    decay for biases.
+    decay for biases and learned probabilities.
 
     Args:
         net: a `Layer` that maps (n, …) to logits (n, classes).
@@ -36,7 +36,7 @@ class Trainer:
 
     def _update(self, layer: Layer) -> None:
         for name, w in layer.parameters.items():
-            decay = 0.0 if w.ndim == 1 else self.weight_decay
+            decay = 0.0 if w.ndim < 2 else self.weight_decay
             w -= self.lr * (layer.gradients[name] + decay * w)
         for child in layer.children():
             self._update(child)

@@ -31,7 +31,7 @@ from .member_layers import (
     SpatialDropout,
     layer,
 )
-from .net import Net, concise_net, get_state, set_state
+from .net import Net, concise_net, get_state, perceptron, set_state
 from .recomputation import recompute_grad
 from .training import Trainer
 from .weights import DropConnect, EmbeddingDropout
@@ -70,6 +70,7 @@ __all__ = [
     "keep_mask",
     "layer",
     "name",
+    "perceptron",
     "r_drop",
     "recompute_grad",
     "relu_dropout",

@@ -226,6 +226,7 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
         return {**super().get_config(), "regularizer": self.factor}
 
 
-def layer(member: Member, *, seed: int | Key | None = None) -> _Random:
-    """`multidrop.layer`: an instance of the class of the member's name, or else of `MemberLayer`."""
-    return from_table(_OfSettings.layers, member, seed)
+def layer(member: Member, *, seed: int | Key | None = None, **kwargs: Any) -> _Random:
+    """`multidrop.layer`: an instance of the class of the member's name, or else of `MemberLayer`. `kwargs` are those of
+    `keras.layers.Layer`, such as `name` and `dtype`."""
+    return from_table(_OfSettings.layers, member, seed, **kwargs)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -10,11 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from multidrop import checks
 from multidrop.protocol import State
-from multidrop.section.architecture import Architecture, NetArchitecture, keys_in, state_of, takes
+from multidrop.section.architecture import Architecture, NetArchitecture, PerceptronArchitecture, takes
+from multidrop.section.state import in_order, keys_in, state_of
 
 from .functional import NAME, draw_key
-from .layers import Dropout
+from .layers import Dropout, _Random
+from .member_layers import layer
 from .position import key_at, words_of
 
 
@@ -33,8 +37,8 @@ class Net(keras.Model):
         self.architecture = architecture
         self.num_inputs = architecture.num_inputs
         self.is_training = architecture.is_training
-        self.lin1, self.lin2, self.lin3 = _linear_layers(architecture)
-        weights, key1, key2 = architecture.start(NAME, draw_key)
+        self.lin1, self.lin2, self.lin3 = _linear_layers(architecture.perceptron, [None] * 3)
+        weights, (_, key1, key2) = architecture.perceptron.start(NAME, draw_key)
         self.dropout1 = Dropout(architecture.dropout1, seed=key1, dtype=architecture.dtype)
         self.dropout2 = Dropout(architecture.dropout2, seed=key2, dtype=architecture.dtype)
         _set_weights(self, weights)
@@ -52,23 +56,23 @@ class Net(keras.Model):
         return self.lin3(H2)
 
 
-@takes(Architecture)
-def concise_net(architecture: Architecture) -> keras.Sequential:
-    """The same net as a `keras.Sequential`. Errors are those of `multidrop.concise_net`."""
-    weights, key1, key2 = architecture.start(NAME, draw_key)
-    lin1, lin2, lin3 = _linear_layers(architecture)
-    net = FlatteningSequential(
-        [
-            keras.Input((architecture.num_inputs,), dtype=architecture.dtype),
-            lin1,
-            Dropout(architecture.dropout1, seed=key1, dtype=architecture.dtype),
-            lin2,
-            Dropout(architecture.dropout2, seed=key2, dtype=architecture.dtype),
-            lin3,
-        ]
-    )
+@takes(PerceptronArchitecture)
+def perceptron(architecture: PerceptronArchitecture) -> keras.Sequential:
+    """A perceptron of any depth, as a `keras.Sequential`. Errors are those of `multidrop.perceptron`."""
+    weights, keys = architecture.start(NAME, draw_key)
+    noise = architecture.noise_layers(keys, partial(layer, dtype=architecture.dtype))
+    layers = [keras.Input(architecture.sizes[:1], dtype=architecture.dtype)]
+    for linear, (before, _) in zip(_linear_layers(architecture, [own for _, own in noise]), noise, strict=True):
+        layers += [linear] if before is None else [before, linear]
+    net = FlatteningSequential(layers)
     _set_weights(net, weights)
     return net
+
+
+@takes(Architecture)
+def concise_net(architecture: Architecture) -> keras.Sequential:
+    """`perceptron` with two hidden layers. Errors are those of `multidrop.concise_net`."""
+    return perceptron(**vars(architecture.perceptron))
 
 
 @keras.saving.register_keras_serializable(package="multidrop")
@@ -89,25 +93,69 @@ class FlatteningSequential(keras.Sequential):
         return super().call(tf.reshape(inputs, (-1, *self.input_shape[1:])), training=training, mask=mask)
 
 
-def _linear_layers(architecture: Architecture) -> list[keras.layers.Dense]:
-    """The linear layers, the hidden ones with a ReLU; built, so that they have weights before the first call."""
+@keras.saving.register_keras_serializable(package="multidrop")
+class DroppedDense(keras.layers.Dense):
+    """A dense layer that computes with dropped weights in training mode.
+
+    Args:
+        *args: those of `Dense`.
+        dropout: the layer that drops its kernel.
+        **kwargs: those of `Dense`.
+    """
+
+    def __init__(self, *args: Any, dropout: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.dropout = dropout
+
+    def call(self, inputs: tf.Tensor, training: bool | tf.Tensor | None = None) -> tf.Tensor:
+        return self.activation(tf.matmul(inputs, self.dropout(self.kernel, training=training)) + self.bias)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "dropout": keras.saving.serialize_keras_object(self.dropout)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> DroppedDense:
+        """A layer with the configuration that `get_config` gave."""
+        return cls(**{**config, "dropout": keras.saving.deserialize_keras_object(config["dropout"])})
+
+
+def _linear_layers(architecture: PerceptronArchitecture, noise: Sequence[Any]) -> list[keras.layers.Dense]:
+    """The linear layers, the hidden ones with a ReLU; built, so that they have weights before the first call.
+
+    Args:
+        architecture: their sizes.
+        noise: for each, the layer that drops its weights, or None.
+    """
     last = len(architecture.layers) - 1
     layers = []
-    for number, (inputs, outputs) in enumerate(architecture.layers):
+    for number, ((inputs, outputs), dropout) in enumerate(zip(architecture.layers, noise, strict=True)):
+        build = keras.layers.Dense if dropout is None else partial(DroppedDense, dropout=dropout)
         activation = None if number == last else "relu"
-        layer = keras.layers.Dense(outputs, activation, kernel_initializer="zeros", dtype=architecture.dtype)
+        layer = build(outputs, activation, kernel_initializer="zeros", dtype=architecture.dtype)
         layer.build((None, inputs))
         layers.append(layer)
     return layers
 
 
+def _parts(net: keras.Model) -> tuple[list[Any], dict[int, Any]]:
+    """The linear layers, and the layers of noise by number."""
+    if isinstance(net, Net):
+        return [net.lin1, net.lin2, net.lin3], {1: net.dropout1, 2: net.dropout2}
+    found = in_order(net.layers, keras.layers.Dense, _Random, (keras.layers.Flatten, keras.layers.ReLU))
+    if found is None:
+        raise ValueError(f"net: expected Net, or a sequence of linear layers, ReLU and noise; got {checks.shown(net)}")
+    return found
+
+
 def _weights(net: keras.Model) -> dict[str, keras.Variable]:
     """The weights by their common names. Keras' dense layers store W as (inputs, outputs), as the section does."""
-    linear = [layer for layer in net.layers if isinstance(layer, keras.layers.Dense)]
+    linear, noise = _parts(net)
     weights = {}
-    for number, layer in enumerate(linear, start=1):
-        weights[f"W{number}"] = layer.kernel
-        weights[f"b{number}"] = layer.bias
+    for number, each in enumerate(linear, start=1):
+        weights[f"W{number}"] = each.kernel
+        weights[f"b{number}"] = each.bias
+    for number, each in noise.items():
+        weights |= {f"{weight.name}{number}": weight for weight in each.trainable_variables}
     return weights
 
 
@@ -117,8 +165,7 @@ def _set_weights(net: keras.Model, state: Mapping[str, npt.NDArray[Any]]) -> Non
 
 
 def _streams(net: keras.Model) -> dict[str, keras.Variable]:
-    layers = [layer for layer in net.layers if isinstance(layer, Dropout)]
-    return {f"dropout{i}": layer.stream for i, layer in enumerate(layers, start=1) if layer.stream is not None}
+    return {f"dropout{i}": layer.stream for i, layer in _parts(net)[1].items() if layer.stream is not None}
 
 
 def get_state(net: keras.Model) -> State:

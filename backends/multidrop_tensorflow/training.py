@@ -38,7 +38,7 @@ class Trainer:
         weights = [weight.value for weight in self.net.trainable_variables]
         # Not by a Keras optimizer: those hold the learning rate as float32, which would limit float64 training.
         for w, gradient in zip(weights, tape.gradient(mean, weights), strict=True):
-            decay = 0.0 if w.shape.rank == 1 else self._weight_decay
+            decay = 0.0 if w.shape.rank < 2 else self._weight_decay
             w.assign_sub(self._lr * (gradient + decay * w))
         return tf.reduce_sum(losses), _correct(logits, y)
 

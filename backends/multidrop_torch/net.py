@@ -10,11 +10,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from multidrop import checks
 from multidrop.protocol import State
-from multidrop.section.architecture import Architecture, NetArchitecture, keys_in, state_of, takes
+from multidrop.section.architecture import Architecture, NetArchitecture, PerceptronArchitecture, takes
+from multidrop.section.state import in_order, keys_in, state_of
 
 from .functional import NAME, draw_key
+from .keyed import Keyed
 from .layers import Dropout
+from .member_layers import layer
 from .position import key_at, position_of
 
 
@@ -30,8 +34,8 @@ class Net(nn.Module):
     def __init__(self, architecture: NetArchitecture) -> None:
         super().__init__()
         self.num_inputs = architecture.num_inputs
-        self.lin1, self.lin2, self.lin3 = _linear_layers(architecture)
-        weights, key1, key2 = architecture.start(NAME, draw_key)
+        self.lin1, self.lin2, self.lin3 = _linear_layers(architecture.perceptron)
+        weights, (_, key1, key2) = architecture.perceptron.start(NAME, draw_key)
         self.dropout1 = Dropout(architecture.dropout1, seed=key1)
         self.dropout2 = Dropout(architecture.dropout2, seed=key2)
         _set_weights(self, weights)
@@ -43,38 +47,73 @@ class Net(nn.Module):
         return self.lin3(H2)
 
 
-@takes(Architecture)
-def concise_net(architecture: Architecture) -> nn.Sequential:
-    """The same net as an `nn.Sequential`. Errors are those of `multidrop.concise_net`."""
-    weights, key1, key2 = architecture.start(NAME, draw_key)
-    lin1, lin2, lin3 = _linear_layers(architecture)
-    net = nn.Sequential(
-        nn.Flatten(),
-        lin1,
-        nn.ReLU(),
-        Dropout(architecture.dropout1, seed=key1),
-        lin2,
-        nn.ReLU(),
-        Dropout(architecture.dropout2, seed=key2),
-        lin3,
-    )
+@takes(PerceptronArchitecture)
+def perceptron(architecture: PerceptronArchitecture) -> nn.Sequential:
+    """A perceptron of any depth, as an `nn.Sequential`. Errors are those of `multidrop.perceptron`."""
+    weights, keys = architecture.start(NAME, draw_key)
+    net = nn.Sequential(nn.Flatten())
+    pairs = zip(_linear_layers(architecture), architecture.noise_layers(keys, layer), strict=True)
+    for number, (linear, (before, within)) in enumerate(pairs):
+        if number:
+            net.append(nn.ReLU())
+        if before is not None:
+            net.append(before)
+        net.append(linear if within is None else DroppedLinear(linear, within))
+    net.to(getattr(torch, architecture.dtype))  # what the noise learns, too
     _set_weights(net, weights)
     return net
 
 
-def _linear_layers(architecture: Architecture) -> list[nn.Linear]:
+@takes(Architecture)
+def concise_net(architecture: Architecture) -> nn.Sequential:
+    """`perceptron` with two hidden layers. Errors are those of `multidrop.concise_net`."""
+    return perceptron(**vars(architecture.perceptron))
+
+
+class DroppedLinear(nn.Linear):
+    """A linear layer that computes with dropped weights in training mode. The mask is drawn for W of shape (inputs,
+    outputs), as in every framework; torch holds W transposed.
+
+    Args:
+        linear: the layer whose weights it takes.
+        dropout: the layer that drops them.
+    """
+
+    def __init__(self, linear: nn.Linear, dropout: nn.Module) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight, self.bias = linear.weight, linear.bias
+        self.dropout = dropout
+
+    def forward(self, input: Tensor) -> Tensor:
+        return nn.functional.linear(input, self.dropout(self.weight.T).T, self.bias)
+
+
+def _linear_layers(architecture: PerceptronArchitecture) -> list[nn.Linear]:
     dtype = getattr(torch, architecture.dtype)
     return [nn.utils.skip_init(nn.Linear, *sizes, dtype=dtype) for sizes in architecture.layers]
+
+
+def _parts(net: nn.Module) -> tuple[list[Any], dict[int, Any]]:
+    """The linear layers, and the layers of noise by number."""
+    if isinstance(net, Net):
+        return [net.lin1, net.lin2, net.lin3], {1: net.dropout1, 2: net.dropout2}
+    found = in_order(net.children(), nn.Linear, Keyed, (nn.Flatten, nn.ReLU))
+    if found is None:
+        raise ValueError(f"net: expected Net, or a sequence of linear layers, ReLU and noise; got {checks.shown(net)}")
+    return found
 
 
 def _weights(net: nn.Module) -> dict[str, Tensor]:
     """Views of the weights by their common names; writing to one writes to the net. torch's linear layers hold W
     transposed."""
-    linear = [module for module in net.modules() if isinstance(module, nn.Linear)]
+    linear, noise = _parts(net)
     weights = {}
-    for number, layer in enumerate(linear, start=1):
-        weights[f"W{number}"] = layer.weight.detach().T
-        weights[f"b{number}"] = layer.bias.detach()
+    for number, each in enumerate(linear, start=1):
+        weights[f"W{number}"] = each.weight.detach().T
+        weights[f"b{number}"] = each.bias.detach()
+    for number, each in noise.items():
+        weights |= {f"{name}{number}": w.detach() for name, w in each.named_parameters()}
     return weights
 
 
@@ -84,8 +123,7 @@ def _set_weights(net: nn.Module, state: Mapping[str, npt.NDArray[Any]]) -> None:
 
 
 def _streams(net: nn.Module) -> dict[str, Tensor]:
-    layers = [module for module in net.modules() if isinstance(module, Dropout)]
-    return {f"dropout{i}": layer.stream for i, layer in enumerate(layers, start=1) if layer.stream is not None}
+    return {f"dropout{i}": layer.stream for i, layer in _parts(net)[1].items() if layer.stream is not None}
 
 
 def get_state(net: nn.Module) -> State:

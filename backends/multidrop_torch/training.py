@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 class Trainer:
     """Trains a module by minibatch SGD on softmax cross-entropy: w ← w − lr·(mean gradient + weight_decay·w), without
-    decay for biases.
+    decay for biases and learned probabilities.
 
     Args:
         net: a module that maps (n, …) to logits (n, classes).
@@ -20,8 +20,8 @@ class Trainer:
 
     def __init__(self, net: nn.Module, lr: float, weight_decay: float = 0.0) -> None:
         self.net = net
-        biases = [p for p in net.parameters() if p.ndim == 1]
-        weights = [p for p in net.parameters() if p.ndim != 1]
+        biases = [p for p in net.parameters() if p.ndim < 2]
+        weights = [p for p in net.parameters() if p.ndim >= 2]
         groups: list[dict[str, Any]] = [{"params": weights, "weight_decay": weight_decay}, {"params": biases}]
         self.optimizer = torch.optim.SGD(groups, lr=lr)
 

@@ -179,6 +179,8 @@ class Member:
     """A shape that the member accepts; tests use it."""
     unbiased: ClassVar[bool] = True
     """Whether E[output] = X."""
+    of_weights: ClassVar[bool] = False
+    """Whether X is a weight, which a layer then computes with, and not an activation."""
     learns: ClassVar[bool] = False
     """Whether `__call__` takes a third argument, `learned`: a tensor that is trained. torch and TensorFlow
     differentiate with respect to it; NumPy and MXNet call `learned_gradient`. Such a member draws by `uniform` alone,

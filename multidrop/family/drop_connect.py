@@ -24,3 +24,5 @@ class DropConnect(MaskMember):
     """
 
     p: float = rate(0.5)
+
+    of_weights = True

@@ -24,6 +24,7 @@ class EmbeddingDropout(MaskMember):
     p: float = rate(0.1)
 
     example_shape = (11, 3)
+    of_weights = True
 
     def axes(self, ndim: int) -> tuple[int, ...]:
         dimensions(ndim, range(2, ANY), "(words, …)")

@@ -1,20 +1,19 @@
-"""The section's multilayer perceptron as data: its sizes and probabilities, checked once, its initial weights, and
-the names that its state has in every backend."""
+"""The section's multilayer perceptron as data: its sizes and its noise, checked once, and its initial weights."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import pairwise
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 import numpy as np
-import numpy.typing as npt
 
 from .. import checks
+from ..family import ConcreteDropout, Dropout, Member
 from ..protocol import State
 from ..spec.keys import Key, as_key
 from ..streams import seeds_for
@@ -25,6 +24,103 @@ DTYPES = ("float32", "float64")
 P = ParamSpec("P")
 Settings = TypeVar("Settings", covariant=True)
 Built = TypeVar("Built", covariant=True)
+
+
+@dataclass(frozen=True)
+class PerceptronArchitecture:
+    """The arguments of `multidrop.perceptron`, checked: linear layers with ReLU between them, some of which noise
+    disturbs in training.
+
+    Args:
+        sizes: the length of a flattened example, the units of each hidden layer, and the number of outputs: two sizes
+            or more. Inputs have shape (n, …) with sizes[0] elements each; outputs are logits of shape (n, sizes[-1]).
+        noise: for each linear layer a member of `multidrop.family`, None, or p, which stands for `Dropout(p)`. A member
+            disturbs the layer's input: noise[0] that of the net. One of weights, such as `DropConnect`, disturbs the
+            layer's weights W of shape (inputs, outputs). None in the place of all: no noise at all.
+        seed: keys the initial weights and the masks, as `manual_seed(seed)` before would: equal in every backend.
+        dtype: "float32" or "float64", of weights and outputs.
+
+    Raises:
+        ValueError: for fewer than two sizes, a size below 1 or beyond all memory, a number of entries in `noise` that
+            is not that of the linear layers, a member for images or sequences, a bad probability or seed, or another
+            dtype.
+    """
+
+    sizes: Sequence[int] = (784, 256, 256, 10)
+    noise: Sequence[Member | float | None] | None = (None, Dropout(0.2), Dropout(0.5))
+    _: KW_ONLY
+    seed: int | Key | None = None
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if not _is_sequence(self.sizes) or len(self.sizes) < 2:
+            raise ValueError(f"sizes: expected two integers above 0 or more; got {checks.shown(self.sizes)}")
+        sizes = tuple(checks.positive(f"sizes[{i}]", size) for i, size in enumerate(self.sizes))
+        _check_weights(sizes, [f"sizes[{i}]" for i in range(len(sizes))])
+        object.__setattr__(self, "sizes", sizes)
+        noise = [None] * (len(sizes) - 1) if self.noise is None else self.noise
+        if not _is_sequence(noise) or len(noise) != len(sizes) - 1:
+            raise ValueError(
+                f"noise: expected {len(sizes) - 1} members, numbers or None, one for each linear layer; "
+                f"got {checks.shown(noise)}"
+            )
+        shapes = zip(noise, self.layers, strict=True)
+        members = tuple(_noise(f"noise[{i}]", each, shape) for i, (each, shape) in enumerate(shapes))
+        object.__setattr__(self, "noise", members)
+        object.__setattr__(self, "seed", None if self.seed is None else as_key(self.seed, "seed"))
+        object.__setattr__(self, "dtype", checks.choice("dtype", self.dtype, DTYPES))
+
+    @property
+    def layers(self) -> tuple[tuple[int, int], ...]:
+        """(inputs, outputs) of each linear layer."""
+        return tuple(pairwise(self.sizes))
+
+    @property
+    def members(self) -> tuple[Member | None, ...]:
+        """`noise`, in which a number has become a member."""
+        return self.noise  # type: ignore[return-value]  # since `__post_init__`
+
+    def initial_weights(self, key: Key) -> State:
+        """`W1`, `b1`, … as host arrays: weights normal with deviation 0.01, biases zero. Then `logit1`, … of members
+        that learn their p.
+
+        The weights are drawn in float64 by one generator that the key seeds, so that every backend starts equal, and
+        then rounded to the net's dtype.
+        """
+        generator = np.random.Generator(np.random.Philox(key=key.seed))
+        state: State = {}
+        for number, (inputs, outputs) in enumerate(self.layers, start=1):
+            state[f"W{number}"] = generator.normal(0.0, INITIAL_DEVIATION, (inputs, outputs)).astype(self.dtype)
+            state[f"b{number}"] = np.zeros(outputs, self.dtype)
+        for number, member in enumerate(self.members):
+            if isinstance(member, ConcreteDropout):
+                state[f"logit{number}"] = np.array(member.logit, self.dtype)
+        return state
+
+    def start(self, framework: str, draw_key: Callable[[], Key]) -> tuple[State, tuple[Key | None, ...]]:
+        """The initial weights of a new net, and the keys of its noise, one for each linear layer: from `seed`, else
+        from `manual_seed`. Where neither is given, the weights' key is drawn and the noise has none.
+
+        Args:
+            framework: the backend's name.
+            draw_key: draws a key from the framework's generator.
+        """
+        seeds = seeds_for(framework, self.seed)
+        weights = self.initial_weights(seeds.next("weights") or draw_key())
+        return weights, tuple(None if member is None else seeds.next("dropout") for member in self.members)
+
+    def noise_layers(self, keys: Sequence[Key | None], layer: Callable[..., Any]) -> list[tuple[Any, Any]]:
+        """For each linear layer, the layer that disturbs its input and the one that disturbs its weights, or None.
+
+        Args:
+            keys: those of `start`.
+            layer: builds a layer of a member, given a `seed`: a backend's `layer`.
+        """
+        layers = [
+            None if member is None else layer(member, seed=key) for member, key in zip(self.members, keys, strict=True)
+        ]
+        of_weights = [member is not None and member.of_weights for member in self.members]
+        return [(None, noise) if own else (noise, None) for noise, own in zip(layers, of_weights, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -61,47 +157,50 @@ class Architecture:
             object.__setattr__(self, name, checks.positive(name, getattr(self, name)))
         for name in ("dropout1", "dropout2"):
             object.__setattr__(self, name, checks.probability(name, getattr(self, name)))
-        object.__setattr__(self, "seed", None if self.seed is None else as_key(self.seed, "seed"))
-        object.__setattr__(self, "dtype", checks.choice("dtype", self.dtype, DTYPES))
-        order = ("num_inputs", "num_hiddens1", "num_hiddens2", "num_outputs")
-        for pair in pairwise(order):
-            count, name = (
-                math.prod(getattr(self, name) for name in pair),
-                max(pair, key=lambda name: getattr(self, name)),
-            )
-            if count >= 2**60:  # NumPy numbers no more, of eight bytes each
-                raise ValueError(f"{name}: expected fewer than 2^60 weights a layer; got {checks.shown(count)}")
+        names = ("num_inputs", "num_hiddens1", "num_hiddens2", "num_outputs")
+        _check_weights([getattr(self, name) for name in names], names)
+        object.__setattr__(self, "seed", self.perceptron.seed)
+        object.__setattr__(self, "dtype", self.perceptron.dtype)
 
     @property
-    def layers(self) -> tuple[tuple[int, int], ...]:
-        """(inputs, outputs) of each linear layer."""
+    def perceptron(self) -> PerceptronArchitecture:
+        """The same as the arguments of `multidrop.perceptron`."""
         sizes = (self.num_inputs, self.num_hiddens1, self.num_hiddens2, self.num_outputs)
-        return tuple(pairwise(sizes))
+        return PerceptronArchitecture(
+            sizes, (None, Dropout(self.dropout1), Dropout(self.dropout2)), seed=self.seed, dtype=self.dtype
+        )
 
-    def initial_weights(self, key: Key) -> State:
-        """`W1`, `b1`, … as host arrays: weights normal with deviation 0.01, biases zero.
 
-        They are drawn in float64 by one generator that the key seeds, so that every backend starts equal, and then
-        rounded to the net's dtype.
-        """
-        generator = np.random.Generator(np.random.Philox(key=key.seed))
-        state: State = {}
-        for number, (inputs, outputs) in enumerate(self.layers, start=1):
-            state[f"W{number}"] = generator.normal(0.0, INITIAL_DEVIATION, (inputs, outputs)).astype(self.dtype)
-            state[f"b{number}"] = np.zeros(outputs, self.dtype)
-        return state
+def _is_sequence(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
 
-    def start(self, framework: str, draw_key: Callable[[], Key]) -> tuple[State, Key | None, Key | None]:
-        """The initial weights of a new net, and the keys of its dropout layers: from `seed`, else from `manual_seed`,
-        else from the framework's generator, where the layers have none.
 
-        Args:
-            framework: the backend's name.
-            draw_key: draws a key from the framework's generator.
-        """
-        seeds = seeds_for(framework, self.seed)
-        weights = self.initial_weights(seeds.next("weights") or draw_key())
-        return weights, seeds.next("dropout"), seeds.next("dropout")
+def _noise(name: str, value: object, shape: tuple[int, int]) -> Member | None:
+    """The noise of a linear layer with weights of that shape, checked."""
+    if value is None:
+        return None
+    if not isinstance(value, Member):
+        try:
+            return Dropout(checks.probability(name, value))
+        except ValueError:
+            expected = "a member of multidrop.family, a probability or None"
+            raise ValueError(f"{name}: expected {expected}; got {checks.shown(value)}") from None
+    try:
+        value.check(shape if value.of_weights else (1, shape[0]))
+    except ValueError as error:
+        raise ValueError(
+            f"{name}: expected a member that takes X of shape (n, {shape[0]}); got {checks.shown(value)}, which says: "
+            f"{error}"
+        ) from error
+    return value
+
+
+def _check_weights(sizes: Sequence[int], names: Sequence[str]) -> None:
+    """That NumPy can number the weights of each layer, of eight bytes each; `names` are those of the sizes."""
+    for pair in pairwise(zip(sizes, names, strict=True)):
+        count, (_, name) = math.prod(size for size, _ in pair), max(pair, key=lambda each: each[0])
+        if count >= 2**60:
+            raise ValueError(f"{name}: expected fewer than 2^60 weights a layer; got {checks.shown(count)}")
 
 
 @dataclass(frozen=True)
@@ -163,35 +262,3 @@ def _described(settings: Any) -> str:
     """The lines on each field in the docstrings of a dataclass and of those that it extends."""
     texts = [inspect.getdoc(each) or "" for each in reversed(settings.__mro__[:-1])]
     return "\n".join(text.partition("Args:\n")[2].partition("\n\n")[0] for text in texts)
-
-
-def state_of(weights: Mapping[str, npt.NDArray], keys: Mapping[str, Key]) -> State:
-    """The state of a net with those weights, whose dropout layers `dropout1`, … have those keys next. A layer that
-    follows its framework's generator has no key, and is left out."""
-    return {**weights, **{name: np.array([key.seed, key.call], np.uint64) for name, key in keys.items()}}
-
-
-def keys_in(state: Mapping[str, npt.NDArray], own: Mapping[str, npt.NDArray]) -> dict[str, Key]:
-    """The keys of the dropout layers in a state, which must have just the names and shapes of the net's own state.
-
-    Raises:
-        ValueError: naming the first that differs.
-    """
-    missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
-    if missing or unknown:
-        raise ValueError(f"state: expected {sorted(own)}; missing {missing}, unknown {unknown}")
-    for name, array in own.items():
-        if state[name].shape != array.shape:
-            raise ValueError(f"state: expected {name} of shape {array.shape}; got {state[name].shape}")
-    return {name: Key(*map(int, state[name])) for name in own if name.startswith("dropout")}
-
-
-def check_types(state: Mapping[str, npt.NDArray], own: Mapping[str, npt.NDArray]) -> None:
-    """That a state's arrays have the types of the net's own state, of those that have the same name.
-
-    Raises:
-        ValueError: naming the first that differs.
-    """
-    for name in sorted(state.keys() & own.keys()):
-        if state[name].dtype != own[name].dtype:
-            raise ValueError(f"state: expected {name} of type {own[name].dtype}; got {state[name].dtype}")

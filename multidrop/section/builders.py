@@ -8,7 +8,7 @@ from .. import family
 from ..dispatch import current, part
 from ..protocol import Section
 from ..spec.keys import Key
-from .architecture import Architecture, NetArchitecture, takes
+from .architecture import Architecture, NetArchitecture, PerceptronArchitecture, takes
 
 
 def Dropout(p: float = 0.5, *, seed: int | Key | None = None) -> Any:
@@ -42,12 +42,29 @@ def Net(architecture: NetArchitecture) -> Any:
     return part(current(), Section, "Net").Net(**vars(architecture))
 
 
+@takes(PerceptronArchitecture)
+def perceptron(architecture: PerceptronArchitecture) -> Any:
+    """A multilayer perceptron of any depth from the current framework's own parts: its `Sequential` of linear layers
+    with ReLU between them and, in training mode, noise of any member of the family. One linear layer alone is a linear
+    model. Built with the same seed it has the same weights and masks in every framework, and those of `Net` where the
+    sizes and the noise are the same.
+
+        md.perceptron((784, 1024, 10), (0.2, md.family.DropConnect(0.5)), seed=0)
+
+    Raises:
+        ValueError: for fewer than two sizes, a size below 1, noise that does not suit its layer, a bad seed or another
+            dtype.
+        BackendError: where the backend has no section part.
+    """
+    return part(current(), Section, "perceptron").perceptron(**vars(architecture))
+
+
 @takes(Architecture)
 def concise_net(architecture: Architecture) -> Any:
-    """The net of `Net` from the current framework's own parts: its `Sequential` with `Dropout` layers. Built with the
-    same seed it has the same weights and the same masks as `Net`.
+    """The net of `Net` from the current framework's own parts: its `Sequential` with `Dropout` layers, as `perceptron`
+    builds it. Built with the same seed it has the same weights and the same masks as `Net`.
 
     Raises:
         ValueError, BackendError: as `Net`.
     """
-    return part(current(), Section, "concise_net").concise_net(**vars(architecture))
+    return part(current(), Section, "perceptron", "md.concise_net").perceptron(**vars(architecture.perceptron))

@@ -15,11 +15,11 @@ from ..dispatch import backend_of, part
 from ..protocol import Backend, Model, Section, Tensor
 from ..spec.keys import Key
 from . import checkpoint as checkpoints
-from .architecture import check_types
 from .checkpoint import CheckpointError
 from .data import Batches
 from .history import Epoch, History
 from .progress import Display
+from .state import check_types
 
 BatchIterable = Iterable[tuple[Tensor, Tensor]]
 
