@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .section.training import train
     from .spec.keys import Key
     from .streams import Stream, manual_seed
+    from .uncertainty import Prediction, mc_dropout, mc_predict, mc_samples, predict
     from .view import LayerMask, last_mask, mask_at
 
 __version__ = "0.1.0"
@@ -59,6 +60,7 @@ _MODULES = {
     "section.training": ("train",),
     "spec.keys": ("Key",),
     "streams": ("Stream", "manual_seed"),
+    "uncertainty": ("Prediction", "mc_dropout", "mc_predict", "mc_samples", "predict"),
     "view": ("LayerMask", "last_mask", "mask_at"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
@@ -111,6 +113,7 @@ __all__ = [
     "Key",
     "LayerMask",
     "Net",
+    "Prediction",
     "RandomLayer",
     "Report",
     "Stream",
@@ -131,7 +134,11 @@ __all__ = [
     "load_fashion_mnist",
     "manual_seed",
     "mask_at",
+    "mc_dropout",
+    "mc_predict",
+    "mc_samples",
     "perceptron",
+    "predict",
     "r_drop",
     "relu_dropout",
     "restore",

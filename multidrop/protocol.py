@@ -183,6 +183,53 @@ class Auditing(Protocol):
         ...
 
 
+class Sampling(Protocol):
+    """The further methods of a `Probe`, which `multidrop.mc_dropout` needs."""
+
+    tensors: tuple[type, ...]
+    """The types of tensors, symbolic ones included."""
+
+    def __init__(self, model: Model) -> None: ...
+
+    @property
+    def layers(self) -> Mapping[str, Model]:
+        """As a `Probe` has them."""
+        ...
+
+    def watch(self, watcher: Watcher) -> AbstractContextManager[None]:
+        """As a `Probe` does."""
+        ...
+
+    def batch(self, X: npt.NDArray[Any]) -> Tensor:
+        """As a `Probe` does."""
+        ...
+
+    def dropouts(self) -> dict[str, Model]:
+        """As a `Probe` does."""
+        ...
+
+    def built(self) -> bool:
+        """Whether the model has all its layers and weights; if not, the first run creates them."""
+        ...
+
+    def symbolic(self, tensor: Tensor) -> bool:
+        """Whether a tensor has no values, as in a trace."""
+        ...
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Puts the model in evaluation mode, in which layers call the dropout layers in them and nothing runs traced.
+        At the end, the model is as before."""
+        ...
+
+    def evaluate(self, *inputs: Tensor, **named: Tensor) -> Tensor:
+        """The model's output in evaluation mode, without a gradient."""
+        ...
+
+    def trains(self, path: str, kwargs: Mapping[str, Any]) -> bool:
+        """Whether the call of the layer at a path, with these named arguments, is in training mode."""
+        ...
+
+
 class Backend(Protocol):
     """The eight attributes that every backend has."""
 

@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from . import checks
 from .dispatch import backend_of, part
+from .family import Member
+from .family.dropout import DropoutAlong
 from .host import keep_mask
 from .protocol import Conversion
 from .spec.keys import Key
@@ -51,6 +53,18 @@ class Drawn:
             TypeError: for a layer without a mask.
         """
         raise not_a_layer(self)
+
+    def _noise(self, shape: tuple[int, ...]) -> Member:
+        """The member that the layer applies in training mode to an input of that shape."""
+        return DropoutAlong(self._p, self._axes_for(shape))
+
+    @property
+    def _learned(self) -> Any:
+        """The tensor that this member learns; None if it learns nothing."""
+        return None
+
+    _drops_weights = False
+    """Whether the layer's input is a weight of another layer."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from .functional import NAME, Array, tensor, to_numpy
 from .layers import Random, parameters_of
 from .net import Net
 from .position import StreamParameter
+from .weights import _WeightDropout
 
 
 class Probe:
@@ -228,6 +229,29 @@ class Probe:
         """Gives an array other values."""
         with mx.autograd.pause():
             tensor.as_nd_ndarray()[:] = values.as_nd_ndarray()
+
+    # The methods below serve `multidrop.mc_dropout`; see `multidrop.protocol.Sampling`.
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Drops weights in evaluation mode too; at the end, as before."""
+        wrappers = [block for block in self._blocks.values() if isinstance(block, _WeightDropout)]
+        for wrapper in wrappers:
+            wrapper.sampled = True
+        try:
+            yield
+        finally:
+            for wrapper in wrappers:
+                wrapper.sampled = False
+
+    def evaluate(self, *inputs: Any, **named: Any) -> Array:
+        """The output in evaluation mode."""
+        with mx.autograd.pause():
+            return first_tensor(self.model(*inputs, **named), (mx.nd.NDArray,))
+
+    def trains(self, path: str, kwargs: Mapping[str, Any]) -> bool:
+        """Whether a call of a layer is in training mode."""
+        return mx.autograd.is_training()
 
 
 def _drawn() -> tuple[float, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, ClassVar
 
 import keras
@@ -22,6 +22,7 @@ from .conversion import layers_of
 from .functional import to_numpy
 from .layers import _Random
 from .position import calls, key_at
+from .weights import _WeightDropout
 
 
 class Probe:
@@ -200,6 +201,32 @@ class Probe:
 
     def assign(self, tensor: Any, values: Any) -> None:
         """Nothing: no tensor is written over."""
+
+    # The methods below serve `multidrop.mc_dropout`; see `multidrop.protocol.Sampling`.
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Runs functions eagerly, and drops weights in evaluation mode too; at the end, as before."""
+        eagerly = tf.config.functions_run_eagerly()
+        wrappers = [layer for layer in self.layers.values() if isinstance(layer, _WeightDropout)]
+        tf.config.run_functions_eagerly(True)
+        for wrapper in wrappers:
+            wrapper.sampled = True
+        try:
+            yield
+        finally:
+            tf.config.run_functions_eagerly(eagerly)
+            for wrapper in wrappers:
+                wrapper.sampled = False
+
+    def evaluate(self, *inputs: Any, **named: Any) -> tf.Tensor:
+        """The output in evaluation mode. Keras takes several inputs as one argument."""
+        given = named or (inputs[0] if len(inputs) == 1 else list(inputs))
+        return first_tensor(self.model(given, training=False), (tf.Tensor,))
+
+    def trains(self, path: str, kwargs: Mapping[str, Any]) -> bool:
+        """Whether a call of a layer is in training mode."""
+        return bool(kwargs.get("training"))
 
 
 def _flat(tensor: Any) -> list[tf.Tensor]:

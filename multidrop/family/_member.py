@@ -186,6 +186,9 @@ class Member:
     differentiate with respect to it; NumPy and MXNet call `learned_gradient`. Such a member draws by `uniform` alone,
     because torch's compiler has to differentiate the formula."""
 
+    of_weights: ClassVar[bool] = False
+    """Whether X is a weight, which has no axis of examples."""
+
     text = ""
     """The member as JSON: its class and settings. Compiled programs hold it; see `of_text`. It is made at construction,
     because a compiler may hold a changed setting as a symbol, which has no value to write."""
@@ -232,6 +235,11 @@ class Member:
     def margin(self, ndim: int) -> tuple[int, ...]:
         """How much larger than X the shape of the decisions is along each axis; () where it is X's."""
         return ()
+
+    @property
+    def batch_axis(self) -> int:
+        """The axis of X along which the examples of a batch lie."""
+        return 0
 
     def check(self, shape: Sequence[int], start: int = 0) -> int:
         """Checks a tensor's shape and its start in the whole, before a key is taken.
