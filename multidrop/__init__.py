@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .functional import apply, dropout_layer, keep_mask, relu_dropout
     from .layers import layer
     from .loss import r_drop
+    from .recording import RecordActivations, activations
     from .section.builders import Dropout, Net, concise_net, perceptron
     from .section.checkpoint import CheckpointError
     from .section.data import (
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     )
     from .section.data.minibatches import batches
     from .section.history import History
-    from .section.training import train
+    from .section.training import Diverged, Interrupted, train
     from .spec.keys import Key
     from .streams import Stream, manual_seed
     from .uncertainty import Prediction, mc_dropout, mc_predict, mc_samples, predict
@@ -46,6 +47,7 @@ _MODULES = {
     "functional": ("apply", "dropout_layer", "keep_mask", "relu_dropout"),
     "layers": ("layer",),
     "loss": ("r_drop",),
+    "recording": ("RecordActivations", "activations"),
     "section.builders": ("Dropout", "Net", "concise_net", "perceptron"),
     "section.checkpoint": ("CheckpointError",),
     "section.data": (
@@ -57,7 +59,7 @@ _MODULES = {
         "load_fashion_mnist",
     ),
     "section.history": ("History",),
-    "section.training": ("train",),
+    "section.training": ("Diverged", "Interrupted", "train"),
     "spec.keys": ("Key",),
     "streams": ("Stream", "manual_seed"),
     "uncertainty": ("Prediction", "mc_dropout", "mc_predict", "mc_samples", "predict"),
@@ -107,16 +109,20 @@ __all__ = [
     "Comparison",
     "DataError",
     "Difference",
+    "Diverged",
     "Dropout",
     "History",
     "ImageSet",
+    "Interrupted",
     "Key",
     "LayerMask",
     "Net",
     "Prediction",
     "RandomLayer",
+    "RecordActivations",
     "Report",
     "Stream",
+    "activations",
     "apply",
     "audit",
     "available_backends",

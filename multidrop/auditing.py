@@ -92,16 +92,26 @@ def audit(model: Model, *inputs: Any, **named: Any) -> Audit:
         BackendError: if its backend cannot audit a model.
         Exception: any error of the model, after the model is restored.
     """
+    return _Runs(probe_of(model, "md.audit"), inputs, named).result()
+
+
+def probe_of(model: Model, use: str) -> Any:
+    """Returns the `Probe` of a model, with the methods of `Auditing`, for the function `use`.
+
+    Raises:
+        TypeError: if `model` is not a model of a known framework.
+        BackendError: if its backend has no such probe.
+    """
     backend = backend_of(model, "model")
     if not (isinstance(model, tuple(backend.types)) and callable(model)):
         raise TypeError(f"model: expected a model of a known framework; got {checks.shown(model)}")
-    probe: Any = part(backend, Comparison, "Probe", "md.audit").Probe(model)
+    probe: Any = part(backend, Comparison, "Probe", use).Probe(model)
     if missing := sorted({name for name in vars(Auditing) if not name.startswith("_")} - set(dir(probe))):
         raise BackendError(
-            f"backend {backend.name!r}: its Probe has no {', '.join(missing)}: md.audit needs a Probe with all "
+            f"backend {backend.name!r}: its Probe has no {', '.join(missing)}: {use} needs a Probe with all "
             "methods of multidrop.protocol.Auditing"
         )
-    return _Runs(probe, inputs, named).result()
+    return probe
 
 
 class _Call:
@@ -143,7 +153,7 @@ class _Runs:
         probe = self.probe
         with ExitStack() as stack:
             stack.callback(probe.generators())
-            stack.callback(_python_generators())
+            stack.callback(python_generators())
             if not probe.built():
                 back, forget = probe.state(), self.trees.cached(probe.layers.values())
                 self._model()  # the first run creates its layers or weights
@@ -277,7 +287,7 @@ def _state_of_numpy() -> tuple[bytes, int]:
     return state["key"].tobytes(), state["pos"]
 
 
-def _python_generators() -> Callable[[], None]:
+def python_generators() -> Callable[[], None]:
     """Returns a function that restores the current state of Python's and NumPy's generators."""
     of_python, of_numpy = random.getstate(), np.random.get_state()
 

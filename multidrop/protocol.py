@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, SupportsFloat, SupportsInt
 
 import numpy.typing as npt
 
@@ -34,9 +34,16 @@ State = dict[str, npt.NDArray[Any]]
 
 
 class Trainer(Protocol):
-    """Minibatch SGD on softmax cross-entropy, for one net."""
+    """Minibatch SGD on softmax cross-entropy, for one net.
 
-    def step(self, X: Tensor, y: Tensor) -> tuple[float, int]:
+    Both methods return scalars that `float` and `int` convert: Python's, or the framework's own. A device can then
+    compute ahead, because `multidrop.train` converts the scalars of an epoch at its end.
+    """
+
+    compiles: bool
+    """Whether the first step compiles or traces the net, which takes longer than a step."""
+
+    def step(self, X: Tensor, y: Tensor) -> tuple[SupportsFloat, SupportsInt]:
         """One step of SGD on one batch, in training mode.
 
         Args:
@@ -48,8 +55,8 @@ class Trainer(Protocol):
         """
         ...
 
-    def evaluate(self, X: Tensor, y: Tensor) -> int:
-        """How many examples of one batch are classified rightly in evaluation mode."""
+    def evaluate(self, X: Tensor, y: Tensor) -> tuple[SupportsFloat, SupportsInt]:
+        """The sum of the losses of one batch, and how many examples are classified rightly, in evaluation mode."""
         ...
 
 

@@ -115,7 +115,7 @@ def test_history_as_a_table() -> None:
     lines = str(HISTORY).splitlines()
     assert lines == [header(), row(HISTORY.epochs[0]), row(HISTORY.epochs[1])]
     assert len(set(map(len, lines))) == 1
-    assert lines[1].split() == ["1", "1.5000", "0.5000", "0.6250", "2.00", "30,000"]
+    assert lines[1].split() == ["1", "1.5000", "0.5000", "–", "0.6250", "2.00", "30,000"]
 
 
 def test_history_as_curves(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_a_clock_that_stands_still(backend: Any, tmp_path: Path, monkeypatch: py
     history.to_json(tmp_path / "history.json")
     assert json.loads((tmp_path / "history.json").read_text())["epochs"][0]["examples_per_second"] is None
     history.to_csv(tmp_path / "history.csv")
-    assert str(history).splitlines()[1].split()[-1] == "nan"
+    assert str(history).splitlines()[1].split()[-1] == "–"
     again, _ = run(epochs=2, checkpoint=tmp_path / "run", resume=True)
     assert len(again.epochs) == 2
 

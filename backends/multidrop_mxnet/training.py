@@ -5,7 +5,9 @@ from __future__ import annotations
 import mxnet as mx
 from mxnet import gluon
 
-from .functional import Array, to_numpy
+from . import internals
+from .conversion import blocks_of
+from .functional import Array
 from .net import Net
 
 
@@ -21,16 +23,18 @@ class Trainer:
 
     def __init__(self, net: Net | gluon.Block, lr: float, weight_decay: float = 0.0) -> None:
         self.net, self.lr, self.weight_decay = net, lr, weight_decay
+        blocks = [] if isinstance(net, Net) else [block for _, block in blocks_of(net)]
+        self.compiles = any(isinstance(block, gluon.HybridBlock) and internals.is_active(block) for block in blocks)
 
-    def step(self, X: Array, y: Array) -> tuple[float, int]:
+    def step(self, X: Array, y: Array) -> tuple[Array, Array]:
         """Updates the net from a batch. Returns the sum of the losses and the number of correct predictions, from
         before the update."""
         with mx.autograd.record():
             logits = self.net(X).as_np_ndarray()
-            losses = -mx.npx.pick(mx.npx.log_softmax(logits), y.as_np_ndarray())
+            losses = _losses(logits, y)
         losses.backward(mx.np.full_like(losses, 1 / len(y)))  # a mean is a scalar, which needs `npx.set_np`
         self._update()
-        return float(to_numpy(losses).sum()), _correct(logits, y)
+        return _sum(losses), _correct(logits, y)
 
     def _update(self) -> None:
         # By hand: the learning rate of `gluon.Trainer` and its `sgd_update` is float32, whatever the weights are.
@@ -45,11 +49,25 @@ class Trainer:
         params = [param for param in self.net.collect_params().values() if param.grad_req != "null"]
         return [pair for param in params for pair in zip(param.list_data(), param.list_grad(), strict=True)]
 
-    def evaluate(self, X: Array, y: Array) -> int:
-        """The number of correct predictions for a batch, in evaluation mode."""
+    def evaluate(self, X: Array, y: Array) -> tuple[Array, Array]:
+        """The sum of the losses of a batch and the number of correct predictions, in evaluation mode."""
         with mx.autograd.pause():
-            return _correct(self.net(X), y)
+            logits = self.net(X).as_np_ndarray()
+            return _sum(_losses(logits, y)), _correct(logits, y)
 
 
-def _correct(logits: Array, y: Array) -> int:
-    return int((to_numpy(logits).argmax(axis=1) == to_numpy(y)).sum())
+def _losses(logits: Array, y: Array) -> Array:
+    return -mx.npx.pick(mx.npx.log_softmax(logits), y.as_np_ndarray())
+
+
+# The two below return arrays of shape (1,), because a scalar needs `npx.set_np`, and NumPy-style ones, because classic
+# ones do not convert to numbers.
+
+
+def _sum(losses: Array) -> mx.np.ndarray:
+    return losses.as_nd_ndarray().astype("float64").sum().as_np_ndarray()
+
+
+def _correct(logits: Array, y: Array) -> mx.np.ndarray:
+    predicted = logits.as_nd_ndarray().argmax(axis=1).astype("int64")
+    return (predicted == y.as_nd_ndarray().astype("int64")).sum().as_np_ndarray()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import numpy.typing as npt
 
 from multidrop.loss import softmax_cross_entropy
@@ -21,9 +22,12 @@ class Trainer:
         weight_decay: λ of the penalty λ/2·‖w‖².
     """
 
+    compiles = False  # the kernel is compiled once, and kept on disk
+
     def __init__(self, net: Layer, lr: float, weight_decay: float = 0.0) -> None:
         self.net, self.lr, self.weight_decay = net, lr, weight_decay
 
+    @np.errstate(over="ignore", invalid="ignore")  # the loss says it, as in the other frameworks
     def step(self, X: Array, y: Array) -> tuple[float, int]:
         """Updates the net from a batch. Returns the sum of the losses and the number of correct predictions, from
         before the update."""
@@ -41,7 +45,10 @@ class Trainer:
         for child in layer.children():
             self._update(child)
 
-    def evaluate(self, X: Array, y: Array) -> int:
-        """The number of correct predictions for a batch, in evaluation mode."""
+    @np.errstate(over="ignore", invalid="ignore")
+    def evaluate(self, X: Array, y: Array) -> tuple[float, int]:
+        """The sum of the losses of a batch and the number of correct predictions, in evaluation mode."""
         self.net.eval()
-        return int((self.net(X).argmax(axis=1) == y).sum())
+        logits = self.net(X)
+        losses, _ = softmax_cross_entropy(logits, y)
+        return float(losses.sum()), int((logits.argmax(axis=1) == y).sum())

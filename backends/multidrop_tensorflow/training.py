@@ -20,20 +20,22 @@ class Trainer:
         weight_decay: λ of the penalty λ/2·‖w‖².
     """
 
+    compiles = True
+
     def __init__(self, net: keras.Model, lr: float, weight_decay: float = 0.0) -> None:
         self.net, self._lr, self._weight_decay = net, lr, weight_decay
 
-    def step(self, X: tf.Tensor, y: tf.Tensor) -> tuple[float, int]:
+    def step(self, X: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Updates the weights from a batch; returns the sum of its losses and the number of correct predictions, both
         from before the update."""
         loss, right = self._step(tensor(X), tensor(y))
-        return float(loss), int(right)
+        return loss, right
 
     @tf.function(reduce_retracing=True)
     def _step(self, X: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             logits = self.net(X, training=True)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(y, tf.int64), logits)
+            losses = _losses(logits, y)
             mean = tf.reduce_mean(losses)
         weights = [weight.value for weight in self.net.trainable_variables]
         # Not by a Keras optimizer: those hold the learning rate as float32, which would limit float64 training.
@@ -42,13 +44,19 @@ class Trainer:
             w.assign_sub(self._lr * (gradient + decay * w))
         return tf.reduce_sum(losses), _correct(logits, y)
 
-    def evaluate(self, X: tf.Tensor, y: tf.Tensor) -> int:
-        """The number of correct predictions for a batch in evaluation mode."""
-        return int(self._evaluate(tensor(X), tensor(y)))
+    def evaluate(self, X: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The sum of the losses of a batch and the number of correct predictions, in evaluation mode."""
+        loss, right = self._evaluate(tensor(X), tensor(y))
+        return loss, right
 
     @tf.function(reduce_retracing=True)
-    def _evaluate(self, X: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-        return _correct(self.net(X, training=False), y)
+    def _evaluate(self, X: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        logits = self.net(X, training=False)
+        return tf.reduce_sum(_losses(logits, y)), _correct(logits, y)
+
+
+def _losses(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(y, tf.int64), logits)
 
 
 def _correct(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:

@@ -218,6 +218,13 @@ def uncompiled(model: nn.Module) -> nn.Module:
     return inner
 
 
+def is_compiled(model: nn.Module) -> bool:
+    """Whether `torch.compile` or `Module.compile` compiles a module or one within it. Without torch's names for what it
+    compiled, False: a training run then does not note that its first epoch includes compiling."""
+    names = ("_orig_mod", "_compiled_call_impl")
+    return any(getattr(module, name, None) is not None for module in model.modules() for name in names)
+
+
 def keras_layers(layer: Any) -> list[Any]:
     """A Keras layer, where Keras runs on torch, and all layers within it. Without Keras' name for them the layer alone:
     a report on what was not converted then names it, and none of those within."""

@@ -186,9 +186,6 @@ class Member:
     differentiate with respect to it; NumPy and MXNet call `learned_gradient`. Such a member draws by `uniform` alone,
     because torch's compiler has to differentiate the formula."""
 
-    of_weights: ClassVar[bool] = False
-    """Whether X is a weight, which has no axis of examples."""
-
     text = ""
     """The member as JSON: its class and settings. Compiled programs hold it; see `of_text`. It is made at construction,
     because a compiler may hold a changed setting as a symbol, which has no value to write."""

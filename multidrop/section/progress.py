@@ -6,7 +6,7 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .history import Epoch, History, row
+from .history import History, header, row
 from .needs import section_extra
 
 if TYPE_CHECKING:
@@ -50,9 +50,23 @@ class Display:
         if self._bar:
             self._bar.stop()
 
-    def run(self, history: History, num_epochs: int) -> None:
-        """Announces a run that begins, or continues after the epochs in its history."""
-        self._print(str(history))
+    @classmethod
+    def automatic(cls) -> Display:
+        """The display for where the program runs."""
+        return cls.on_terminal()
+
+    def run(self, history: History, num_epochs: int, train_accuracy: bool = False) -> None:
+        """Announces a run that begins, or continues after the epochs in its history.
+
+        Args:
+            history: the history, to which the run adds its epochs.
+            num_epochs: the number of the last epoch.
+            train_accuracy: whether the training data are evaluated.
+        """
+        self._train_accuracy = train_accuracy
+        self._print("\n".join([*history.notes, header(train_accuracy)]))
+        for epoch in history.epochs:
+            self._print(row(epoch, train_accuracy))
         if self._bar:
             self._epochs = num_epochs
             self._task = self._bar.add_task("", total=None)
@@ -68,9 +82,9 @@ class Display:
         if self._bar:
             self._bar.advance(self._task)
 
-    def done(self, epoch: Epoch) -> None:
-        """Announces that an epoch is done."""
-        self._print(row(epoch))
+    def done(self, history: History) -> None:
+        """Announces that an epoch is done, the last of the history."""
+        self._print(row(history.epochs[-1], self._train_accuracy))
 
     def _print(self, text: str) -> None:
         if self._console is not None:
