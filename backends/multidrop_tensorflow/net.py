@@ -39,8 +39,8 @@ class Net(keras.Model):
         self.is_training = architecture.is_training
         self.lin1, self.lin2, self.lin3 = _linear_layers(architecture.perceptron, [None] * 3)
         weights, (_, key1, key2) = architecture.perceptron.start(NAME, draw_key)
-        self.dropout1 = Dropout(architecture.dropout1, seed=key1, dtype=architecture.dtype)
-        self.dropout2 = Dropout(architecture.dropout2, seed=key2, dtype=architecture.dtype)
+        self.dropout1 = Dropout(architecture.dropout1, seed=key1, dtype=architecture.dtype, name="dropout1")
+        self.dropout2 = Dropout(architecture.dropout2, seed=key2, dtype=architecture.dtype, name="dropout2")
         _set_weights(self, weights)
         self.built = True
 
