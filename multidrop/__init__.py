@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .recording import RecordActivations, activations
     from .section.builders import Dropout, Net, concise_net, perceptron
     from .section.checkpoint import CheckpointError
+    from .section.curves import plot_difference, plot_histories
     from .section.data import (
         Batches,
         DataError,
@@ -50,6 +51,7 @@ _MODULES = {
     "recording": ("RecordActivations", "activations"),
     "section.builders": ("Dropout", "Net", "concise_net", "perceptron"),
     "section.checkpoint": ("CheckpointError",),
+    "section.curves": ("plot_difference", "plot_histories"),
     "section.data": (
         "Batches",
         "DataError",
@@ -144,6 +146,8 @@ __all__ = [
     "mc_predict",
     "mc_samples",
     "perceptron",
+    "plot_difference",
+    "plot_histories",
     "predict",
     "r_drop",
     "relu_dropout",
