@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import checks
+from . import checks, html
 from .comparison.trees import Trees
 from .conversion import shown_path
 from .dispatch import BackendError, backend_of, part
@@ -61,6 +61,14 @@ class Audit:
         return "\n".join([f"random: {len(rows)} ({ran}); different for equal inputs:", *lines])
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """The random layers as a table, as notebooks show it."""
+        if not self.random:
+            return html.lines([str(self)])
+        rows = [(shown_path(path), kind, what) for path, kind, what in self.random]
+        caption = str(self).splitlines()[0]
+        return html.table(("layer", "class", "what differs"), rows, caption=caption, texts=3)
 
 
 def audit(model: Model, *inputs: Any, **named: Any) -> Audit:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from . import html
 from .checks import shown
 from .dispatch import backend_of, part
 from .protocol import Backend, Conversion
@@ -29,6 +30,9 @@ class Unreached(NamedTuple):
     what: str
 
 
+_FURTHER = "md.audit(model, *inputs) names whatever else is random."
+
+
 @dataclass(frozen=True)
 class Report:
     """What `convert` did; printed, a line for each layer.
@@ -47,8 +51,15 @@ class Report:
         parts = []
         for title, lines in (("replaced", self.replaced), ("not reached", self.unreached)):
             parts += [f"{title}: {len(lines)}", *(f"  {shown_path(path):{width}}  {what}" for path, what in lines)]
-        parts.append("md.audit(model, *inputs) names whatever else is random.")
-        return "\n".join(parts)
+        return "\n".join([*parts, _FURTHER])
+
+    def _repr_html_(self) -> str:
+        """The report as a table, as notebooks show it."""
+        found = [("replaced", path, layer) for path, layer in self.replaced]
+        found += [("not reached", path, what) for path, what in self.unreached]
+        rows = [(state, shown_path(path), what) for state, path, what in found]
+        caption = f"replaced: {len(self.replaced)}, not reached: {len(self.unreached)}"
+        return html.table(("", "layer", "what it is"), rows, caption=caption, texts=3) + html.lines([_FURTHER])
 
 
 def shown_path(path: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import checks
+from . import checks, html
 from .dispatch import backend_of, part
 from .family import Member
 from .family.dropout import DropoutAlong
@@ -87,6 +87,12 @@ class LayerMask:
         """Computes the mask: a bool array of the input's shape, True where an element is kept."""
         drawn = keep_mask(drawn_shape(self.shape, self.axes), self.p, self.key)
         return np.array(np.broadcast_to(drawn, self.shape), order="C")
+
+    def _repr_html_(self) -> str:
+        """The mask's description as a table, as notebooks show it."""
+        seed, call = str(self.key.seed), str(self.key.call)
+        rows = [("p", self.p), ("seed", seed), ("call", call), ("shape", self.shape), ("shared axes", self.axes)]
+        return html.table(("mask", ""), rows)
 
 
 def last_mask(layer: Any, shape: Sequence[int] | None = None) -> LayerMask:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -288,6 +289,13 @@ def _written(figure: Figure, path: str | Path | None) -> Figure:
     if path is not None:
         write_figure(path, figure)
     return figure
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as the contents of a PNG file, of 80 dots an inch, for a page."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=80, transparent=False)
+    return file.getvalue()
 
 
 def write_figure(path: str | Path, figure: Figure) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, asdict, astuple, dataclass, field, fields
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import checks, files
-from .curves import plot_histories, write_figure
+from .. import checks, files, html
+from .curves import plot_histories, png, write_figure
 
 __all__ = ["CURVES", "Epoch", "History", "columns", "header", "plot", "row", "write_csv", "write_figure"]
 
@@ -113,6 +116,17 @@ class History:
         train_accuracy = self.train_accuracy
         lines = [row(epoch, train_accuracy) for epoch in self.epochs]
         return "\n".join([header(train_accuracy), *lines, *self.notes])
+
+    def _repr_html_(self) -> str:
+        """The table and the curves, as notebooks show them."""
+        shown = columns(self.train_accuracy)
+        rows = [[cell(getattr(epoch, name), form).strip() for name, _, form in shown] for epoch in self.epochs]
+        found = html.table([title for _, title, _ in shown], rows, caption=self.label, texts=0) + html.lines(self.notes)
+        if self.epochs:
+            with suppress(ImportError):  # without Matplotlib, the table alone
+                picture = base64.b64encode(png(self.plot())).decode()
+                found += f'<img alt="curves of {escape(self.label)}" src="data:image/png;base64,{picture}">'
+        return found
 
     @property
     def train_accuracy(self) -> bool:

@@ -52,8 +52,10 @@ class Display:
 
     @classmethod
     def automatic(cls) -> Display:
-        """The display for where the program runs."""
-        return cls.on_terminal()
+        """The display for where the program runs: a notebook, or else a terminal, if there is one."""
+        from .notebook import NotebookDisplay, in_notebook  # which needs this module
+
+        return NotebookDisplay() if in_notebook() else cls.on_terminal()
 
     def run(self, history: History, num_epochs: int, train_accuracy: bool = False) -> None:
         """Announces a run that begins, or continues after the epochs in its history.

@@ -106,7 +106,8 @@ def train(
         resume: whether to continue from that file if it exists. Without `resume` the file must not exist.
         settings: further settings of the run, by name, that JSON can represent. They are recorded in the history, and
             must be equal when the run is resumed.
-        display: shows the progress. The default prints to standard error if that is a terminal.
+        display: shows the progress. By default a notebook shows the table and the curves while the net trains, and a
+            terminal the table, on standard error.
 
     Returns:
         The history of all epochs, including those before the run was resumed.
