@@ -162,7 +162,7 @@ def main() -> None:
         status = _complain(str(error), USAGE)
     except OSError as error:
         status = _complain(_plain(error), FAILED)
-    except (CheckpointError, DataError) as error:
+    except (CheckpointError, DataError, ImportError) as error:
         status = _complain(str(error), FAILED)
     except (KeyboardInterrupt, typer.Abort):
         status = _complain("interrupted", INTERRUPTED)
