@@ -100,6 +100,13 @@ def test_a_folder_that_cannot_be_made(run: Any, here: Path) -> None:
     assert run(*TRAIN, "--out", "file/folder") == (1, "", "multidrop: file/folder: Not a directory\n")
 
 
+def test_without_matplotlib(run: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said in a line, and before the training."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    said = 'multidrop: a plot needs matplotlib, which is not installed: pip install "multidrop[section]"\n'
+    assert run(*TRAIN) == (1, "", said)
+
+
 def test_a_figure_is_no_result(run: Any, here: Path) -> None:
     DEFAULT.mkdir()
     (DEFAULT / "dropout.png").write_text("")

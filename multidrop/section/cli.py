@@ -171,7 +171,7 @@ def main() -> None:
         status = _complain(str(error), USAGE)
     except OSError as error:
         status = _complain(_plain(error), FAILED)
-    except (CheckpointError, DataError, RunError) as error:
+    except (CheckpointError, DataError, ImportError, RunError) as error:
         status = _complain(str(error), FAILED)
     except (KeyboardInterrupt, typer.Abort) as error:
         status = _complain(str(error) or "interrupted", INTERRUPTED)

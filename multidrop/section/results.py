@@ -11,6 +11,7 @@ from typing import Any
 
 from . import checkpoint as checkpoints
 from .history import CURVES, History, plot, write_csv
+from .needs import section_extra
 
 DEFAULT = Path("multidrop-out")
 HISTORY, COMPARISON = "history.json", "comparison.csv"
@@ -34,11 +35,14 @@ class Results:
     Raises:
         ValueError: if `out` has results of another run.
         OSError: if the folder cannot be made, or nothing can be written into it.
+        ImportError: if Matplotlib is not installed.
     """
 
     def __init__(
         self, out: Path | None, overwrite: bool, backends: Sequence[str], resumed: Mapping[str, History]
     ) -> None:
+        with section_extra("a plot"):
+            import matplotlib  # noqa: F401  # a missing package shows before hours of training, too
         self._default, self._overwrite, self._backends, self._resumed = out is None, overwrite, backends, resumed
         self._written = False
         if out is None:
