@@ -1,5 +1,5 @@
 # Needs: numpy
-"""Monte Carlo dropout (Gal and Ghahramani, ICML 2016): what a net does not know, from many thinned networks at test time.
+"""Monte Carlo dropout (Gal and Ghahramani, ICML 2016): uncertainty from many thinned networks at test time.
 
 The net is of NumPy here. A model of torch, Keras or Gluon gives the same samples for the same weights.
 """

@@ -138,8 +138,9 @@ def test_models_that_run_compiled(need: Any, name: str) -> None:
         net(torch.tensor(X))  # advances the stream and the statistics, as the program would
         net.eval()
         models = [torch.compile(net, backend="eager"), torch.nn.Sequential(torch.compile(net, backend="eager"))]
-        for model in models:
-            model(torch.tensor(X))
+        with torch.no_grad():  # so that the program would serve the samples' calls
+            for model in models:
+                model(torch.tensor(X))
     elif name == "tensorflow":
         import keras
         import tensorflow as tf
