@@ -151,8 +151,8 @@ def _conclusion(result: Result, many: Setting, words: Words) -> str:
         )
     else:
         text += words(
-            ", and many runs did not buy a higher accuracy than one run of the whole net",
-            "; çok sayıda çalıştırma da tüm ağın bir kez çalıştırılmasından daha yüksek doğruluk getirmemiştir",
+            ", and the mean of many, for many runs, was not found to be more accurate",
+            "; çok sayıda çalıştırmanın ortalamasının daha yüksek doğruluk verdiği de görülmemiştir",
         )
     if better:
         shown = words.items(better)
