@@ -92,10 +92,10 @@ def contrasts(result: Result) -> Sequence[Contrast]:
 
 
 def plot(figure: Figure, result: Result, words: Words) -> None:
-    pictures, numbers = np.ravel(figure.subfigures(2, 1, height_ratios=(2.1, 1)))
+    pictures, numbers = figure.subfigures(2, 1, height_ratios=(2.1, 1), squeeze=False)[:, 0]
     rows = [np.array(result.runs[each.name, 0]["features"]) for each in result.settings]
     largest = max(np.abs(row).max() for row in rows)
-    for part, row, setting in zip(np.ravel(pictures.subfigures(1, 2)), rows, result.settings, strict=True):
+    for part, row, setting in zip(pictures.subfigures(1, 2, squeeze=False)[0], rows, result.settings, strict=True):
         part.suptitle(words(setting.label), fontsize="medium")
         for panel, weights in zip(part.subplots(SHOWN // ROW * 2, ROW // 2).flat, row, strict=True):
             image = panel.imshow(weights.reshape(28, 28), cmap="PuOr", vmin=-largest, vmax=largest)
@@ -130,7 +130,8 @@ def answer(result: Result, words: Words) -> str:
     return words(
         "If a random half of the first hidden layer's units is removed at test time and the others are doubled, the "
         f"net without dropout loses {plain[1]} of test accuracy, from {plain[0]}; that with dropout loses "
-        f"{dropped[1]}, from {dropped[0]}: {outcomes[1]}. {verdict} Dropout minus none, in the mean absolute correlation of two units: "
+        f"{dropped[1]}, from {dropped[0]}: {outcomes[1]}. {verdict} Dropout minus none, "
+        "in the mean absolute correlation of two units: "
         f"{outcomes[2]}; in the effective rank: {outcomes[3]}; in the share of dead units: {outcomes[4]}.",
         "Test zamanında ilk gizli katmanın birimlerinin rastgele yarısı çıkarılıp kalanlar ikiyle çarpılınca, test "
         f"doğruluğu hattan düşürme olmadan {plain[0]} değerinden {plain[1]} kaybediyor; hattan düşürmeyle {dropped[0]} "
