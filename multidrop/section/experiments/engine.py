@@ -14,7 +14,7 @@ from typing import Any
 from ... import checks
 from ..needs import section_extra
 from .experiment import Measurements
-from .runs import Run, compute_alone
+from .runs import Run, compute_alone, compute_beside
 
 ENGINES = ("joblib", "dask", "ray")
 
@@ -55,7 +55,8 @@ def _results(
 
     with _CLUSTERS[engine](jobs, address) as (workers, in_flight):
         parallel = Parallel(workers, return_as="generator_unordered", batch_size=1, pre_dispatch=in_flight)
-        yield from parallel(delayed(compute_alone)(run) for run in runs)
+        function = compute_beside if engine == "joblib" else compute_alone
+        yield from parallel(delayed(function)(run) for run in runs)
 
 
 @contextmanager
