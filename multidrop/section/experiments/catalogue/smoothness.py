@@ -115,8 +115,8 @@ def answer(result: Result, words: Words) -> str:
     text = words(
         f"Trained without noise, the net classifies {clean[0]} of the test images correctly, and {noisy[0]} under "
         f"noise of σ = {shown} on the pixels. With dropout it is {clean[1]} and {noisy[1]} (under noise, "
-        f"{of_noisy[0]}); trained under noise of σ = {trained} on its inputs, {clean[2]} and {noisy[2]} ({of_noisy[1]}). The excess "
-        f"over chance, relative to that without noise, is halved at σ = {half[0]} without noise in training, "
+        f"{of_noisy[0]}); trained under noise of σ = {trained} on its inputs, {clean[2]} and {noisy[2]} ({of_noisy[1]}). The "
+        f"excess over chance, relative to that without noise, is halved at σ = {half[0]} without noise in training, "
         f"{half[1]} with dropout ({of_half[0]}), and {half[2]} with noise on the inputs ({of_half[1]}). Noise of σ = "
         f"{small} moves the logits by {moved[0]} of their distance from their mean; with dropout by {moved[1]} "
         f"({of_moved[0]}), with noise on the inputs by {moved[2]} ({of_moved[1]}). Compared with the net without "

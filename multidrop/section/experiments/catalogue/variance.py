@@ -129,8 +129,8 @@ def answer(result: Result, words: Words) -> str:
         f"− predicted: in layer 1 {excesses[0]}; in layer 2 {excesses[1]}.",
         f"Eğitimden önce iki gizli katmandaki etkinleştirmelerin varyansı, değerlendirme kipinde {starts}. {epochs} "
         f"dönem sonra hattan düşürme olmadan {plain}, hattan düşürmeyle {dropped}. Hattan düşürmenin etkisi: 1. "
-        f"katmanda {changes[0]}; 2. katmanda {changes[1]}. Eğitim kipinde sonraki katman, etkinleştirmeleri hattan düşürmeden "
-        f"sonra görür; varyansları {seen}, yani değerlendirme kipindekinin {ratios} katı. Değerlendirme kipindeki h "
+        f"katmanda {changes[0]}; 2. katmanda {changes[1]}. Eğitim kipinde sonraki katman, etkinleştirmeleri "
+        f"hattan düşürmeden sonra görür; varyansları {seen}, yani değerlendirme kipindekinin {ratios} katı. Değerlendirme kipindeki h "
         f"etkinleştirmeleriyle, 1/(1 − p) çarpanından beklenen oran (E[h²]/(1 − p) − E[h]²)/Var h, yani {expected}. "
         f"Ölçülen − öngörülen: 1. katmanda {excesses[0]}; 2. katmanda {excesses[1]}.",
     )
