@@ -106,17 +106,17 @@ def answer(result: Result, words: Words) -> str:
         f"After {epochs} epochs on {images} images the net without dropout has a test accuracy of {accuracy} and a "
         f"test loss of {loss} nats; with dropout, {dropped_accuracy} and {dropped_loss}. Dropout − none: in accuracy "
         f"{of_accuracy}; in loss {of_loss}. The epoch with the least loss on {others} other images is {chosen} "
-        f"without dropout and {dropped_chosen} with it. From there to the last epoch the test loss changes as follows: "
-        f"without dropout, {rises[0]}; with dropout, {rises[1]}. The accuracy: without dropout, {gains[0]}; with "
-        f"dropout, {gains[1]}. {words(_overfitting(result))} Of nets that stop at their chosen epoch, dropout − none: "
-        f"in accuracy {stopped_accuracy}; in loss {stopped_loss}.",
-        f"{images} imgeyle {epochs} dönem eğitimden sonra hattan düşürme olmadan test doğruluğu {accuracy}, test kaybı "
-        f"{loss} nat; hattan düşürmeyle {dropped_accuracy} ve {dropped_loss}. Hattan düşürmenin etkisi: doğrulukta "
-        f"{of_accuracy}; kayıpta {of_loss}. Başka {others} imgede kaybın en küçük olduğu dönem, hattan düşürme "
-        f"olmadan {chosen}, hattan düşürmeyle {dropped_chosen}. O dönemden sonuncuya kadar test kaybındaki değişim: "
-        f"hattan düşürme olmadan {rises[0]}; hattan düşürmeyle {rises[1]}. Doğruluktaki değişim: hattan düşürme "
-        f"olmadan {gains[0]}; hattan düşürmeyle {gains[1]}. {words(_overfitting(result))} Eğitim seçilen dönemde "
-        f"durdurulursa hattan düşürmenin etkisi: doğrulukta {stopped_accuracy}; kayıpta {stopped_loss}.",
+        f"without dropout and {dropped_chosen} with it. From there to the last epoch the test loss changes as "
+        f"follows: without dropout, {rises[0]}; with dropout, {rises[1]}. The accuracy: without dropout, {gains[0]}; "
+        f"with dropout, {gains[1]}. {words(_overfitting(result))} Of nets that stop at their chosen epoch, dropout − "
+        f"none: in accuracy {stopped_accuracy}; in loss {stopped_loss}.",
+        f"{images} imgeyle {epochs} dönem eğitimden sonra hattan düşürme olmadan test doğruluğu {accuracy}, test "
+        f"kaybı {loss} nat; hattan düşürmeyle {dropped_accuracy} ve {dropped_loss}. Hattan düşürmenin etkisi: "
+        f"doğrulukta {of_accuracy}; kayıpta {of_loss}. Başka {others} imgede kaybın en küçük olduğu dönem, hattan "
+        f"düşürme olmadan {chosen}, hattan düşürmeyle {dropped_chosen}. O dönemden sonuncuya kadar test kaybındaki "
+        f"değişim: hattan düşürme olmadan {rises[0]}; hattan düşürmeyle {rises[1]}. Doğruluktaki değişim: hattan "
+        f"düşürme olmadan {gains[0]}; hattan düşürmeyle {gains[1]}. {words(_overfitting(result))} Eğitim seçilen "
+        f"dönemde durdurulursa hattan düşürmenin etkisi: doğrulukta {stopped_accuracy}; kayıpta {stopped_loss}.",
     )
 
 

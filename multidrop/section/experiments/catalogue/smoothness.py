@@ -115,20 +115,21 @@ def answer(result: Result, words: Words) -> str:
     text = words(
         f"Trained without noise, the net classifies {clean[0]} of the test images correctly, and {noisy[0]} under "
         f"noise of σ = {shown} on the pixels. With dropout it is {clean[1]} and {noisy[1]} (under noise, "
-        f"{of_noisy[0]}); trained under noise of σ = {trained} on its inputs, {clean[2]} and {noisy[2]} ({of_noisy[1]}). The "
-        f"excess over chance, relative to that without noise, is halved at σ = {half[0]} without noise in training, "
-        f"{half[1]} with dropout ({of_half[0]}), and {half[2]} with noise on the inputs ({of_half[1]}). Noise of σ = "
-        f"{small} moves the logits by {moved[0]} of their distance from their mean; with dropout by {moved[1]} "
-        f"({of_moved[0]}), with noise on the inputs by {moved[2]} ({of_moved[1]}). Compared with the net without "
-        f"noise in training, the net with dropout: {dropped}. The net with noise on the inputs: {noised}.",
+        f"{of_noisy[0]}); trained under noise of σ = {trained} on its inputs, {clean[2]} and {noisy[2]} "
+        f"({of_noisy[1]}). The excess over chance, relative to that without noise, is halved at σ = {half[0]} "
+        f"without noise in training, {half[1]} with dropout ({of_half[0]}), and {half[2]} with noise on the inputs "
+        f"({of_half[1]}). Noise of σ = {small} moves the logits by {moved[0]} of their distance from their mean; "
+        f"with dropout by {moved[1]} ({of_moved[0]}), with noise on the inputs by {moved[2]} ({of_moved[1]}). "
+        f"Compared with the net without noise in training, the net with dropout: {dropped}. The net with noise on "
+        f"the inputs: {noised}.",
         f"Gürültüsüz eğitilen ağ test imgelerinin {clean[0]} kadarını, piksellerde σ = {shown} gürültüyle ise "
-        f"{noisy[0]} kadarını doğru sınıflandırıyor. Hattan düşürmeyle bu oranlar {clean[1]} ve {noisy[1]} (gürültüde "
-        f"{of_noisy[0]}); girdilerinde σ = {trained} gürültüyle eğitilince {clean[2]} ve {noisy[2]} ({of_noisy[1]}). "
-        f"Şansa üstünlüğün yarıya indiği σ: gürültüsüz eğitimde {half[0]}, hattan düşürmeyle {half[1]} "
-        f"({of_half[0]}), girdide gürültüyle {half[2]} ({of_half[1]}). σ = {small} gürültü logitleri, ortalamalarına "
-        f"uzaklıklarının {moved[0]} kadarı oynatıyor; hattan düşürmeyle {moved[1]} ({of_moved[0]}), girdide gürültüyle "
-        f"{moved[2]} ({of_moved[1]}). Gürültüsüz eğitilen ağa göre, hattan düşürmeyle: {dropped}. Girdide gürültüyle: "
-        f"{noised}.",
+        f"{noisy[0]} kadarını doğru sınıflandırıyor. Hattan düşürmeyle bu oranlar {clean[1]} ve {noisy[1]} "
+        f"(gürültüde {of_noisy[0]}); girdilerinde σ = {trained} gürültüyle eğitilince {clean[2]} ve {noisy[2]} "
+        f"({of_noisy[1]}). Şansa üstünlüğün yarıya indiği σ: gürültüsüz eğitimde {half[0]}, hattan düşürmeyle "
+        f"{half[1]} ({of_half[0]}), girdide gürültüyle {half[2]} ({of_half[1]}). σ = {small} gürültü logitleri, "
+        f"ortalamalarına uzaklıklarının {moved[0]} kadarı oynatıyor; hattan düşürmeyle {moved[1]} ({of_moved[0]}), "
+        f"girdide gürültüyle {moved[2]} ({of_moved[1]}). Gürültüsüz eğitilen ağa göre, hattan düşürmeyle: {dropped}. "
+        f"Girdide gürültüyle: {noised}.",
     )
     if max(result.values(each, HALF).max() for each in result.settings) < scale["sigmas"][-1]:
         return text

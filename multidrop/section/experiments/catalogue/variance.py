@@ -125,22 +125,22 @@ def answer(result: Result, words: Words) -> str:
         f"After {epochs} epochs these are {plain} without dropout, and {dropped} with it. Dropout − none: in layer 1 "
         f"{changes[0]}; in layer 2 {changes[1]}. In training mode the next layer sees the activations after dropout, "
         f"with variances of {seen}: {ratios} times those in evaluation mode. The scaling by 1/(1 − p) predicts "
-        f"(E[h²]/(1 − p) − E[h]²)/Var h from the activations h in evaluation mode, that is {expected} times. Measured "
-        f"− predicted: in layer 1 {excesses[0]}; in layer 2 {excesses[1]}.",
+        f"(E[h²]/(1 − p) − E[h]²)/Var h from the activations h in evaluation mode, that is {expected} times. "
+        f"Measured − predicted: in layer 1 {excesses[0]}; in layer 2 {excesses[1]}.",
         f"Eğitimden önce iki gizli katmandaki etkinleştirmelerin varyansı, değerlendirme kipinde {starts}. {epochs} "
         f"dönem sonra hattan düşürme olmadan {plain}, hattan düşürmeyle {dropped}. Hattan düşürmenin etkisi: 1. "
-        f"katmanda {changes[0]}; 2. katmanda {changes[1]}. Eğitim kipinde sonraki katman, etkinleştirmeleri "
-        f"hattan düşürmeden sonra görür; varyansları {seen}, yani değerlendirme kipindekinin {ratios} katı. Değerlendirme kipindeki h "
-        f"etkinleştirmeleriyle, 1/(1 − p) çarpanından beklenen oran (E[h²]/(1 − p) − E[h]²)/Var h, yani {expected}. "
-        f"Ölçülen − öngörülen: 1. katmanda {excesses[0]}; 2. katmanda {excesses[1]}.",
+        f"katmanda {changes[0]}; 2. katmanda {changes[1]}. Eğitim kipinde sonraki katman, etkinleştirmeleri hattan "
+        f"düşürmeden sonra görür; varyansları {seen}, yani değerlendirme kipindekinin {ratios} katı. Değerlendirme "
+        "kipindeki h etkinleştirmeleriyle, 1/(1 − p) çarpanından beklenen oran (E[h²]/(1 − p) − E[h]²)/Var h, yani "
+        f"{expected}. Ölçülen − öngörülen: 1. katmanda {excesses[0]}; 2. katmanda {excesses[1]}.",
     )
     if not result.test(excess(1)).found:
         return text
     return text + words(
-        " The prediction for layer 2 leaves out that its own inputs are noisy in training mode, because of the dropout "
-        "in layer 1.",
-        " 2. katmanın öngörüsü, 1. katmandaki hattan düşürme yüzünden eğitim kipinde kendi girdilerinin de gürültülü "
-        "olduğunu hesaba katmaz.",
+        " The prediction for layer 2 leaves out that its own inputs are noisy in training mode, because of the "
+        "dropout in layer 1.",
+        " 2. katmanın öngörüsü, 1. katmandaki hattan düşürme yüzünden eğitim kipinde kendi girdilerinin de "
+        "gürültülü olduğunu hesaba katmaz.",
     )
 
 
@@ -151,8 +151,8 @@ EXPERIMENT = Experiment(
     title=Text("The variance of the activations", "Etkinleştirmelerin varyansı"),
     question=Text(
         "How does the variance of each hidden layer's activations develop in training, with dropout and without?",
-        "Her gizli katmandaki etkinleştirmelerin varyansı, hattan düşürmeyle ve hattan düşürme olmadan, eğitim boyunca "
-        "nasıl değişir?",
+        "Her gizli katmandaki etkinleştirmelerin varyansı, hattan düşürmeyle ve hattan düşürme olmadan, eğitim "
+        "boyunca nasıl değişir?",
     ),
     scales={
         "full": _SIZES,
