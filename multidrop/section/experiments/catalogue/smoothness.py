@@ -100,9 +100,7 @@ def plot(figure: Figure, result: Result, words: Words) -> None:
 
 def answer(result: Result, words: Words) -> str:
     scale = result.facts.scale
-    shown, small, trained, last = (
-        words.small(value) for value in (scale["shown"], scale["small"], scale["trained"], scale["sigmas"][-1])
-    )
+    shown, small, trained = (words.small(scale[name], 1) for name in ("shown", "small", "trained"))
     clean, noisy, half, moved = (
         [words.mean(result.mean(each, measure), measure) for each in result.settings]
         for measure in (CLEAN, NOISY, HALF, CHANGE)
@@ -114,25 +112,26 @@ def answer(result: Result, words: Words) -> str:
     dropped, noised = (words(_smoother(result, each)) for each in result.settings[1:])
     text = words(
         f"Trained without noise, the net classifies {clean[0]} of the test images correctly, and {noisy[0]} under "
-        f"noise of σ = {shown} on the pixels. With dropout it is {clean[1]} and {noisy[1]} (under noise, "
-        f"{of_noisy[0]}); trained under noise of σ = {trained} on its inputs, {clean[2]} and {noisy[2]} "
-        f"({of_noisy[1]}). The excess over chance, relative to that without noise, is halved at σ = {half[0]} "
-        f"without noise in training, {half[1]} with dropout ({of_half[0]}), and {half[2]} with noise on the inputs "
-        f"({of_half[1]}). Noise of σ = {small} moves the logits by {moved[0]} of their distance from their mean; "
-        f"with dropout by {moved[1]} ({of_moved[0]}), with noise on the inputs by {moved[2]} ({of_moved[1]}). "
-        f"Compared with the net without noise in training, the net with dropout: {dropped}. The net with noise on "
-        f"the inputs: {noised}.",
+        f"noise of σ = {shown} on the pixels. With dropout it is {clean[1]} and {noisy[1]}, under noise "
+        f"{of_noisy[0]}; trained under noise of σ = {trained} on its inputs, {clean[2]} and {noisy[2]}, under noise "
+        f"{of_noisy[1]}. As σ grows, half of a net's own excess over chance is lost at σ = {half[0]} without noise "
+        f"in training; with dropout at {half[1]}, {of_half[0]}; with noise on the inputs at {half[2]}, {of_half[1]}. "
+        f"Noise of σ = {small} moves the logits by {moved[0]} of their distance from their mean; with dropout by "
+        f"{moved[1]}, {of_moved[0]}; with noise on the inputs by {moved[2]}, {of_moved[1]}. So, compared with the "
+        f"net without noise in training, the net with dropout is {dropped}, and the one with noise on the inputs is "
+        f"{noised}.",
         f"Gürültüsüz eğitilen ağ test imgelerinin {clean[0]} kadarını, piksellerde σ = {shown} gürültüyle ise "
-        f"{noisy[0]} kadarını doğru sınıflandırıyor. Hattan düşürmeyle bu oranlar {clean[1]} ve {noisy[1]} "
-        f"(gürültüde {of_noisy[0]}); girdilerinde σ = {trained} gürültüyle eğitilince {clean[2]} ve {noisy[2]} "
-        f"({of_noisy[1]}). Şansa üstünlüğün yarıya indiği σ: gürültüsüz eğitimde {half[0]}, hattan düşürmeyle "
-        f"{half[1]} ({of_half[0]}), girdide gürültüyle {half[2]} ({of_half[1]}). σ = {small} gürültü logitleri, "
-        f"ortalamalarına uzaklıklarının {moved[0]} kadarı oynatıyor; hattan düşürmeyle {moved[1]} ({of_moved[0]}), "
-        f"girdide gürültüyle {moved[2]} ({of_moved[1]}). Gürültüsüz eğitilen ağa göre, hattan düşürmeyle: {dropped}. "
-        f"Girdide gürültüyle: {noised}.",
+        f"{noisy[0]} kadarını doğru sınıflandırıyor. Hattan düşürmeyle bu oranlar {clean[1]} ve {noisy[1]}, "
+        f"gürültüde {of_noisy[0]}; girdilerinde σ = {trained} gürültüyle eğitilince {clean[2]} ve {noisy[2]}, "
+        f"gürültüde {of_noisy[1]}. Ağın şansa üstünlüğünün yarıya indiği σ, gürültüsüz eğitimde {half[0]}; hattan "
+        f"düşürmeyle {half[1]}, {of_half[0]}; girdide gürültüyle {half[2]}, {of_half[1]}. σ = {small} gürültü "
+        f"logitleri, ortalamalarına uzaklıklarının {moved[0]} kadarı oynatıyor; hattan düşürmeyle {moved[1]}, "
+        f"{of_moved[0]}; girdide gürültüyle {moved[2]}, {of_moved[1]}. Yani gürültüsüz eğitilen ağa göre hattan "
+        f"düşürmeyle eğitilen {dropped}, girdide gürültüyle eğitilen {noised}.",
     )
     if max(result.values(each, HALF).max() for each in result.settings) < scale["sigmas"][-1]:
         return text
+    last = words.small(scale["sigmas"][-1])
     return text + words(
         f" Where half was not lost up to σ = {last}, the largest that was tested, this is counted as {last}.",
         f" Yarısının σ = {last} değerine, yani denenen en büyük σ'ya kadar kaybedilmediği yerde {last} sayıldı.",
@@ -140,24 +139,22 @@ def answer(result: Result, words: Words) -> str:
 
 
 def _smoother(result: Result, setting: Setting) -> Text:
-    """What the comparisons with the net without noise say: by the σ that halves, and by the logits."""
-    found = []
+    """What the comparisons with the net without noise say: by the σ at which half is lost, and by the logits."""
+    found: list[Text] = []
     for measure, sign in ((HALF, 1), (CHANGE, -1)):
         test = result.test(difference(measure, setting, PLAIN))
-        smoother = sign * test.interval.mean > 0
-        found.append(_SMOOTHER[smoother] if test.found else _SMOOTHER[None])
-    if found[0] == found[1]:
-        both, bothtr = found[0]
-        return Text(f"{both} by both measures", f"iki ölçüye göre de {bothtr}")
-    return Text(f"{found[0].en} by the σ that halves, {found[1].en} by the logits",
-                f"yarıya indiren σ'ya göre {found[0].tr}, logitlere göre {found[1].tr}")  # fmt: skip
+        found.append(_SMOOTHER[sign * test.interval.mean > 0] if test.found else _UNDECIDED)
+    by_sigma, by_logits = found
+    if by_sigma == by_logits:
+        return Text(f"{by_sigma.en} by both measures", f"iki ölçüye göre de {by_sigma.tr}")
+    return Text(
+        f"{by_sigma.en} by that σ and {by_logits.en} by the logits",
+        f"bu σ'ya göre {by_sigma.tr}, logitlere göre {by_logits.tr}",
+    )
 
 
-_SMOOTHER = {
-    True: Text("smoother", "daha pürüzsüz"),
-    False: Text("less smooth", "daha az pürüzsüz"),
-    None: Text("no difference found", "fark bulunamadı"),
-}
+_SMOOTHER = {True: Text("smoother", "daha pürüzsüz"), False: Text("less smooth", "daha az pürüzsüz")}
+_UNDECIDED = Text("not found to differ", "ayırt edilemiyor")
 
 
 _SIZES = {
