@@ -88,7 +88,10 @@ def plot(figure: Figure, result: Result, words: Words) -> None:
         panel.set_ylabel(label)
     for color, setting in zip(COLORS, result.settings, strict=False):
         panels[1].plot(result.values(setting, CHOSEN), result.values(setting, STOPPED_LOSS), ".", color=color)
-    panels[0].legend()
+    chosen = words("epoch chosen on validation images", "doğrulama imgeleriyle seçilen dönem")
+    panels[1].plot([], [], ".", color="0.4", label=chosen)
+    panels[0].legend(loc="lower right")
+    panels[1].legend(handles=panels[1].lines[-1:], loc="upper left")
 
 
 def answer(result: Result, words: Words) -> str:

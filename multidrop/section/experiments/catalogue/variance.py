@@ -103,9 +103,9 @@ def plot(figure: Figure, result: Result, words: Words) -> None:
             panel.fill_between(epochs, low, high, color=color, alpha=0.2, linewidth=0)
         panel.set_title(words(f"hidden layer {i}", f"{i}. gizli katman"), fontsize="medium")
         panel.set_xlabel(words("epoch", "dönem"))
-        panel.set_yscale("log")
+        panel.set_ylim(bottom=0)
     figure.axes[0].set_ylabel(words("variance of the activations", "etkinleştirmelerin varyansı"))
-    figure.axes[1].legend()
+    figure.axes[0].legend(loc="upper right")
 
 
 def answer(result: Result, words: Words) -> str:
