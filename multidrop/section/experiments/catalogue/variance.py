@@ -103,7 +103,7 @@ def plot(figure: Figure, result: Result, words: Words) -> None:
             panel.fill_between(epochs, low, high, color=color, alpha=0.2, linewidth=0)
         panel.set_title(words(f"hidden layer {i}", f"{i}. gizli katman"), fontsize="medium")
         panel.set_xlabel(words("epoch", "dönem"))
-        panel.set_ylim(bottom=0)
+    figure.axes[0].set_ylim(bottom=0)
     figure.axes[0].set_ylabel(words("variance of the activations", "etkinleştirmelerin varyansı"))
     figure.axes[0].legend(loc="upper right")
 
@@ -111,6 +111,7 @@ def plot(figure: Figure, result: Result, words: Words) -> None:
 def answer(result: Result, words: Words) -> str:
     epochs = words.count(result.facts.scale["epochs"])
     starts = words.items([words.small(result.curve(PLAIN, f"evaluations {layer}")[0][0]) for layer in LAYERS])
+    tops = words.items([_top(result, layer, words) for layer in LAYERS])
     plain, dropped = (
         words.items([words.mean(result.mean(setting, each), each) for each in QUIET]) for setting in (PLAIN, DROPOUT)
     )
@@ -122,17 +123,19 @@ def answer(result: Result, words: Words) -> str:
     excesses = [words.outcome(result, excess(i)) for i in range(len(LAYERS))]
     text = words(
         f"Before training, the activations of the two hidden layers have variances of {starts} in evaluation mode. "
-        f"After {epochs} epochs these are {plain} without dropout, and {dropped} with it. Dropout − none: in layer 1 "
-        f"{changes[0]}; in layer 2 {changes[1]}. In training mode the next layer sees the activations after dropout, "
-        f"with variances of {seen}: {ratios} times those in evaluation mode. The scaling by 1/(1 − p) predicts "
-        f"(E[h²]/(1 − p) − E[h]²)/Var h from the activations h in evaluation mode, that is {expected} times. "
-        f"Measured − predicted: in layer 1 {excesses[0]}; in layer 2 {excesses[1]}.",
+        f"After {epochs} epochs these are {plain} without dropout, and {dropped} with it; without dropout their "
+        f"means over the seeds were at most {tops}. Dropout − none: in layer 1 {changes[0]}; in layer 2 "
+        f"{changes[1]}. In training mode the next layer sees the activations after dropout, with variances of "
+        f"{seen}: {ratios} times those in evaluation mode. The scaling by 1/(1 − p) predicts (E[h²]/(1 − p) − "
+        f"E[h]²)/Var h from the activations h in evaluation mode, that is {expected} times. Measured − predicted: in "
+        f"layer 1 {excesses[0]}; in layer 2 {excesses[1]}.",
         f"Eğitimden önce iki gizli katmandaki etkinleştirmelerin varyansı, değerlendirme kipinde {starts}. {epochs} "
-        f"dönem sonra hattan düşürme olmadan {plain}, hattan düşürmeyle {dropped}. Hattan düşürmenin etkisi: 1. "
-        f"katmanda {changes[0]}; 2. katmanda {changes[1]}. Eğitim kipinde sonraki katman, etkinleştirmeleri hattan "
-        f"düşürmeden sonra görür; varyansları {seen}, yani değerlendirme kipindekinin {ratios} katı. Değerlendirme "
-        "kipindeki h etkinleştirmeleriyle, 1/(1 − p) çarpanından beklenen oran (E[h²]/(1 − p) − E[h]²)/Var h, yani "
-        f"{expected}. Ölçülen − öngörülen: 1. katmanda {excesses[0]}; 2. katmanda {excesses[1]}.",
+        f"dönem sonra hattan düşürme olmadan {plain}, hattan düşürmeyle {dropped}; hattan düşürme olmadan tohumlar "
+        f"üzerinden ortalamaları en çok {tops}. Hattan düşürmenin etkisi: 1. katmanda {changes[0]}; 2. katmanda "
+        f"{changes[1]}. Eğitim kipinde sonraki katman, etkinleştirmeleri hattan düşürmeden sonra görür; varyansları "
+        f"{seen}, yani değerlendirme kipindekinin {ratios} katı. Değerlendirme kipindeki h etkinleştirmeleriyle, "
+        f"1/(1 − p) çarpanından beklenen oran (E[h²]/(1 − p) − E[h]²)/Var h, yani {expected}. Ölçülen − öngörülen: "
+        f"1. katmanda {excesses[0]}; 2. katmanda {excesses[1]}.",
     )
     if not result.test(excess(1)).found:
         return text
@@ -142,6 +145,14 @@ def answer(result: Result, words: Words) -> str:
         " 2. katmanın öngörüsü, 1. katmandaki hattan düşürme yüzünden eğitim kipinde kendi girdilerinin de "
         "gürültülü olduğunu hesaba katmaz.",
     )
+
+
+def _top(result: Result, layer: str, words: Words) -> str:
+    """The largest mean over seeds without dropout, and its epoch."""
+    means = result.curve(PLAIN, f"evaluations {layer}")[0]
+    at = int(means.argmax())
+    value, epoch = words.small(means[at]), words.count(int(result.values(PLAIN, "epochs")[0][at]))
+    return words(f"{value} (epoch {epoch})", f"{value} ({epoch}. dönem)")
 
 
 _SIZES = {"images": 1000, "recorded": 500, "hidden": 256, "epochs": 150, "every": 5, "lr": 0.1}
