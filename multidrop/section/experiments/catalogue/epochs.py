@@ -91,7 +91,7 @@ def plot(figure: Figure, result: Result, words: Words) -> None:
     chosen = words("epoch chosen on validation images", "doğrulama imgeleriyle seçilen dönem")
     panels[1].plot([], [], ".", color="0.4", label=chosen)
     panels[0].legend(loc="lower right")
-    panels[1].legend(handles=panels[1].lines[-1:], loc="upper left")
+    panels[1].legend(handles=panels[1].lines[-1:], loc="upper right")
 
 
 def answer(result: Result, words: Words) -> str:

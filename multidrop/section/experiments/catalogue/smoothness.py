@@ -90,7 +90,8 @@ def plot(figure: Figure, result: Result, words: Words) -> None:
         at = result.mean(setting, HALF)
         level = (result.mean(setting, CLEAN).mean + 1 / CLASSES) / 2
         accuracies.errorbar(at.mean, level, xerr=at.half, fmt="o", color=color, markersize=4, capsize=3)
-    accuracies.axhline(1 / CLASSES, color="0.4", linewidth=0.8)
+    accuracies.plot([], [], "o", color="0.4", markersize=4, label=words("half of the excess", "üstünlüğün yarısı"))
+    accuracies.axhline(1 / CLASSES, color="0.4", linewidth=0.8, label=words("chance", "şans"))
     accuracies.set_ylim(0, 1)
     accuracies.set_xlabel(words("σ of the noise (grey values: 0 to 1)", "gürültünün σ'sı (gri değerler: 0–1)"))
     accuracies.set_ylabel(words("test accuracy", "test doğruluğu"))
@@ -145,6 +146,8 @@ def _smoother(result: Result, setting: Setting) -> Text:
         test = result.test(difference(measure, setting, PLAIN))
         found.append(_SMOOTHER[sign * test.interval.mean > 0] if test.found else _UNDECIDED)
     by_sigma, by_logits = found
+    if by_sigma == by_logits == _UNDECIDED:
+        return Text(f"{by_sigma.en} by either measure", f"iki ölçüye göre de {by_sigma.tr}")
     if by_sigma == by_logits:
         return Text(f"{by_sigma.en} by both measures", f"iki ölçüye göre de {by_sigma.tr}")
     return Text(
@@ -164,7 +167,7 @@ _SIZES = {
     "settle": 20,
     "lr": 0.1,
     "trained": 0.3,
-    "sigmas": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5],
+    "sigmas": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 1.75, 2.0],
     "shown": 0.3,
     "small": 0.01,
 }
