@@ -72,9 +72,18 @@ class Lab:
         images, labels = self.images.test
         return images[: self.scale.get("tests")], labels[: self.scale.get("tests")]
 
-    def sample(self, X: npt.NDArray, y: npt.NDArray, n: int, name: str) -> tuple[npt.NDArray, npt.NDArray]:
-        """n examples, drawn without replacement; at most all."""
-        chosen = self.generator(name).permutation(len(y))[:n]
+    @cached_property
+    def validation_set(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """Images and labels to choose settings on, uint8: as many as `scale["validation"]` says, drawn from the images
+        of the training set that are not in `train_set`."""
+        return self.sample(*self.images.train, self.scale["validation"], "train set", skip=self.scale["images"])
+
+    def sample(
+        self, X: npt.NDArray, y: npt.NDArray, n: int, name: str, *, skip: int = 0
+    ) -> tuple[npt.NDArray, npt.NDArray]:
+        """n examples, drawn without replacement; at most all. Those drawn with `skip` of the same name are the ones
+        after the first `skip`."""
+        chosen = self.generator(name).permutation(len(y))[skip : skip + n]
         return X[chosen], y[chosen]
 
     def batches(self, X: npt.NDArray, y: npt.NDArray, *, shuffle: bool = True) -> Batches:
