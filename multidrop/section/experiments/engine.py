@@ -56,9 +56,13 @@ def _results(
     with section_extra("an experiment"):
         from joblib import Parallel, delayed
 
+    function = compute_beside if engine == "joblib" else compute_alone
     with _CLUSTERS[engine](jobs, address) as (workers, in_flight):
+        if engine == "ray":  # joblib's backend for it gives results only when all are there
+            for i in range(0, len(runs), in_flight):
+                yield from Parallel(workers)(delayed(function)(run) for run in runs[i : i + in_flight])
+            return
         parallel = Parallel(workers, return_as="generator_unordered", batch_size=1, pre_dispatch=in_flight)
-        function = compute_beside if engine == "joblib" else compute_alone
         results = parallel(delayed(function)(run) for run in runs)
         try:
             for found in results:  # noqa: UP028  # `yield from` would close it before warnings are off
@@ -98,7 +102,7 @@ def _on_dask(jobs: int | None, address: str | None) -> Iterator[tuple[int, Any]]
 
 
 @contextmanager
-def _on_ray(jobs: int | None, address: str | None) -> Iterator[tuple[int, Any]]:
+def _on_ray(jobs: int | None, address: str | None) -> Iterator[tuple[int, int]]:
     with section_extra("the engine ray", "ray"):
         import ray
         from ray.util.joblib import register_ray
@@ -108,8 +112,9 @@ def _on_ray(jobs: int | None, address: str | None) -> Iterator[tuple[int, Any]]:
     ray.init(**options, include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
         register_ray()
+        workers = jobs or int(ray.cluster_resources()["CPU"])
         with parallel_config("ray"):
-            yield jobs or -1, "2*n_jobs"
+            yield workers, 4 * workers
     finally:
         ray.shutdown()
 
