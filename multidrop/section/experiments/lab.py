@@ -116,7 +116,7 @@ class Lab:
         callbacks: Sequence[Any] = (),
     ) -> History:
         """Trains as `md.train`, for `scale["epochs"]` at the rate `scale["lr"]`, then for `scale["settle"]` epochs, by
-        default none, at a tenth of that rate: at a constant rate the net's accuracy jumps from step to step, which hides
+        default none, at a tenth of that rate: at a constant rate the accuracy jumps from step to step, which hides
         small differences. The last epoch is tested, on the training data in evaluation mode too.
 
         Args:
