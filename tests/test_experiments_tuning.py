@@ -124,7 +124,8 @@ def test_weights_counts_decisions_as_the_masks_have_elements(member):
 
 
 @pytest.mark.parametrize(
-    ("language", "words"), [("en", "activations, p = 0.5 (+5"), ("tr", "etkinleştirmeler, p = 0,5 (+5")]
+    ("language", "words"),
+    [("en", "activations, p = 0.5: a difference of +5"), ("tr", "etkinleştirmeler, p = 0,5: fark +5")],
 )
 def test_weights_names_what_was_found_better(language, words):
     result = made_up("weights", {"none": 0.7, "Dropout 0.5": 0.75, "DropConnect 0.5": 0.7})

@@ -70,40 +70,41 @@ def plot(figure: Figure, result: Result, words: Words) -> None:
 
 
 def answer(result: Result, words: Words) -> str:
-    scale, ps = result.facts.scale, result.facts.scale["p"]
     none = [words.mean(result.mean(NONE, each), each) for each in (ACCURACY, LOSS)]
-    text = words(
-        f"Without noise the test accuracy is {none[0]} and the test loss {none[1]}. DropConnect, which drops weights, "
-        "minus dropout of activations with the same p, in accuracy: ",
-        f"Gürültüsüz ağda test doğruluğu {none[0]}, test kaybı {none[1]}. Ağırlıkları düşüren DropConnect ile, aynı "
-        "p ile etkinleştirmeleri düşüren yöntem arasında, doğrulukta: ",
-    )
-    for measure, close in ((ACCURACY, words("; in loss: ", "; kayıpta: ")), (LOSS, ".")):
-        text += "; ".join(
-            words(f"at p = {words.number(p, 1)}, ", f"p = {words.number(p, 1)} iken ")
-            + words.outcome(result, between(measure, p))
-            for p in ps
-        ) + close  # fmt: skip
-    return text + _better(result, words) + _cost(scale, words)
+    ps = result.facts.scale["p"]
+    parts = [
+        words(
+            f"Without noise the test accuracy is {none[0]} and the test loss {none[1]}.",
+            f"Gürültüsüz ağda test doğruluğu {none[0]}, test kaybı {none[1]}.",
+        ),
+        words("Dropped weights − activations, in accuracy: ", "Düşürülen ağırlıklar − etkinleştirmeler, doğrulukta: ")
+        + _summary(result, [(f"p = {words.number(p, 1)}", between(ACCURACY, p)) for p in ps], words),
+        words("In loss: ", "Kayıpta: ")
+        + _summary(result, [(f"p = {words.number(p, 1)}", between(LOSS, p)) for p in ps], words),
+        words("Each − nothing dropped, in accuracy: ", "Her biri − düşürme yok, doğrulukta: ")
+        + _summary(
+            result, [(words(each.label), difference(ACCURACY, each, NONE)) for each in result.settings[1:]], words
+        ),
+        _cost(result.facts.scale, words),
+    ]
+    return " ".join(parts)
 
 
-def _better(result: Result, words: Words) -> str:
-    """Which settings were found better or worse than no noise."""
-    found = [each for each in result.settings[1:] if result.test(difference(ACCURACY, each, NONE)).found]
-    if not found:
-        return words(
-            " Neither was found to change the accuracy of the net without noise.",
-            " İkisinin de gürültüsüz ağın doğruluğunu değiştirdiği görülmedi.",
+def _summary(result: Result, compared: Sequence[tuple[str, Contrast]], words: Words) -> str:
+    """The differences that were found, each by its name, and the size that could have been found in the others."""
+    found = [f"{name}: {words.outcome(result, each)}" for name, each in compared if result.test(each).found]
+    others = [each for _, each in compared if not result.test(each).found]
+    if others:
+        least = words.detectable(max(map(result.test, others), key=lambda test: test.detectable), others[0])
+        found.append(
+            words(
+                f"no difference found in {len(others)} of {len(compared)} comparisons, where one of {least} would have "
+                "been found in each with a probability of at least 80 %",
+                f"{len(compared)} karşılaştırmanın {len(others)} tanesinde fark bulunamadı; {least} büyüklüğünde bir "
+                "fark her birinde en az %80 olasılıkla bulunurdu",
+            )
         )
-    shown = words.items([
-        f"{words(each.label)} ({words.amount(result.test(contrast).interval.mean, contrast)})"
-        for each in found
-        for contrast in [difference(ACCURACY, each, NONE)]
-    ])  # fmt: skip
-    return words(
-        f" Found to differ in accuracy from the net without noise: {shown}.",
-        f" Doğruluğu gürültüsüz ağdan farklı bulunanlar: {shown}.",
-    )
+    return "; ".join(found) + "."
 
 
 def _cost(scale: Scale, words: Words) -> str:
@@ -111,12 +112,12 @@ def _cost(scale: Scale, words: Words) -> str:
     of_weights, of_activations = (words.count(decisions(each, scale)) for each in (DROPCONNECT, DROPOUT))
     for_each = words.count(batch * decisions(DROPCONNECT, scale))
     return words(
-        f" A training step takes {of_weights} random decisions for the weights, however large the batch, and "
+        f"A training step takes {of_weights} random decisions for the weights, however large the batch, and "
         f"{of_activations} for the activations of {batch} examples. Here all examples of a batch share one mask of the "
         f"weights; the paper's mask for each example would take {for_each}, and no matrix product of the whole batch. "
         "At test time both compute with all weights: for a given input, a layer's output is then the mean over masks, "
         "exactly in its linear part, approximately after ReLU.",
-        f" Bir eğitim adımında ağırlıklar için, grup ne büyüklükte olursa olsun, {of_weights} rastgele karar gerekir; "
+        f"Bir eğitim adımında ağırlıklar için, grup ne büyüklükte olursa olsun, {of_weights} rastgele karar gerekir; "
         f"{batch} örneğin etkinleştirmeleri için {of_activations}. Burada bir gruptaki bütün örnekler aynı ağırlık "
         f"maskesini paylaşır; makaledeki gibi her örneğe ayrı maske {for_each} karar ister ve bütün grup tek matris "
         "çarpımıyla hesaplanamaz. Test zamanında ikisi de bütün ağırlıklarla hesaplar: verilen bir girdi için katmanın "
