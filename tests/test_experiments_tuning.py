@@ -85,7 +85,7 @@ def test_the_interaction_is_the_effect_of_both_minus_the_sum_of_the_effects():
 @pytest.mark.parametrize(
     ("better", "words"),
     [
-        (0.0, "None was found to beat dropout in test accuracy"),
+        (0.0, "No other noise was found to beat dropout in test accuracy"),
         (0.05, "Better than dropout in test accuracy: DropPath"),
     ],
 )

@@ -178,8 +178,8 @@ def kind(result: Result, measure: Measure, sign: float) -> str:
 
 VERDICTS = {
     "unknown": Text(
-        "Not each of them was found to gain something alone, so this does not tell whether gains add up.",
-        "İkisinin de tek başına kazandırdığı görülmediğinden, kazançların toplanıp toplanmadığı anlaşılmıyor.",
+        "At least one of them was not found to gain anything alone, so this does not tell whether gains add up.",
+        "En az birinin tek başına bir kazancı görülmediğinden, kazançların toplanıp toplanmadığı anlaşılmıyor.",
     ),
     "additive": Text(
         "As far as these runs tell, the gains are additive.",
