@@ -141,8 +141,8 @@ def _verdict(result: Result, measure: Measure, sign: float, words: Words) -> str
         compared = [difference(measure, each, DROPOUT) for each in others(result)]
         least = words.detectable(max(map(result.test, compared), key=lambda test: test.detectable), compared[0])
         text = words(
-            f"No other noise was found to beat dropout in {label}; an advantage of {least} would have been found for each "
-            "with a probability of at least 80 %.",
+            f"No other noise was found to beat dropout in {label}; an advantage of {least} would have been found for "
+            "each with a probability of at least 80 %.",
             f"{label} bakımından hattan düşürmeden iyi olan bulunamadı; {least} büyüklüğünde bir üstünlük her birinde "
             "en az %80 olasılıkla bulunurdu.",
         )
