@@ -131,28 +131,27 @@ def _gains(panel: Axes, result: Result, measure: Measure, sign: float, words: Wo
 
 
 def answer(result: Result, words: Words) -> str:
-    accuracy, loss = (words.mean(result.mean(NONE, each), each) for each in (ACCURACY, LOSS))
     images = words.count(result.facts.scale["validation"])
     return words(
         f"Each seed chose p and λ on {images} validation images: of dropout alone, of weight decay alone, and of both "
-        f"together. Without either, the test accuracy is {accuracy} and the test loss {loss}. Accuracy: "
-        f"{_outcomes(result, ACCURACY, 1.0, words)} Loss: {_outcomes(result, LOSS, -1.0, words)}",
+        f"together. Accuracy: {_outcomes(result, ACCURACY, 1.0, words)} Loss: {_outcomes(result, LOSS, -1.0, words)}",
         f"p ile λ'yı her tohum {images} doğrulama imgesiyle seçti: yalnız hattan düşürme için, yalnız ağırlık sönümü "
-        f"için ve ikisi birden için. İkisi de yokken test doğruluğu {accuracy}, test kaybı {loss}. Doğruluk: "
-        f"{_outcomes(result, ACCURACY, 1.0, words)} Kayıp: {_outcomes(result, LOSS, -1.0, words)}",
+        f"için ve ikisi birden için. Doğruluk: {_outcomes(result, ACCURACY, 1.0, words)} Kayıp: "
+        f"{_outcomes(result, LOSS, -1.0, words)}",
     )
 
 
 def _outcomes(result: Result, measure: Measure, sign: float, words: Words) -> str:
     """What was found in one measure. sign: 1 where more is better, −1 where less is."""
+    means = words.items([f"{words(each.label)} {words.mean(result.mean(each, measure), measure)}" for each in ALL])
     compared = (difference(measure, DROPOUT, NONE), difference(measure, DECAY, NONE), interaction(measure))
     dropout, decay, apart = (words.outcome(result, each) for each in compared)
     verdict = words(VERDICTS[kind(result, measure, sign)])
     return words(
-        f"dropout alone, {dropout}; weight decay alone, {decay}; both minus the sum of the two effects, {apart}. "
-        f"{verdict}",
-        f"yalnız hattan düşürme, {dropout}; yalnız ağırlık sönümü, {decay}; ikisi birden eksi iki etkinin toplamı, "
+        f"{means}. Dropout alone, {dropout}; weight decay alone, {decay}; both minus the sum of the two effects, "
         f"{apart}. {verdict}",
+        f"{means}. Yalnız hattan düşürme, {dropout}; yalnız ağırlık sönümü, {decay}; ikisi birden eksi iki etkinin "
+        f"toplamı, {apart}. {verdict}",
     )
 
 
