@@ -135,7 +135,7 @@ def _verdict(result: Result, measure: Measure, sign: float, words: Words) -> str
     if better:
         shown = words.items(better)
         text = words(
-            f"Better than dropout in {label}: {shown}.", f"{label} bakımından hattan düşürmeden iyi olan: {shown}."
+            f"Better than dropout in {label}: {shown}.", f"Hattan düşürmeyi {label} bakımından geçen: {shown}."
         )
     else:
         compared = [difference(measure, each, DROPOUT) for each in others(result)]
@@ -143,8 +143,8 @@ def _verdict(result: Result, measure: Measure, sign: float, words: Words) -> str
         text = words(
             f"No other noise was found to beat dropout in {label}; an advantage of {least} would have been found for "
             "each with a probability of at least 80 %.",
-            f"{label} bakımından hattan düşürmeden iyi olan bulunamadı; {least} büyüklüğünde bir üstünlük her birinde "
-            "en az %80 olasılıkla bulunurdu.",
+            f"Hattan düşürmeyi {label} bakımından geçen başka gürültü bulunamadı; {least} büyüklüğünde bir üstünlük her "
+            "birinde en az %80 olasılıkla bulunurdu.",
         )
     if worse:
         text += words(f" Worse: {words.items(worse)}.", f" Daha kötü olan: {words.items(worse)}.")
@@ -158,18 +158,22 @@ def _left_out(result: Result, words: Words) -> str:
         for reason in (WEIGHTS, LEARNS, LAYOUT)
         if reason in reasons.values()
     )
-    return words(f"Left out, because they {shown}.", f"Karşılaştırılmayanlar: {shown}.")
+    biased = words.items([each.name for each in others(result) if not md.family.MEMBERS[each.name].unbiased])
+    return words(
+        f"{biased}, made for other nets, does not keep the mean of these activations. Left out, because they {shown}.",
+        f"Başka ağlar için olan {biased} bu etkinleştirmelerin ortalamasını korumaz. Karşılaştırılmayanlar: {shown}.",
+    )
 
 
 _SIZES = {
     "images": 1000,
     "validation": 5000,
     "hidden": 256,
-    "epochs": 60,
-    "settle": 12,
-    "lr": 0.2,
-    "p": [0.02, 0.1, 0.3, 0.6],
-    "stddev": [0.2, 0.5, 1.0, 2.0],
+    "epochs": 100,
+    "settle": 20,
+    "lr": 0.1,
+    "p": [0.02, 0.1, 0.5],
+    "stddev": [0.2, 0.5, 1.0],
 }
 EXPERIMENT = Experiment(
     name="noises",

@@ -204,9 +204,9 @@ _SIZES = {
     "images": 1000,
     "validation": 5000,
     "hidden": 256,
-    "epochs": 60,
-    "settle": 12,
-    "lr": 0.2,
+    "epochs": 110,
+    "settle": 25,
+    "lr": 0.1,
     "p": [0.2, 0.4, 0.7],
     "decay": [0.001, 0.003, 0.01],
 }

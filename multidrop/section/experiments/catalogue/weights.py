@@ -128,9 +128,9 @@ def _cost(scale: Scale, words: Words) -> str:
 _SIZES = {
     "images": 1000,
     "hidden": 256,
-    "epochs": 60,
-    "settle": 12,
-    "lr": 0.2,
+    "epochs": 110,
+    "settle": 25,
+    "lr": 0.1,
     "p": [0.1, 0.3, 0.5],
 }
 EXPERIMENT = Experiment(
