@@ -143,8 +143,8 @@ def _verdict(result: Result, measure: Measure, sign: float, words: Words) -> str
         text = words(
             f"No other noise was found to beat dropout in {label}; an advantage of {least} would have been found for "
             "each with a probability of at least 80 %.",
-            f"Hattan düşürmeyi {label} bakımından geçen başka gürültü bulunamadı; {least} büyüklüğünde bir üstünlük her "
-            "birinde en az %80 olasılıkla bulunurdu.",
+            f"Hattan düşürmeyi {label} bakımından geçen başka gürültü bulunamadı; {least} büyüklüğünde bir üstünlük "
+            "her birinde en az %80 olasılıkla bulunurdu.",
         )
     if worse:
         text += words(f" Worse: {words.items(worse)}.", f" Daha kötü olan: {words.items(worse)}.")
