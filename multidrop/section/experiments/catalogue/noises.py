@@ -125,7 +125,8 @@ def _method(result: Result, words: Words) -> str:
 def _verdict(result: Result, measure: Measure, sign: float, words: Words) -> str:
     """Which members beat dropout, and which are worse. sign: 1 where more is better, −1 where less is."""
     label = words(measure.label)
-    better, worse = [], []
+    better: list[str] = []
+    worse: list[str] = []
     for each in others(result):
         contrast = difference(measure, each, DROPOUT)
         test = result.test(contrast)
