@@ -158,6 +158,17 @@ def test_it_runs(framework: str, need: Any) -> None:
     assert len(pictures(book)) == len(pictures(committed("en", framework)))
 
 
+def test_outputs_belong_to_their_code() -> None:
+    """Where prose alone has changed, outputs are kept; those of other code are not."""
+    before, after = ("<!-- en -->\n{}\n```python\nprint({})\n```".format(*each) for each in (("a", 1), ("b", 1)))
+    executed = tool.notebook(before, "en", "numpy")
+    executed.cells[1].outputs = [nbformat.v4.new_output("stream", text="1\n")]
+    kept = tool.with_outputs(tool.notebook(after, "en", "numpy"), executed)
+    assert [printed(cell) for cell in code(kept)] == ["1\n"]
+    with pytest.raises(ValueError, match="expected the code that was executed"):
+        tool.with_outputs(tool.notebook(after.replace("1", "2"), "en", "numpy"), executed)
+
+
 def test_times_are_left_out() -> None:
     """Of a history as text and as a table; the rest of it stays, and so does a table without times."""
     epoch = Epoch(1, 1.25, 0.5, 0.625, seconds=0.001234, examples_per_second=98765.4, test_loss=1.5)
