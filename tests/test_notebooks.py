@@ -170,16 +170,14 @@ def test_outputs_belong_to_their_code() -> None:
 
 
 def test_times_are_left_out() -> None:
-    """Of a history as text and as a table; the rest of it stays, and so does a table without times."""
+    """Of the table of a history; the rest of it stays, and so does a table without times."""
     epoch = Epoch(1, 1.25, 0.5, 0.625, seconds=0.001234, examples_per_second=98765.4, test_loss=1.5)
     history = md.History({"backend": "numpy"}, [epoch, dataclasses.replace(epoch, epoch=2)])
-    text, table = repr(history), history._repr_html_()
-    for before in (text, table):
-        after = tool.untimed(before)
-        assert "1.25" in after
-        assert "0.625" in after
-        assert not re.search(r"0\.00|98,?765", after)
-        assert after.count("…") == 4
+    table = tool.untimed(history._repr_html_().partition("<img")[0])
+    assert "1.25" in table
+    assert "0.625" in table
+    assert not re.search(r"0\.00|98,?765", table)
+    assert table.count("…") == 4
     untouched = "<table><tr><td>1</td><td>2</td><td>3</td></tr></table>"
     assert tool.untimed(untouched) == untouched
 
