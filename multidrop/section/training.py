@@ -75,7 +75,7 @@ def train(
     checkpoint: str | Path | None = None,
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
-    display: Display | None = None,
+    display: Display | bool | None = None,
 ) -> History:
     """Trains a net by minibatch stochastic gradient descent on softmax cross-entropy, and tests it after each epoch.
 
@@ -108,14 +108,14 @@ def train(
         settings: further settings of the run, by name, that JSON can represent. They are recorded in the history, and
             must be equal when the run is resumed.
         display: shows the progress. By default a notebook shows the table and the curves while the net trains, and a
-            terminal the table, on standard error.
+            terminal the table, on standard error. False shows nothing.
 
     Returns:
         The history of all epochs, including those before the run was resumed.
 
     Raises:
-        ValueError: for a number of epochs below 1, a negative or infinite rate, a checkpoint that is not a path, or
-            settings that JSON cannot represent.
+        ValueError: for a number of epochs below 1, a negative or infinite rate, a checkpoint that is not a path,
+            settings that JSON cannot represent, or another display.
         TypeError: if the batches are tensors of a different framework than the net's, or for a callback that cannot be
             called or that returns neither None nor a bool.
         CheckpointError: if the checkpoint cannot be written or read, exists without `resume`, or belongs to a run with
@@ -130,7 +130,7 @@ def train(
         checkpoint = checks.path("checkpoint", checkpoint)
     lr, weight_decay = checks.at_least_zero("lr", lr), checks.at_least_zero("weight_decay", weight_decay)
     train_accuracy = checks.flag("train_accuracy", train_accuracy)
-    callbacks = _callbacks(callbacks)
+    callbacks, chosen = _callbacks(callbacks), Display.chosen(display)
     backend = backend_of_model(net, "net")
     section = part(backend, Section, "Trainer", "md.train")
     trainer = section.Trainer(net, lr, weight_decay)
@@ -158,7 +158,7 @@ def train(
     run = _Run(net, backend, trainer, train_iter, test_iter, train_accuracy)
     number = len(history.epochs)
     try:
-        with display or Display.automatic() as shown:
+        with chosen as shown:
             shown.run(history, num_epochs, train_accuracy)
             for number in range(len(history.epochs) + 1, num_epochs + 1):
                 shown.epoch(number, train_iter)
