@@ -32,6 +32,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     parser.addoption("--interruptions", type=int, default=20, help="the number of large calls that a signal interrupts")
     parser.addoption("--edits", type=int, default=500, help="how many times to damage a checkpoint")
     parser.addoption("--kills", type=int, default=20, help="how many times to end a process while it saves")
+    parser.addoption("--sweep-kills", type=int, default=3, help="how many times to kill a sweep of experiments")
     parser.addoption("--device", choices=["cpu", "cuda"], help="require the kernels for GPUs to run on this device")
     parser.addoption("--full-data", action="store_true", help="require the full Fashion-MNIST in Debian's folder")
 

@@ -1,0 +1,74 @@
+"""Sweeps of experiments: a killed one goes on where it was, and the report is the same however it was computed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent / "sweeping.py"
+RUNS = 14  # of the sweep in `sweeping`
+
+
+def sweep(folder: Path, engine: str = "joblib", jobs: int = 2, kept: int = -1) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", str(SCRIPT), str(folder), engine, str(jobs), str(kept)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+
+
+def report(folder: Path) -> dict[str, bytes]:
+    """The files of a report by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def kept(folder: Path) -> dict[str, tuple[int, int]]:
+    """The kept runs, with what tells whether a file was written again."""
+    files = {path.name: path.stat() for path in (folder / "runs").iterdir()}
+    return {name: (status.st_ino, status.st_mtime_ns) for name, status in files.items()}
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The report of an uninterrupted sweep, one run at a time."""
+    folder = tmp_path_factory.mktemp("expected")
+    done = sweep(folder, jobs=1)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(kept(folder)) == RUNS
+    files = report(folder)
+    assert {"index.md", "index.tr.md", "report.html", "bishop.md", "bishop.tr.png", "bishop.json"} <= set(files)
+    return files
+
+
+def test_a_killed_sweep_goes_on(tmp_path: Path, expected: dict[str, bytes], pytestconfig: pytest.Config) -> None:
+    """No finished run is computed twice, and the report is the same, byte for byte."""
+    kills = pytestconfig.getoption("--sweep-kills")
+    before: dict[str, tuple[int, int]] = {}
+    for kill in range(kills):
+        done = sweep(tmp_path, kept=min(kill % 3, RUNS - 1 - len(before)))
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        now = kept(tmp_path) if (tmp_path / "runs").exists() else {}
+        assert before.items() <= now.items()
+        assert set(report(tmp_path)) == set()
+        before = now
+    assert len(before) < RUNS
+    done = sweep(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert before.items() <= kept(tmp_path).items()
+    assert report(tmp_path) == expected
+
+
+def test_an_interrupted_sweep_says_how_to_go_on(tmp_path: Path) -> None:
+    done = sweep(tmp_path, kept=-2)
+    assert done.returncode != 0
+    assert f"interrupted: 1 of {RUNS} runs are done; they are kept in {tmp_path / 'runs'}" in done.stderr
+    assert len(kept(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("engine", ["dask", "ray"])
+def test_clusters_give_the_same_report(engine: str, tmp_path: Path, expected: dict[str, bytes]) -> None:
+    pytest.importorskip(engine, reason="its extra is not installed")
+    done = sweep(tmp_path, engine)
+    assert done.returncode == 0, done.stderr
+    assert report(tmp_path) == expected
