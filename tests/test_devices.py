@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,6 +102,11 @@ class TestTorch:
             assert np.array_equal(Y.numpy(), masks.dropout(masks.relu(x), *mask))
             gradient = np.where(Y.numpy() == 0, np.float32(0), x * np.float32(masks.scale(0.3, "float32")))
             assert np.array_equal(draw.relu_gradient(X, Y, 0.3).numpy(), gradient)
+
+    def test_the_page_runs(self) -> None:
+        page = (Path(__file__).parents[1] / "docs" / "devices.md").read_text(encoding="utf-8")
+        (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+        exec(compile(code, "docs/devices.md", "exec"), {"__name__": "page"})
 
     def test_batches_go_to_the_net(self, torch: Any) -> None:
         """From anywhere, in training and in evaluation: the meta device stands for one that is not the host's."""
