@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .layers import layer
     from .loss import r_drop
     from .recording import RecordActivations, activations
+    from .section import experiments
     from .section.builders import Dropout, Net, concise_net, perceptron
     from .section.checkpoint import CheckpointError
     from .section.curves import plot_difference, plot_histories
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from .section.training import Diverged, Interrupted, train
     from .spec.keys import Key
     from .streams import Stream, manual_seed
+    from .uncertainty import MonteCarlo, Prediction, mc_dropout, mc_predict, mc_samples, predict
+    from .uncertainty.scores import Rejection, auroc, calibration_error, negative_log_likelihood, rejection_curve
     from .view import LayerMask, last_mask, mask_at
 
 __version__ = "0.1.0"
@@ -63,21 +66,24 @@ _MODULES = {
     "section.training": ("Diverged", "Interrupted", "train"),
     "spec.keys": ("Key",),
     "streams": ("Stream", "manual_seed"),
+    "uncertainty": ("MonteCarlo", "Prediction", "mc_dropout", "mc_predict", "mc_samples", "predict"),
+    "uncertainty.scores": ("Rejection", "auroc", "calibration_error", "negative_log_likelihood", "rejection_curve"),
     "view": ("LayerMask", "last_mask", "mask_at"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
-_SUBMODULES = (
-    "checks",
-    "comparison",
-    "conversion",
-    "dispatch",
-    "family",
-    "host",
-    "layers",
-    "protocol",
-    "spec",
-    "streams",
-)
+_SUBMODULES = {
+    "checks": "checks",
+    "comparison": "comparison",
+    "conversion": "conversion",
+    "dispatch": "dispatch",
+    "experiments": "section.experiments",
+    "family": "family",
+    "host": "host",
+    "layers": "layers",
+    "protocol": "protocol",
+    "spec": "spec",
+    "streams": "streams",
+}
 
 moved.install()
 
@@ -86,7 +92,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         found = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     elif name in _SUBMODULES or name in moved.MOVED:
-        found = importlib.import_module(f"{__name__}.{name}")
+        found = importlib.import_module(f"{__name__}.{_SUBMODULES.get(name, name)}")
     else:
         members = importlib.import_module(f"{__name__}.family").MEMBERS
         if name.startswith("_") or name not in members:
@@ -116,20 +122,26 @@ __all__ = [
     "Interrupted",
     "Key",
     "LayerMask",
+    "MonteCarlo",
     "Net",
+    "Prediction",
     "RandomLayer",
     "RecordActivations",
+    "Rejection",
     "Report",
     "Stream",
     "activations",
     "apply",
     "audit",
+    "auroc",
     "available_backends",
     "batches",
+    "calibration_error",
     "compare",
     "concise_net",
     "convert",
     "dropout_layer",
+    "experiments",
     "family",
     "get_backend",
     "keep_mask",
@@ -139,10 +151,16 @@ __all__ = [
     "load_fashion_mnist",
     "manual_seed",
     "mask_at",
+    "mc_dropout",
+    "mc_predict",
+    "mc_samples",
+    "negative_log_likelihood",
     "perceptron",
     "plot_difference",
     "plot_histories",
+    "predict",
     "r_drop",
+    "rejection_curve",
     "relu_dropout",
     "restore",
     "set_backend",

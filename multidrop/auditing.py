@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import checks, html
+from . import html
+from .comparison.probes import probe_of
 from .comparison.trees import Trees
 from .conversion import shown_path
-from .dispatch import BackendError, backend_of, part
-from .protocol import Auditing, Comparison, Model
+from .protocol import Auditing, Model
 
 __all__ = ["Audit", "RandomLayer", "audit"]
 
@@ -100,26 +100,7 @@ def audit(model: Model, *inputs: Any, **named: Any) -> Audit:
         BackendError: if its backend cannot audit a model.
         Exception: any error of the model, after the model is restored.
     """
-    return _Runs(probe_of(model, "md.audit"), inputs, named).result()
-
-
-def probe_of(model: Model, use: str) -> Any:
-    """Returns the `Probe` of a model, with the methods of `Auditing`, for the function `use`.
-
-    Raises:
-        TypeError: if `model` is not a model of a known framework.
-        BackendError: if its backend has no such probe.
-    """
-    backend = backend_of(model, "model")
-    if not (isinstance(model, tuple(backend.types)) and callable(model)):
-        raise TypeError(f"model: expected a model of a known framework; got {checks.shown(model)}")
-    probe: Any = part(backend, Comparison, "Probe", use).Probe(model)
-    if missing := sorted({name for name in vars(Auditing) if not name.startswith("_")} - set(dir(probe))):
-        raise BackendError(
-            f"backend {backend.name!r}: its Probe has no {', '.join(missing)}: {use} needs a Probe with all "
-            "methods of multidrop.protocol.Auditing"
-        )
-    return probe
+    return _Runs(probe_of(model, Auditing, "md.audit")[1], inputs, named).result()
 
 
 class _Call:

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from . import checks
-from .family import Draw, MaskMember, Member, rate
-from .family._member import along, some_axes
+from .family import Draw, Member
+from .family.dropout import DropoutAlong
 from .protocol import Backend
 from .spec import masks
 from .spec.keys import Key
 
-# Neither member is listed, because each serves one call. A compiled program that finds a member by its text cannot run
-# them; a backend with such programs has a `dropout_layer` and a `relu_dropout` of its own.
-
-
-@dataclass(frozen=True)
-class _SharedDropout(MaskMember, listed=False):
-    """Dropout whose elements share decisions along some axes, which may be negative."""
-
-    p: float = rate(0.5)
-    shared: tuple[int, ...] = some_axes()
-
-    axes = along
+# Neither `DropoutAlong` nor this member is listed, because each serves one call. A compiled program that finds a member
+# by its text cannot run them; a backend with such programs has a `dropout_layer` and a `relu_dropout` of its own.
 
 
 class _ReLUDropout(Member, listed=False):
@@ -62,7 +51,7 @@ def dropout_layer(
     if shared and checks.word64("start", start):
         # There it counts decisions, and for a member elements: with an unknown shape, neither gives the other.
         raise ValueError(f"start: expected 0 with axes, in a backend without dropout_layer; got {checks.shown(start)}")
-    return backend.apply(_SharedDropout(p, shared), X, key, start=start)
+    return backend.apply(DropoutAlong(p, shared), X, key, start=start)
 
 
 def relu_dropout(backend: Backend, X: Any, dropout: float, key: int | Key | None, start: int) -> Any:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from . import html
 from .checks import shown
-from .dispatch import backend_of, part
-from .protocol import Backend, Conversion
+from .dispatch import backend_of_model, part
+from .protocol import Conversion
 from .spec.keys import Key, as_key
 from .streams import layer_key
 
@@ -94,7 +94,7 @@ def convert(model: Any, *, seed: int | Key | None = None) -> Report:
         TypeError: for what is no model of a known framework.
         BackendError: where its backend has no conversion part.
     """
-    backend = _backend(model)
+    backend = backend_of_model(model)
     converting = part(backend, Conversion, "convert")
     root = None if seed is None else as_key(seed, "seed")
 
@@ -123,14 +123,7 @@ def restore(model: Any, report: Report | None = None) -> int:
     if not isinstance(report, Report | None):
         raise TypeError(f"report: expected what convert gave; got {shown(report)}")
     paths: Collection[str] | None = None if report is None else {path for path, _ in report.replaced}
-    return part(_backend(model), Conversion, "restore").restore(model, paths)
-
-
-def _backend(model: Any) -> Backend:
-    backend = backend_of(model, "model")
-    if not (isinstance(model, tuple(backend.types)) and callable(model)):  # a framework's tensors are not called
-        raise TypeError(f"model: expected a model of a known framework; got {shown(model)}")
-    return backend
+    return part(backend_of_model(model), Conversion, "restore").restore(model, paths)
 
 
 def unregistered(

@@ -137,6 +137,9 @@ class OfMember:
     def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
         return mask_axes(self, self.member, shape)
 
+    def _noise(self, shape: tuple[int, ...]) -> Member:
+        return self.member
+
 
 class OfSettings(OfMember):
     """Base class of the layers of one kind of member, built from its settings, such as

@@ -212,6 +212,53 @@ class Auditing(Protocol):
         ...
 
 
+class Sampling(Protocol):
+    """The further methods of a `Probe`, which `multidrop.mc_dropout` needs. While a model is watched, it must call each
+    dropout layer in evaluation mode too, also those of weights."""
+
+    tensors: tuple[type, ...]
+    """The types of tensors, symbolic ones included."""
+
+    def __init__(self, model: Model) -> None: ...
+
+    @property
+    def layers(self) -> Mapping[str, Model]:
+        """As a `Probe` has them."""
+        ...
+
+    def watch(self, watcher: Watcher) -> AbstractContextManager[None]:
+        """As a `Probe` does."""
+        ...
+
+    def batch(self, X: npt.NDArray[Any]) -> Tensor:
+        """As a `Probe` does."""
+        ...
+
+    def dropouts(self) -> dict[str, Model]:
+        """As a `Probe` does; each is a `multidrop.view.Drawn`."""
+        ...
+
+    def built(self) -> bool:
+        """Whether the model has all its layers and weights; if not, the first run creates them."""
+        ...
+
+    def symbolic(self, tensor: Tensor) -> bool:
+        """Whether a tensor has no values, as in a trace."""
+        ...
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Puts the model in evaluation mode; at the end, back in its own."""
+        ...
+
+    def evaluate(self, *inputs: Tensor, **named: Tensor) -> Tensor:
+        """The model's output in evaluation mode, without a gradient."""
+        ...
+
+    def trains(self, path: str, kwargs: Mapping[str, Any]) -> bool:
+        """Whether the call of the layer at a path, with these named arguments, is in training mode."""
+        ...
+
+
 class Backend(Protocol):
     """The eight attributes that every backend has."""
 
@@ -310,6 +357,15 @@ class Section(Protocol):
 
     def Trainer(self, net: Model, lr: float, weight_decay: float = 0.0) -> Trainer:
         """What trains and evaluates `net`: w ← w − lr·(mean gradient + weight_decay·w), no decay for biases."""
+        ...
+
+
+class Threads(Protocol):
+    """Optional: a limit on the framework's own threads. Experiments use it, because the number of threads may change
+    the order of a sum. A backend whose threads the environment limits (OMP_NUM_THREADS) has none."""
+
+    def one_thread(self) -> None:
+        """Has operators of this process run in one thread each, if the framework has not started others."""
         ...
 
 

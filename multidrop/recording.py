@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from . import checks
-from .auditing import probe_of, python_generators
+from .auditing import python_generators
 from .comparison.parts import first_tensor
+from .comparison.probes import probe_of
 from .comparison.trees import Trees
 from .conversion import shown_path
 from .dispatch import backend_of
@@ -58,7 +59,7 @@ def activations(
         BackendError: if the model's backend cannot record a model.
     """
     training, of = checks.flag("training", training), checks.choice("of", of, (OUTPUT, INPUT))
-    probe, backend, X = probe_of(model, "md.activations"), backend_of(model, "model"), host_batch(X)
+    (backend, probe), X = probe_of(model, Auditing, "md.activations"), host_batch(X)
     with ExitStack() as stack:
         if training:
             rewind = probe.generators()
@@ -66,7 +67,7 @@ def activations(
             stack.callback(python_generators())
         if not probe.built():
             probe.forward(X, False)  # creates its layers or weights
-            probe = probe_of(model, "md.activations")
+            _, probe = probe_of(model, Auditing, "md.activations")
         recorder = _Recorder(probe, backend, _chosen(layers, probe.layers), of)
         stack.callback(Trees(probe).attributes(probe.layers.values()))
         stack.enter_context(probe.watch(recorder))

@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from . import checks, html
 from .dispatch import backend_of, part
+from .family import Member
+from .family.dropout import DropoutAlong
 from .host import keep_mask
 from .protocol import Conversion
 from .spec.keys import Key
@@ -51,6 +53,21 @@ class Drawn:
             TypeError: for a layer without a mask.
         """
         raise not_a_layer(self)
+
+    def _noise(self, shape: tuple[int, ...]) -> Member:
+        """The member that the layer applies in training mode to an input of that shape."""
+        return DropoutAlong(self._p, self._axes_for(shape))
+
+    @property
+    def _learned(self) -> Any:
+        """The tensor that this member learns; None if it learns nothing."""
+        return None
+
+    _drops_weights = False
+    """Whether the layer's input is a weight of another layer."""
+
+
+LAYER = "a dropout layer of multidrop"
 
 
 @dataclass(frozen=True)
@@ -125,7 +142,7 @@ def mask_at(layer: Any, call: int, shape: Sequence[int] | None = None) -> LayerM
 
 
 def _drawing(layer: Any, shape: Sequence[int] | None, use: str) -> Drawing:
-    drawing = part(backend_of(layer, "layer"), Conversion, "drawing", use).drawing
+    drawing = part(backend_of(layer, "layer", LAYER), Conversion, "drawing", use).drawing
     return drawing(layer, None if shape is None else checks.shape(shape))
 
 
@@ -142,4 +159,4 @@ def before(key: Key) -> Key | None:
 
 def not_a_layer(layer: Any) -> TypeError:
     """The error that backends raise for an object that is not a dropout layer of this library."""
-    return TypeError(f"layer: expected a dropout layer of multidrop; got {checks.shown(layer)}")
+    return TypeError(f"layer: expected {LAYER}; got {checks.shown(layer)}")

@@ -221,8 +221,8 @@ def test_a_clock_that_stands_still(backend: Any, tmp_path: Path, monkeypatch: py
 
 
 def test_losses_of_zero_do_not_differ() -> None:
-    from multidrop.section.commands import _comparison
+    from multidrop.section.results import comparison
 
     epoch = Epoch(1, 0.0, 1.0, 1.0, 1.0, 1.0)
-    (_, line) = _comparison([md.History({"backend": name}, [epoch]) for name in ("numpy", "torch")])
+    (_, line) = comparison([md.History({"backend": name}, [epoch]) for name in ("numpy", "torch")])
     assert line[3] == 0.0

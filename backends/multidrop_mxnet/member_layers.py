@@ -116,6 +116,10 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
         self.logit = self.params.get("logit", shape=(1,), init=mx.init.Constant(self.member.logit))
 
     @property
+    def _learned(self) -> Array:
+        return self.logit.data()
+
+    @property
     def p(self) -> float:
         """p as it is now; setting it moves the logit."""
         if not internals.initialized(self.logit):

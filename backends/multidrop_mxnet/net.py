@@ -50,6 +50,10 @@ class Net:
             param.attach_grad()
 
     def __call__(self, X: Array) -> mx.np.ndarray:
+        return self.forward(X)
+
+    def forward(self, X: Array) -> mx.np.ndarray:
+        """The logits for X."""
         W1, b1, W2, b2, W3, b3 = self.params
         X = X.as_np_ndarray().reshape(-1, self.num_inputs)
         with nullcontext() if self.is_training else mx.autograd.predict_mode():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -150,6 +150,27 @@ class Probe:
             keyless_position(NAME, calls)
 
         return back
+
+    # The methods below serve `multidrop.mc_dropout`; see `multidrop.protocol.Sampling`.
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Puts the layers in evaluation mode; at the end, back in their own."""
+        modes = {layer: layer.training for layer in self.layers.values()}
+        self.model.eval()
+        try:
+            yield
+        finally:
+            for layer, mode in modes.items():
+                layer.training = mode
+
+    def evaluate(self, *inputs: Array) -> Array:
+        """The output in evaluation mode."""
+        return self.model(*inputs)
+
+    def trains(self, path: str, kwargs: Mapping[str, Any]) -> bool:
+        """Whether a call of a layer is in training mode."""
+        return self.layers[path].training
 
     def _weights(self) -> Iterator[tuple[tuple[str, str], Layer, str]]:
         """Each weight's path and common name, the layer that holds it and its name there. Those of a `Net` are W1, b1

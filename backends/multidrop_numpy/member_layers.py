@@ -144,6 +144,10 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
     member: family.ConcreteDropout
     _idle = False
 
+    @property
+    def _learned(self) -> Array:
+        return self.parameters["logit"]
+
     def __init__(self, *settings: Any, seed: int | Key | None = None, **named: Any) -> None:
         super().__init__(*settings, seed=seed, **named)
         self.parameters = {"logit": np.array(self.member.logit)}

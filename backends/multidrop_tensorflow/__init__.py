@@ -1,8 +1,11 @@
 """multidrop for TensorFlow and Keras."""
 
+from .startup import import_tensorflow
+
+# Must come before the first `import tensorflow` below; pyproject.toml therefore allows imports after it.
+tf = import_tensorflow()
+
 import keras
-import tensorflow as tf
-from tensorflow import __version__ as version
 
 from . import saving  # noqa: F401  # watches what is saved
 from .apply import apply
@@ -34,9 +37,11 @@ from .member_layers import (
 )
 from .net import Net, concise_net, get_state, perceptron, set_state
 from .recomputation import recompute_grad
+from .threads import one_thread
 from .training import Trainer
 from .weights import DropConnect, EmbeddingDropout
 
+version = tf.__version__
 # keras.Variable is no tf.Variable but holds one. A KerasTensor, which has no values, is here for Keras' error about it,
 # and composite tensors, such as ragged ones, for an error with a remedy.
 types = (tf.Tensor, tf.Variable, keras.Variable, keras.KerasTensor, keras.layers.Layer, *COMPOSITE)
@@ -72,6 +77,7 @@ __all__ = [
     "keep_mask",
     "layer",
     "name",
+    "one_thread",
     "perceptron",
     "r_drop",
     "recompute_grad",

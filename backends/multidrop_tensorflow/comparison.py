@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import keras
@@ -22,6 +22,7 @@ from .conversion import layers_of
 from .functional import to_numpy
 from .layers import _Random
 from .position import calls, key_at
+from .weights import _WeightDropout
 
 
 class Probe:
@@ -69,9 +70,21 @@ class Probe:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def watch(self, watcher: Watcher) -> AbstractContextManager[None]:
-        """Reports each call of a layer to a watcher."""
-        return watched(self.layers, ("call",), watcher)
+    @contextmanager
+    def watch(self, watcher: Watcher) -> Iterator[None]:
+        """Reports each call of a layer to a watcher. Functions run eagerly, because a traced one calls no layers."""
+        eagerly = tf.config.functions_run_eagerly()
+        wrappers = [layer for layer in self.layers.values() if isinstance(layer, _WeightDropout)]
+        tf.config.run_functions_eagerly(True)
+        for wrapper in wrappers:
+            wrapper.watched = True
+        try:
+            with watched(self.layers, ("call",), watcher):
+                yield
+        finally:
+            tf.config.run_functions_eagerly(eagerly)
+            for wrapper in wrappers:
+                wrapper.watched = False
 
     def enter(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Changes nothing: see `Watcher.enter`."""
@@ -200,6 +213,21 @@ class Probe:
 
     def assign(self, tensor: Any, values: Any) -> None:
         """Nothing: no tensor is written over."""
+
+    # The methods below serve `multidrop.mc_dropout`; see `multidrop.protocol.Sampling`.
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Changes nothing: the call sets the mode."""
+        return nullcontext()
+
+    def evaluate(self, *inputs: Any, **named: Any) -> tf.Tensor:
+        """The output in evaluation mode. Keras takes several inputs as one argument."""
+        given = named or (inputs[0] if len(inputs) == 1 else list(inputs))
+        return first_tensor(self.model(given, training=False), (tf.Tensor,))
+
+    def trains(self, path: str, kwargs: Mapping[str, Any]) -> bool:
+        """Whether a call of a layer is in training mode."""
+        return bool(kwargs.get("training"))
 
 
 def _flat(tensor: Any) -> list[tf.Tensor]:

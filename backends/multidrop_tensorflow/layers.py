@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from multidrop import checks, family
+from multidrop.family import Member
 from multidrop.family.alpha_dropout import AlphaDropoutAlong
 from multidrop.spec import masks
 from multidrop.spec.keys import Key
@@ -234,6 +235,9 @@ class AlphaDropout(Dropout):
         mask = self._next_mask(inputs)
         return applied(_alpha_dropout(mask.p, mask.axes), inputs, mask.key)
 
+    def _noise(self, shape: tuple[int, ...]) -> Member:
+        return _alpha_dropout(self._p, self._axes_for(shape))
+
 
 _alpha_dropout = cache(AlphaDropoutAlong)
 
@@ -256,8 +260,11 @@ class GaussianDropout(_OfRate):
     """
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
-        rate = checks.probability_below_one("rate", self.rate)  # checked before a position is taken
-        return applied(family.GaussianDropout(rate), inputs, self._next_position(inputs))
+        member = self._noise(())  # checked before a position is taken
+        return applied(member, inputs, self._next_position(inputs))
+
+    def _noise(self, shape: tuple[int, ...]) -> Member:
+        return family.GaussianDropout(checks.probability_below_one("rate", self.rate))
 
 
 @keras.saving.register_keras_serializable(package="multidrop")
@@ -281,8 +288,11 @@ class GaussianNoise(_Random):
         return masks.noise_stddev("stddev", self.stddev) == 0.0
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
-        stddev = masks.noise_stddev("stddev", self.stddev)  # checked before a position is taken
-        return applied(family.GaussianNoise(stddev), inputs, self._next_position(inputs))
+        member = self._noise(())  # checked before a position is taken
+        return applied(member, inputs, self._next_position(inputs))
+
+    def _noise(self, shape: tuple[int, ...]) -> Member:
+        return family.GaussianNoise(masks.noise_stddev("stddev", self.stddev))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "stddev": self.stddev}

@@ -208,6 +208,10 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
         return False
 
     @property
+    def _learned(self) -> keras.Variable:
+        return self.logit
+
+    @property
     def p(self) -> float:
         """The current p; setting it changes the logit."""
         return float(tf.sigmoid(tf.convert_to_tensor(self.logit)))

@@ -27,6 +27,7 @@ from .member_layers import (
     layer,
 )
 from .net import Net, concise_net, get_state, perceptron, set_state
+from .threads import one_thread
 from .training import Trainer
 from .weights import drop_weights
 
@@ -64,6 +65,7 @@ __all__ = [
     "keep_mask",
     "layer",
     "name",
+    "one_thread",
     "per_rank",
     "perceptron",
     "r_drop",

@@ -90,7 +90,7 @@ class Probe:
     def watch(self, watcher: Watcher) -> Iterator[None]:
         """Reports each call of a layer to a watcher. Nothing runs compiled, since a compiled program calls no hooks."""
         with ExitStack() as stack:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(internals.nothing_compiled())
             scripted = {path: layer for path, layer in self.layers.items() if isinstance(layer, torch.jit.ScriptModule)}
             stack.enter_context(watched(scripted, ("forward",), watcher))  # they take no hooks
             for path, layer in self.layers.items():
@@ -227,6 +227,27 @@ class Probe:
         """Gives a tensor other values."""
         with torch.no_grad():
             tensor.copy_(values)
+
+    # The methods below serve `multidrop.mc_dropout`; see `multidrop.protocol.Sampling`.
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Puts all modules in evaluation mode; at the end, back in their own."""
+        modes = self._training()
+        self.model.eval()
+        try:
+            yield
+        finally:
+            _train(modes)
+
+    @torch.no_grad()
+    def evaluate(self, *inputs: Any, **named: Any) -> Tensor:
+        """The output in evaluation mode."""
+        return first_tensor(self.model(*inputs, **named), (Tensor,))
+
+    def trains(self, path: str, kwargs: Mapping[str, Any]) -> bool:
+        """Whether a call of a layer is in training mode."""
+        return self.layers[path].training
 
 
 def _train(modes: dict[nn.Module, bool]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from multidrop import checks
 from multidrop.spec.keys import Key
-from multidrop.view import Drawing, before, not_a_layer
+from multidrop.view import Drawing, Drawn, before, not_a_layer
 
 from . import internals, position
 from .gpu import positions
@@ -19,7 +19,7 @@ from .position import calls, key_at, move, position_of
 from .ranks import at_place, place_among
 
 
-class Keyed(nn.Module):
+class Keyed(Drawn, nn.Module):
     """Base class of the dropout layers.
 
     A keyed layer takes a key from its stream in each training-mode forward. The stream is a plain tensor, on the CPU
@@ -107,11 +107,6 @@ class Keyed(nn.Module):
         """The module's buffers, without the placeholder: what asks for these wants to move them."""
         for _, buffer in super().named_buffers(recurse=recurse):
             yield buffer
-
-    def _axes_for(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-        """The axes along which one decision holds for all elements of an input of that shape, () where none is known;
-        TypeError where the layer has no mask."""
-        raise NotImplementedError(f"{type(self).__name__}._axes_for")  # each layer's own
 
     def __prepare_scriptable__(self) -> nn.Module:
         """Is called by `torch.jit.script`.

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from multidrop import checks
+from multidrop.family import Member
+from multidrop.family.alpha_dropout import AlphaDropoutAlong
 from multidrop.spec.keys import Key
 from multidrop.streams import layer_key
 
@@ -39,6 +41,10 @@ class _DropoutNd(Keyed, internals.DropoutBase):
         p = checks.probability("p", self.p)
         # Written past `nn.Module`, whose attributes take a microsecond.
         return masked_next(X, p, self.stream, 0, axes, inplace=inplace, note=self.__dict__, ranks=self.ranks)
+
+    @property
+    def _p(self) -> float:
+        return checks.probability("p", self.p)  # may have been changed
 
     @staticmethod
     def _axes(ndim: int) -> tuple[int, ...]:
@@ -110,9 +116,13 @@ class AlphaDropout(_FeatureDropout, nn.AlphaDropout):
 
     _dropout = staticmethod(functional.alpha_dropout)
 
+    def _noise(self, shape: tuple[int, ...]) -> Member:
+        return AlphaDropoutAlong(self._p, self._axes_for(shape))
+
 
 class FeatureAlphaDropout(_FeatureDropout, nn.FeatureAlphaDropout):
     """`AlphaDropout` of whole channels."""
 
     _dropout = staticmethod(functional.feature_alpha_dropout)
     _axes = staticmethod(functional.spatial_axes)
+    _noise = AlphaDropout._noise

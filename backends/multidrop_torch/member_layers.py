@@ -134,6 +134,10 @@ class ConcreteDropout(_OfSettings, kind=family.ConcreteDropout):
         return self.member.regularizer(torch, self.logit, weight.square().sum(), weight.shape[1], length_scale)
 
     @property
+    def _learned(self) -> Tensor:
+        return self.logit
+
+    @property
     def p(self) -> float:
         """The present p; setting it moves the logit."""
         return float(torch.sigmoid(self.logit.detach()))

@@ -48,20 +48,21 @@ def first_tensor(output: Any, types: tuple[type, ...]) -> Any:
     Raises:
         TypeError: if there is no tensor.
     """
-    found = next(_tensors(output, types), None)
+    found = next(tensors_in(output, types), None)
     if found is None:
         raise TypeError(f"model: expected a model that returns tensors; got one that returns {type(output).__name__}")
     return found
 
 
-def _tensors(output: Any, types: tuple[type, ...]) -> Iterator[Any]:
+def tensors_in(output: Any, types: tuple[type, ...]) -> Iterator[Any]:
+    """The tensors in a structure of tuples, lists and mappings."""
     if isinstance(output, types):
         yield output
     elif isinstance(output, Mapping):
-        yield from _tensors(list(output.values()), types)
+        yield from tensors_in(list(output.values()), types)
     elif isinstance(output, Iterable) and not isinstance(output, str):
         for value in output:
-            yield from _tensors(value, types)
+            yield from tensors_in(value, types)
 
 
 def equal(a: Array, b: Array) -> bool:

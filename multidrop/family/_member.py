@@ -233,6 +233,11 @@ class Member:
         """How much larger than X the shape of the decisions is along each axis; () where it is X's."""
         return ()
 
+    @property
+    def batch_axis(self) -> int:
+        """The axis of X along which the examples of a batch lie."""
+        return 0
+
     def check(self, shape: Sequence[int], start: int = 0) -> int:
         """Checks a tensor's shape and its start in the whole, before a key is taken.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ._member import MaskMember, rate
+from ._member import MaskMember, along, rate, some_axes
 
 
 @dataclass(frozen=True)
@@ -22,3 +22,13 @@ class Dropout(MaskMember):
     """
 
     p: float = rate(0.5)
+
+
+@dataclass(frozen=True)
+class DropoutAlong(MaskMember, listed=False):
+    """`Dropout` whose elements share decisions along some axes, which may be negative."""
+
+    p: float = rate(0.5)
+    shared: tuple[int, ...] = some_axes()
+
+    axes = along

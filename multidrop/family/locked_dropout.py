@@ -30,3 +30,7 @@ class LockedDropout(MaskMember):
     def axes(self, ndim: int) -> tuple[int, ...]:
         dimensions(ndim, range(3, ANY), "(steps, n, …) or (n, steps, …)")
         return (1,) if self.batch_first else (0,)
+
+    @property
+    def batch_axis(self) -> int:
+        return 0 if self.batch_first else 1

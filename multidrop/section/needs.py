@@ -1,4 +1,4 @@
-"""Imports of the optional packages of the extra `section`, which the dropout functions and layers do not need."""
+"""Imports of optional packages, which the dropout functions and layers do not need."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def section_extra(what: str) -> Iterator[None]:
+def section_extra(what: str, extra: str = "section") -> Iterator[None]:
     """Turns a failed import of one of these packages into an error that says what to install.
 
     Args:
         what: the feature that needs the package, for the message.
+        extra: the extra of multidrop that installs the package.
 
     Raises:
         ImportError: if the package is not installed.
@@ -20,5 +21,5 @@ def section_extra(what: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise ImportError(
-            f'{what} needs {error.name}, which is not installed: pip install "multidrop[section]"', name=error.name
+            f'{what} needs {error.name}, which is not installed: pip install "multidrop[{extra}]"', name=error.name
         ) from error

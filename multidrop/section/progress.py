@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .history import History, header, row
-from .needs import section_extra
+from .terminal import plain_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,10 +34,7 @@ class Display:
         """A display on standard error if that is a terminal, else one that prints nothing."""
         if not sys.stderr.isatty():
             return cls()
-        with section_extra("the display of a training run"):
-            from rich.console import Console
-
-        return cls(Console(stderr=True, highlight=False))
+        return cls(plain_console(stderr=True))
 
     def __enter__(self) -> Display:
         if self._bar:

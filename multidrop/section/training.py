@@ -14,7 +14,7 @@ from typing import Any, SupportsFloat, SupportsInt, TypeAlias
 import numpy as np
 
 from .. import checks
-from ..dispatch import backend_of, part
+from ..dispatch import backend_of, backend_of_model, part
 from ..protocol import Backend, Model, Pass, Section, Tensor, Trainer
 from ..spec.keys import Key
 from . import checkpoint as checkpoints
@@ -131,7 +131,7 @@ def train(
     lr, weight_decay = checks.at_least_zero("lr", lr), checks.at_least_zero("weight_decay", weight_decay)
     train_accuracy = checks.flag("train_accuracy", train_accuracy)
     callbacks = _callbacks(callbacks)
-    backend = backend_of(net, "net")
+    backend = backend_of_model(net, "net")
     section = part(backend, Section, "Trainer", "md.train")
     trainer = section.Trainer(net, lr, weight_decay)
     history = History(

@@ -1,0 +1,47 @@
+"""What the command `multidrop experiment` does."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ... import checks
+from . import report
+from .experiment import catalogue
+from .sweep import run_all
+from .words import LANGUAGES
+
+console = Console(highlight=False)
+
+
+def show() -> None:
+    """Prints the names of the experiments and what they ask."""
+    table = Table("experiment", "exercise", "question", show_lines=True)
+    for each in catalogue().values():
+        table.add_row(each.name, str(each.exercise or "–"), each.question.en)
+    console.print(table)
+
+
+def run(name: str, options: Mapping[str, Any], out: Path, language: str) -> None:
+    """Runs one experiment or all, writes the report, and prints the answers."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides start-up messages
+    language = checks.choice("lang", language, (*LANGUAGES, "both"))
+    languages = tuple(LANGUAGES) if language == "both" else (language,)
+    if name != "all":
+        checks.choice("experiment", name, (*catalogue(), "all", "list"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        results = run_all(tuple(catalogue()) if name == "all" else (name,), out=out, **options)
+    for warning in caught:
+        console.print(f"[yellow]warning:[/] {warning.message}", soft_wrap=True)
+    for result in results:
+        console.print(f"\n[bold]{result.experiment.title[tuple(LANGUAGES).index(languages[0])]}[/]", soft_wrap=True)
+        console.print(result.answer(languages[0]), markup=False, soft_wrap=True)
+    report.write(results, out, languages)
+    console.print(f"\nreport in {out}", markup=False, soft_wrap=True)

@@ -1,0 +1,106 @@
+"""Computes runs in worker processes: on this machine by joblib, or on a cluster of Dask or Ray.
+
+Each run has a worker process with one thread to itself, even where there is one job, so that neither the number of jobs
+nor the engine changes a bit of its result.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from ... import checks
+from ..needs import section_extra
+from .experiment import Measurements
+from .runs import Run, compute_alone
+
+ENGINES = ("joblib", "dask", "ray")
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def results(
+    runs: Sequence[Run], jobs: int | None = None, engine: str = "joblib", address: str | None = None
+) -> Iterator[tuple[Run, Measurements]]:
+    """Computes runs, and yields each with its measurements as soon as it is done.
+
+    Args:
+        runs: the runs.
+        jobs: how many run at a time; None: as many as there are cores, or as the cluster has.
+        engine: "joblib", "dask" or "ray".
+        address: the address of a Dask scheduler or a Ray cluster; None starts a local one.
+
+    Raises:
+        ValueError: for a bad number of jobs or an unknown engine, or an address without a cluster.
+        ImportError: if the engine's package is not installed.
+        RunError: if a run fails.
+    """
+    jobs = None if jobs is None else checks.positive("jobs", jobs)
+    engine = checks.choice("engine", engine, ENGINES)
+    if address is not None and engine == "joblib":
+        raise ValueError(f"address: expected the engine dask or ray with it; got the engine joblib and {address!r}")
+    return _results(runs, jobs, engine, address) if runs else iter(())
+
+
+def _results(
+    runs: Sequence[Run], jobs: int | None, engine: str, address: str | None
+) -> Iterator[tuple[Run, Measurements]]:
+    with section_extra("an experiment"):
+        from joblib import Parallel, delayed
+
+    with _CLUSTERS[engine](jobs, address) as (workers, in_flight):
+        parallel = Parallel(workers, return_as="generator_unordered", batch_size=1, pre_dispatch=in_flight)
+        yield from parallel(delayed(compute_alone)(run) for run in runs)
+
+
+@contextmanager
+def _on_this_machine(jobs: int | None, address: None) -> Iterator[tuple[int, int]]:
+    from joblib import parallel_config
+
+    jobs = jobs or cores()
+    with parallel_config("loky", inner_max_num_threads=1):
+        # For one worker joblib would compute in this process, whose libraries have their threads already.
+        yield max(2, jobs), jobs
+
+
+@contextmanager
+def _on_dask(jobs: int | None, address: str | None) -> Iterator[tuple[int, Any]]:
+    with section_extra("the engine dask", "dask"):
+        from distributed import Client, LocalCluster
+    from joblib import parallel_config
+
+    with ExitStack() as stack:
+        if address is None:
+            cluster = LocalCluster(n_workers=jobs or cores(), threads_per_worker=1, dashboard_address=None)
+            stack.enter_context(cluster)
+            client = Client(cluster)
+        else:
+            client = Client(address)
+        stack.enter_context(client)
+        stack.enter_context(parallel_config("dask", client=client, wait_for_workers_timeout=60))
+        yield jobs or -1, "2*n_jobs"
+
+
+@contextmanager
+def _on_ray(jobs: int | None, address: str | None) -> Iterator[tuple[int, Any]]:
+    with section_extra("the engine ray", "ray"):
+        import ray
+        from ray.util.joblib import register_ray
+    from joblib import parallel_config
+
+    options: dict[str, Any] = {"num_cpus": jobs or cores()} if address is None else {"address": address}
+    ray.init(**options, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    try:
+        register_ray()
+        with parallel_config("ray"):
+            yield jobs or -1, "2*n_jobs"
+    finally:
+        ray.shutdown()
+
+
+_CLUSTERS: dict[str, Any] = {"joblib": _on_this_machine, "dask": _on_dask, "ray": _on_ray}
