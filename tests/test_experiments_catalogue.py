@@ -1,4 +1,4 @@
-"""Every experiment, at its tiny scale: the same numbers in each backend, a report in both languages; and bad options."""
+"""Every experiment at its tiny scale: the same numbers in each backend, and a report in both languages. Bad options."""
 
 from __future__ import annotations
 
