@@ -1,6 +1,8 @@
 """Times dropout on a GPU: multidrop's kernels, torch's own dropout and a copy.
 
-    PYTHONPATH=.:backends python benchmarks/gpu.py OUT.json
+    PYTHONPATH=.:backends python benchmarks/gpu.py OUT.json [COMMIT]
+
+COMMIT names the commit, where the tree is a copy without its repository.
 
 It needs torch, Triton and NumPy, and takes about three minutes. Beside OUT.json it writes OUT.md, a report, and where
 Matplotlib is installed OUT.png, a plot.
@@ -48,9 +50,10 @@ Call = Callable[[], Any]
 Record = dict[str, Any]
 
 
-def run(out: Path) -> int:
-    """Measures, writes the results, prints a table, and returns the exit status."""
-    result: dict[str, Any] = {"experiment": "gpu", "machine": machine.facts("gpu"), "p": P, "records": []}
+def run(out: Path, commit: str = "") -> int:
+    """Measures, writes the results, prints a table, and returns the exit status. `commit` is that of
+    `machine.facts`."""
+    result: dict[str, Any] = {"experiment": "gpu", "machine": machine.facts("gpu", commit), "p": P, "records": []}
     if not torch.cuda.is_available():
         result["left_out"] = NONE
     else:
@@ -274,11 +277,11 @@ def _plot(result: dict[str, Any], path: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the command line; its argument is OUT.json."""
-    if len(arguments) != 1:
-        print("usage: PYTHONPATH=.:backends python benchmarks/gpu.py OUT.json", file=sys.stderr)
+    """Runs the command line; its arguments are OUT.json and the commit."""
+    if len(arguments) not in (1, 2):
+        print("usage: PYTHONPATH=.:backends python benchmarks/gpu.py OUT.json [COMMIT]", file=sys.stderr)
         return 2
-    return run(Path(arguments[0]))
+    return run(Path(arguments[0]), *arguments[1:])
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from .workers import cores
 PACKAGES = ("multidrop", "numpy", "numba", "torch", "triton", "tensorflow", "tensorflow-cpu", "keras", "mxnet")
 
 
-def facts(device: str) -> dict[str, Any]:
-    """Processor, memory, load, system, Python, versions of the installed packages, commit and date."""
+def facts(device: str, commit: str = "") -> dict[str, Any]:
+    """Processor, memory, load, system, Python, versions of the installed packages, commit and date. `commit` names the
+    commit, where this tree is a copy that cannot tell."""
     return {
         "device": device,
         "processor": _processor(),
@@ -27,9 +28,18 @@ def facts(device: str) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
-        "commit": _output("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"),
+        "commit": commit or _commit(),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
     }
+
+
+def _commit() -> str:
+    """The commit of this tree, "unknown" in a copy that is no repository, or is within one of something else."""
+    root = Path(__file__).resolve().parents[1]
+    top = _output("git", "-C", str(root), "rev-parse", "--show-toplevel")
+    if not top or Path(top).resolve() != root:
+        return "unknown"
+    return _output("git", "-C", str(root), "describe", "--always", "--dirty") or "unknown"
 
 
 def load() -> float:

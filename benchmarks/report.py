@@ -82,6 +82,14 @@ def machine(facts: Mapping[str, Any], language: str = "en") -> str:
     )
 
 
+def duration(seconds: float) -> str:
+    """Formats a duration: "8 s", "2 min 5 s" or "1 h 2 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
 def number(value: float) -> str:
     """Formats a number with two or three digits."""
     digits = 3 if 1 <= value < 10 else 2

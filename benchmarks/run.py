@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from multidrop import checks
+from multidrop.section.terminal import plain_console
 
 from . import frameworks, machine, report
 from .experiments.memory import PARTS as MEMORY_PARTS
 from .workers import Job, cores, perform
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results"
+COMMITTED = HERE / "results"
+RESULTS = Path("benchmark-results")
+"""The default folder. The committed results change only if their folder is named: `--out benchmarks/results`."""
+
 READMES = {"en": HERE.parent / "README.md", "tr": HERE.parent / "README.tr.md"}
 
 BUSY = 0.3  # a load average, in processes
@@ -31,9 +37,14 @@ app = typer.Typer(
 )
 
 Quick = Annotated[bool, typer.Option("--quick", help="Small sizes and few rounds, to check that everything runs.")]
-Out = Annotated[Path, typer.Option(help="Folder for the results.", metavar="DIR")]
-Device = Annotated[str, typer.Option(help="cpu or gpu.", metavar="cpu|gpu")]
-Only = Annotated[list[str] | None, typer.Option("--framework", help="A framework; may be repeated.", metavar="NAME")]
+Out = Annotated[
+    Path, typer.Option(help="Folder for the results. It replaces results of the same experiment there.", metavar="DIR")
+]
+Device = Annotated[str, typer.Option(help="Where to measure.", metavar="cpu|gpu")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--framework", help="A framework to measure; may be repeated. The default is all.", metavar="NAME"),
+]
 
 
 @app.command()
@@ -73,11 +84,15 @@ def startup(quick: Quick = False, out: Out = RESULTS, device: Device = "cpu") ->
 
 
 @app.command()
-def gpu(out: Annotated[Path, typer.Option(help="The file to write.", metavar="FILE")] = RESULTS / "gpu.json") -> None:
+def gpu(
+    out: Annotated[Path, typer.Option(help="The file to write.", metavar="FILE")] = RESULTS / "gpu.json",
+    commit: Annotated[str, typer.Option(help="The commit, where this tree is a copy without its repository.")] = "",
+) -> None:
     """Time the GPU kernels against torch's own dropout and a copy, on the device and on the host."""
     from .gpu import run  # imports torch
 
-    sys.exit(run(out))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sys.exit(run(out, commit))
 
 
 @app.command(name="all")
@@ -88,7 +103,7 @@ def all_(quick: Quick = False, out: Out = RESULTS, device: Device = "cpu", frame
 
 @app.command()
 def readme(
-    results: Annotated[Path, typer.Option(help="Folder of the results.", metavar="DIR")] = RESULTS,
+    results: Annotated[Path, typer.Option(help="Folder of the results.", metavar="DIR")] = COMMITTED,
     english: Annotated[Path, typer.Option(help="The English page.", metavar="FILE")] = READMES["en"],
     turkish: Annotated[Path, typer.Option(help="The Turkish page.", metavar="FILE")] = READMES["tr"],
 ) -> None:
@@ -102,39 +117,64 @@ def readme(
 
 def _run(experiments: list[str], quick: bool, out: Path, device: str, chosen: list[str] | None) -> None:
     """Runs experiments, and writes each result as soon as it is complete."""
-    for name in chosen or ():
-        if name not in frameworks.NAMES:
-            raise typer.BadParameter(f"expected one of {', '.join(frameworks.NAMES)}; got {name}")
-    if device not in ("cpu", "gpu"):
-        raise typer.BadParameter(f"expected cpu or gpu; got {device}")
-    names = [name for name in frameworks.NAMES if not chosen or name in chosen]
-    console, failed = Console(stderr=True, highlight=False), False
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    try:
+        only = [checks.choice("--framework", name, frameworks.NAMES) for name in chosen or ()]
+        checks.choice("--device", device, ("cpu", "gpu"))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    names = [name for name in frameworks.NAMES if not only or name in only]
+    console, failed = plain_console(stderr=True), False
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("elapsed,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
     facts = machine.facts(device)
     if facts["load"] > BUSY:
         console.print(
             f"The machine is busy (load {facts['load']:.1f}). This slows frameworks whose threads wait for each other "
             "more than the rest. Measure on a quiet machine.",
             style="yellow",
+            soft_wrap=True,
         )
     with Progress(*columns, console=console) as progress:
         for experiment in experiments:
+            console.print(f"{experiment}: {_expected(experiment, quick, len(names))}", soft_wrap=True)
+            begin = time.perf_counter()
             result: dict[str, Any] = {"experiment": experiment, "quick": quick, "machine": facts}
             result |= (
                 _startup(progress, quick)
                 if experiment == "startup"
                 else _measure(progress, experiment, names, device, quick)
             )
+            result["duration"] = time.perf_counter() - begin
             out.mkdir(parents=True, exist_ok=True)
             (out / f"{experiment}.json").write_text(json.dumps(result, indent=1) + "\n")
             report.write(out)
             for line in result["failures"]:
-                console.print(line, style="red", markup=False)
+                console.print(line, style="red")
             for name, reason in result["left_out"].items():
-                console.print(f"left out: {name}: {reason}", markup=False)
+                console.print(f"left out: {name}: {reason}")
             failed = failed or bool(result["failures"])
-    console.print(f"{out / report.PAGE}")
+            took = report.duration(result["duration"])
+            console.print(f"{experiment}: took {took}; written to {out / experiment}.json", soft_wrap=True)
+    console.print(f"report: {out / report.PAGE}", soft_wrap=True)
     sys.exit(1 if failed else 0)
+
+
+def _expected(experiment: str, quick: bool, count: int) -> str:
+    """How long an experiment takes, as far as the committed results know."""
+    last = report.read(COMMITTED).get(experiment, {})
+    if quick:
+        return "a quick check"
+    if "duration" not in last:
+        return "how long it takes is not known; a bar for each framework shows the time left"
+    of = f"{count} of {len(frameworks.NAMES)} frameworks; all took"
+    return f"{of} {report.duration(last['duration'])} on {last['machine']['processor']}"
 
 
 def _measure(progress: Progress, experiment: str, names: list[str], device: str, quick: bool) -> dict[str, Any]:

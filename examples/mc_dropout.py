@@ -1,42 +1,40 @@
-# Needs: torch
-"""Monte Carlo dropout (Gal and Ghahramani, ICML 2016): uncertainty from many masks at test time, by hand.
+# Needs: numpy
+"""Monte Carlo dropout (Gal and Ghahramani, ICML 2016): uncertainty from many thinned networks at test time.
 
-Each sample's masks have a key of their own, so that any sample can be computed again alone.
+The net is of NumPy here. A model of torch, Keras or Gluon gives the same samples for the same weights.
 """
 
-import torch
-from torch import nn
+import numpy as np
 
 import multidrop as md
 
-torch.manual_seed(0)
-hidden, out = nn.Linear(1, 128), nn.Linear(128, 1)
-
-
-def forward(X, key=None):
-    """The net's output. A key names the mask; without one, each call takes the next mask of `manual_seed`."""
-    return out(md.dropout_layer(torch.relu(hidden(X)), 0.2, key=key))
-
-
-# Train on x in [-1, 1] alone.
 md.manual_seed(0)
-x = torch.linspace(-1, 1, 64)[:, None]
-y = torch.sin(3 * x)
-optimizer = torch.optim.Adam([*hidden.parameters(), *out.parameters()], lr=0.01)
-for _ in range(300):
-    optimizer.zero_grad()
-    nn.functional.mse_loss(forward(x), y).backward()
-    optimizer.step()
+train_iter, test_iter = md.load_data_fashion_mnist(256, "mini")
+net = md.Net(dropout1=0.5, dropout2=0.5)
+md.train(net, train_iter, test_iter, num_epochs=10, lr=0.3)
 
-# Predict with 100 masks, within the data and far outside of it.
-key = md.Key(2016)
-points = torch.tensor([[0.0], [4.0]])
-with torch.no_grad():
-    samples = torch.stack([forward(points, key.fold_in(sample)) for sample in range(100)])
-    again = forward(points, key.fold_in(42))
-assert torch.equal(again, samples[42])  # one sample, alone
+# 50 thinned networks look at clothes, and at noise, of which the net has seen nothing.
+images, labels = (np.concatenate(parts) for parts in zip(*test_iter, strict=True))
+noise = np.random.default_rng(0).random(images.shape, dtype="float32")
+clothes, unknown = (md.mc_predict(net, X, samples=50, seed=2016) for X in (images, noise))
+print(clothes, unknown, sep="\n")
 
-mean, deviation = samples.mean(0).ravel(), samples.std(0).ravel()
-for point, m, s in zip(points.ravel(), mean, deviation, strict=True):
-    print(f"x = {point:4.1f}: {m:6.2f} ± {s:.2f}")
-assert deviation[1] > 2 * deviation[0]  # less is known where there was no data
+# The thinned networks disagree about noise.
+for name in ("entropy", "mutual_information"):
+    print(f"{name}: AUROC {md.auroc(getattr(clothes, name), getattr(unknown, name)):.3f}")
+assert md.auroc(clothes.mutual_information, unknown.mutual_information) > 0.9
+
+# With dropout off, on once, and averaged over the samples; and if the uncertain half is rejected.
+once = next(md.mc_samples(net, images, 1, seed=2016))
+for name, p in {"off": md.predict(net, images), "on once": once, "averaged": clothes.mean}.items():
+    accuracy, error = (p.argmax(axis=1) == labels).mean(), md.calibration_error(p, labels)
+    print(f"{name:8}  accuracy {accuracy:.3f}, NLL {md.negative_log_likelihood(p, labels):.3f}, ECE {error:.3f}")
+curve = md.rejection_curve(clothes.mean, labels, clothes.entropy)
+print(f"accuracy on the certain half: {curve.accuracy[len(labels) // 2 - 1]:.3f}")
+assert curve.accuracy[len(labels) // 2 - 1] > curve.accuracy[-1]
+
+# Any sample can be computed again, alone.
+with md.mc_dropout(net, seed=2016) as mc:
+    mc.sample(0)
+    again = net(images[:5])
+assert np.allclose(again.argmax(axis=1), once[:5].argmax(axis=1))

@@ -17,15 +17,25 @@ if TYPE_CHECKING:
     from .functional import apply, dropout_layer, keep_mask, relu_dropout
     from .layers import layer
     from .loss import r_drop
+    from .recording import RecordActivations, activations
     from .section import experiments
     from .section.builders import Dropout, Net, concise_net, perceptron
     from .section.checkpoint import CheckpointError
-    from .section.data import Batches, DataError, load_data_fashion_mnist
+    from .section.curves import plot_difference, plot_histories
+    from .section.data import (
+        Batches,
+        DataError,
+        ImageSet,
+        load_data_fashion_mnist,
+        load_fashion_mnist,
+    )
+    from .section.data.minibatches import batches
     from .section.history import History
     from .section.training import Diverged, Interrupted, train
     from .spec.keys import Key
     from .streams import Stream, manual_seed
-    from .uncertainty import Prediction, mc_dropout, mc_predict, mc_samples, predict
+    from .uncertainty import MonteCarlo, Prediction, mc_dropout, mc_predict, mc_samples, predict
+    from .uncertainty.scores import Rejection, auroc, calibration_error, negative_log_likelihood, rejection_curve
     from .view import LayerMask, last_mask, mask_at
 
 __version__ = "0.1.0"
@@ -40,14 +50,24 @@ _MODULES = {
     "functional": ("apply", "dropout_layer", "keep_mask", "relu_dropout"),
     "layers": ("layer",),
     "loss": ("r_drop",),
+    "recording": ("RecordActivations", "activations"),
     "section.builders": ("Dropout", "Net", "concise_net", "perceptron"),
     "section.checkpoint": ("CheckpointError",),
-    "section.data": ("Batches", "DataError", "load_data_fashion_mnist"),
+    "section.curves": ("plot_difference", "plot_histories"),
+    "section.data": (
+        "Batches",
+        "DataError",
+        "ImageSet",
+        "batches",
+        "load_data_fashion_mnist",
+        "load_fashion_mnist",
+    ),
     "section.history": ("History",),
     "section.training": ("Diverged", "Interrupted", "train"),
     "spec.keys": ("Key",),
     "streams": ("Stream", "manual_seed"),
-    "uncertainty": ("Prediction", "mc_dropout", "mc_predict", "mc_samples", "predict"),
+    "uncertainty": ("MonteCarlo", "Prediction", "mc_dropout", "mc_predict", "mc_samples", "predict"),
+    "uncertainty.scores": ("Rejection", "auroc", "calibration_error", "negative_log_likelihood", "rejection_curve"),
     "view": ("LayerMask", "last_mask", "mask_at"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
@@ -98,17 +118,25 @@ __all__ = [
     "Diverged",
     "Dropout",
     "History",
+    "ImageSet",
     "Interrupted",
     "Key",
     "LayerMask",
+    "MonteCarlo",
     "Net",
     "Prediction",
     "RandomLayer",
+    "RecordActivations",
+    "Rejection",
     "Report",
     "Stream",
+    "activations",
     "apply",
     "audit",
+    "auroc",
     "available_backends",
+    "batches",
+    "calibration_error",
     "compare",
     "concise_net",
     "convert",
@@ -120,14 +148,19 @@ __all__ = [
     "last_mask",
     "layer",
     "load_data_fashion_mnist",
+    "load_fashion_mnist",
     "manual_seed",
     "mask_at",
     "mc_dropout",
     "mc_predict",
     "mc_samples",
+    "negative_log_likelihood",
     "perceptron",
+    "plot_difference",
+    "plot_histories",
     "predict",
     "r_drop",
+    "rejection_curve",
     "relu_dropout",
     "restore",
     "set_backend",

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import checks
+from . import html
+from .comparison.probes import probe_of
 from .comparison.trees import Trees
 from .conversion import shown_path
-from .dispatch import BackendError, backend_of, part
-from .protocol import Auditing, Comparison, Model
+from .protocol import Auditing, Model
 
 __all__ = ["Audit", "RandomLayer", "audit"]
 
@@ -62,6 +62,14 @@ class Audit:
 
     __repr__ = __str__
 
+    def _repr_html_(self) -> str:
+        """The random layers as a table, as notebooks show it."""
+        if not self.random:
+            return html.lines([str(self)])
+        rows = [(shown_path(path), kind, what) for path, kind, what in self.random]
+        caption = str(self).splitlines()[0]
+        return html.table(("layer", "class", "what differs"), rows, caption=caption, texts=3)
+
 
 def audit(model: Model, *inputs: Any, **named: Any) -> Audit:
     """Finds the layers of a model that are random in training mode. It finds dropout of any package, as a layer, a
@@ -92,16 +100,7 @@ def audit(model: Model, *inputs: Any, **named: Any) -> Audit:
         BackendError: if its backend cannot audit a model.
         Exception: any error of the model, after the model is restored.
     """
-    backend = backend_of(model, "model")
-    if not (isinstance(model, tuple(backend.types)) and callable(model)):
-        raise TypeError(f"model: expected a model of a known framework; got {checks.shown(model)}")
-    probe: Any = part(backend, Comparison, "Probe", "md.audit").Probe(model)
-    if missing := sorted({name for name in vars(Auditing) if not name.startswith("_")} - set(dir(probe))):
-        raise BackendError(
-            f"backend {backend.name!r}: its Probe has no {', '.join(missing)}: md.audit needs a Probe with all "
-            "methods of multidrop.protocol.Auditing"
-        )
-    return _Runs(probe, inputs, named).result()
+    return _Runs(probe_of(model, Auditing, "md.audit")[1], inputs, named).result()
 
 
 class _Call:
@@ -143,7 +142,7 @@ class _Runs:
         probe = self.probe
         with ExitStack() as stack:
             stack.callback(probe.generators())
-            stack.callback(_python_generators())
+            stack.callback(python_generators())
             if not probe.built():
                 back, forget = probe.state(), self.trees.cached(probe.layers.values())
                 self._model()  # the first run creates its layers or weights
@@ -277,7 +276,7 @@ def _state_of_numpy() -> tuple[bytes, int]:
     return state["key"].tobytes(), state["pos"]
 
 
-def _python_generators() -> Callable[[], None]:
+def python_generators() -> Callable[[], None]:
     """Returns a function that restores the current state of Python's and NumPy's generators."""
     of_python, of_numpy = random.getstate(), np.random.get_state()
 

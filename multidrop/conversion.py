@@ -6,9 +6,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from . import html
 from .checks import shown
-from .dispatch import backend_of, part
-from .protocol import Backend, Conversion
+from .dispatch import backend_of_model, part
+from .protocol import Conversion
 from .spec.keys import Key, as_key
 from .streams import layer_key
 
@@ -29,6 +30,9 @@ class Unreached(NamedTuple):
     what: str
 
 
+_FURTHER = "md.audit(model, *inputs) names whatever else is random."
+
+
 @dataclass(frozen=True)
 class Report:
     """What `convert` did; printed, a line for each layer.
@@ -47,8 +51,15 @@ class Report:
         parts = []
         for title, lines in (("replaced", self.replaced), ("not reached", self.unreached)):
             parts += [f"{title}: {len(lines)}", *(f"  {shown_path(path):{width}}  {what}" for path, what in lines)]
-        parts.append("md.audit(model, *inputs) names whatever else is random.")
-        return "\n".join(parts)
+        return "\n".join([*parts, _FURTHER])
+
+    def _repr_html_(self) -> str:
+        """The report as a table, as notebooks show it."""
+        found = [("replaced", path, layer) for path, layer in self.replaced]
+        found += [("not reached", path, what) for path, what in self.unreached]
+        rows = [(state, shown_path(path), what) for state, path, what in found]
+        caption = f"replaced: {len(self.replaced)}, not reached: {len(self.unreached)}"
+        return html.table(("", "layer", "what it is"), rows, caption=caption, texts=3) + html.lines([_FURTHER])
 
 
 def shown_path(path: str) -> str:
@@ -83,7 +94,7 @@ def convert(model: Any, *, seed: int | Key | None = None) -> Report:
         TypeError: for what is no model of a known framework.
         BackendError: where its backend has no conversion part.
     """
-    backend = _backend(model)
+    backend = backend_of_model(model)
     converting = part(backend, Conversion, "convert")
     root = None if seed is None else as_key(seed, "seed")
 
@@ -112,14 +123,7 @@ def restore(model: Any, report: Report | None = None) -> int:
     if not isinstance(report, Report | None):
         raise TypeError(f"report: expected what convert gave; got {shown(report)}")
     paths: Collection[str] | None = None if report is None else {path for path, _ in report.replaced}
-    return part(_backend(model), Conversion, "restore").restore(model, paths)
-
-
-def _backend(model: Any) -> Backend:
-    backend = backend_of(model, "model")
-    if not (isinstance(model, tuple(backend.types)) and callable(model)):  # a framework's tensors are not called
-        raise TypeError(f"model: expected a model of a known framework; got {shown(model)}")
-    return backend
+    return part(backend_of_model(model), Conversion, "restore").restore(model, paths)
 
 
 def unregistered(

@@ -70,10 +70,29 @@ def _installed(name: str) -> bool:
 
 
 def install_hint(name: str) -> str:
-    """The command that installs a backend's framework."""
+    """The command that installs a backend's framework, or, where it has no release for this system, says so."""
     distribution = _declared()[name].dist
     package = distribution.name if distribution is not None else "multidrop"
-    return f'pip install "{package}[{name}]"' if package == "multidrop" else f"pip install {package}"
+    if package != "multidrop":
+        return f"pip install {package}"
+    missing = _without_release(name, (distribution and distribution.requires) or [])
+    if missing:
+        import platform  # needed only here
+
+        python = ".".join(platform.python_version_tuple()[:2])
+        return f"{', '.join(missing)} has no release for Python {python} on {platform.system()} {platform.machine()}"
+    return f'pip install "{package}[{name}]"'
+
+
+def _without_release(extra: str, requires: list[str]) -> list[str]:
+    """The packages of an extra that the extra `all` leaves out on this system."""
+    from packaging.requirements import Requirement  # needed only here
+
+    def packages(extra: str) -> set[str]:
+        requirements = map(Requirement, requires)
+        return {each.name for each in requirements if each.marker and each.marker.evaluate({"extra": extra})}
+
+    return sorted(packages(extra) - packages("all"))
 
 
 def _named(name: Any) -> str:
@@ -229,10 +248,10 @@ _owners: dict[type, str | None] = {}
 _loaded: dict[str, Backend] = {}
 
 
-def _owner(cls: type, name: str) -> str | None:
-    """The backend of instances of a class, which came as the argument `name`."""
+def _owner(cls: type, name: str, expected: str) -> str | None:
+    """The backend of instances of a class. `name` and `expected` are those of `backend_of`."""
     if cls not in _owners:
-        _owners[cls] = _find_owner(cls, name)
+        _owners[cls] = _find_owner(cls, name, expected)
     return _owners[cls]
 
 
@@ -240,7 +259,7 @@ def _owner(cls: type, name: str) -> str | None:
 _owner._dynamo_marked_constant = True  # type: ignore[attr-defined]  # what the tracer looks for
 
 
-def _find_owner(cls: type, name: str) -> str | None:
+def _find_owner(cls: type, name: str, expected: str) -> str | None:
     if not issubclass(cls, _HOST) or (issubclass(cls, np.ndarray) and cls is not np.ndarray):
         for framework in _declared():
             # A framework's object exists only where the framework is imported, so none is imported to look.
@@ -248,19 +267,40 @@ def _find_owner(cls: type, name: str) -> str | None:
                 return framework
     if issubclass(cls, _HOST):
         return None
-    known = ", ".join(declared_backends())
-    raise TypeError(
-        f"{name}: expected a tensor or a model of one of {known}, or a NumPy array, a list or a number; "
-        f"got {cls.__module__}.{cls.__qualname__}"
-    )
+    raise TypeError(f"{name}: expected {_described(expected)}; got {cls.__module__}.{cls.__qualname__}")
 
 
-def backend_of(value: Any, name: str = "X") -> Backend:
+TENSOR = "a tensor of one of {}, a NumPy array, a list or a number"
+MODEL = "a model of one of {}"
+
+
+def _described(expected: str) -> str:
+    return expected.format(", ".join(declared_backends()))
+
+
+def backend_of(value: Any, name: str = "X", expected: str = TENSOR) -> Backend:
     """The backend that `value`, the argument of that name, belongs to: its framework's for a tensor or a model; for a
     NumPy array, a list or a number, the one that is set.
+
+    Args:
+        value: the argument.
+        name: the argument's name, for the error.
+        expected: what the argument should be, for the error; "{}" stands for the names of the backends.
 
     Raises:
         TypeError: where no backend knows its type.
     """
-    owner = _owner(type(value), name)
+    owner = _owner(type(value), name, expected)
     return current() if owner is None else _loaded[owner]
+
+
+def backend_of_model(model: Any, name: str = "model") -> Backend:
+    """The backend of a model.
+
+    Raises:
+        TypeError: for anything else, such as host data or a tensor.
+    """
+    backend = backend_of(model, name, MODEL)
+    if isinstance(model, tuple(backend.types)) and callable(model):  # a framework's tensors are not called
+        return backend
+    raise TypeError(f"{name}: expected {_described(MODEL)}; got {checks.shown(model)}")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import checks
+from . import checks, html
 from .dispatch import backend_of, part
 from .family import Member
 from .family.dropout import DropoutAlong
@@ -63,8 +63,11 @@ class Drawn:
         """The tensor that this member learns; None if it learns nothing."""
         return None
 
-    _drops_weights = False
+    drops_weights = False
     """Whether the layer's input is a weight of another layer."""
+
+
+LAYER = "a dropout layer of multidrop"
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,12 @@ class LayerMask:
         """Computes the mask: a bool array of the input's shape, True where an element is kept."""
         drawn = keep_mask(drawn_shape(self.shape, self.axes), self.p, self.key)
         return np.array(np.broadcast_to(drawn, self.shape), order="C")
+
+    def _repr_html_(self) -> str:
+        """The mask's description as a table, as notebooks show it."""
+        seed, call = str(self.key.seed), str(self.key.call)
+        rows = [("p", self.p), ("seed", seed), ("call", call), ("shape", self.shape), ("shared axes", self.axes)]
+        return html.table(("mask", ""), rows)
 
 
 def last_mask(layer: Any, shape: Sequence[int] | None = None) -> LayerMask:
@@ -133,7 +142,7 @@ def mask_at(layer: Any, call: int, shape: Sequence[int] | None = None) -> LayerM
 
 
 def _drawing(layer: Any, shape: Sequence[int] | None, use: str) -> Drawing:
-    drawing = part(backend_of(layer, "layer"), Conversion, "drawing", use).drawing
+    drawing = part(backend_of(layer, "layer", LAYER), Conversion, "drawing", use).drawing
     return drawing(layer, None if shape is None else checks.shape(shape))
 
 
@@ -150,4 +159,4 @@ def before(key: Key) -> Key | None:
 
 def not_a_layer(layer: Any) -> TypeError:
     """The error that backends raise for an object that is not a dropout layer of this library."""
-    return TypeError(f"layer: expected a dropout layer of multidrop; got {checks.shown(layer)}")
+    return TypeError(f"layer: expected {LAYER}; got {checks.shown(layer)}")

@@ -16,6 +16,7 @@ import pytest
 
 import multidrop as md
 from multidrop.dispatch import VARIABLE
+from multidrop.section import figure
 from multidrop.spec import masks
 
 
@@ -38,7 +39,8 @@ def test_train(backend: Any, tmp_path: Path) -> None:
     assert [line.split()[0] for line in lines[:3]] == ["epoch", "1", "2"]
     assert "mini Fashion-MNIST, 6,000 training and 1,000 test images" in done.stdout
     history = md.History.from_json(tmp_path / "multidrop-out" / "history.json")
-    assert f"test accuracy {history.epochs[-1].test_accuracy:.4f} after 2 epochs" in lines[-1]
+    assert lines[-1] == f"test accuracy {history.epochs[-1].test_accuracy:.4f} after 2 epochs; results in multidrop-out"
+    assert done.stderr == ""
     assert history.settings["backend"] == backend.name
     assert history.settings["version"] == backend.version
     assert history.settings["dropout"] == [0.2, 0.5]
@@ -47,9 +49,19 @@ def test_train(backend: Any, tmp_path: Path) -> None:
 
 
 def test_train_with_every_option(tmp_path: Path) -> None:
-    options = "--epochs 1 --lr 0.1 --batch-size 500 --dropout 0 1 --hidden 8 4 --concise --dtype float64 --seed 7"
+    options = "--epochs 1 --lr 0.1 --batch-size 500 --dropout 0 1 --hidden 8 4 --concise --dtype float64 --device cpu"
     done = multidrop(
-        "train", *options.split(), "--data", "mini", "--weight-decay", "0.01", "--out", "here", cwd=tmp_path
+        "train",
+        *options.split(),
+        "--seed",
+        "7",
+        "--data",
+        "mini",
+        "--weight-decay",
+        "0.01",
+        "--out",
+        "here",
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     settings = json.loads((tmp_path / "here" / "history.json").read_text())["settings"]
@@ -58,12 +70,23 @@ def test_train_with_every_option(tmp_path: Path) -> None:
     assert (settings["dtype"], settings["weight_decay"]) == ("float64", 0.01)
 
 
+def test_a_device_that_is_not_here(tmp_path: Path) -> None:
+    """Is named in a line, before anything is loaded or written."""
+    done = multidrop("train", "--backend", "numpy", "--device", "cuda", "--data", "nowhere", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "multidrop: device: expected cpu, where numpy can train here; got 'cuda'\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_all_backends_side_by_side(tmp_path: Path, need: Any) -> None:
     for name in ("numpy", "torch", "tensorflow", "mxnet"):
         need(name)
     done = multidrop("train", "--backend", "all", "--data", "mini", "--epochs", "1", "--dtype", "float64", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "largest relative difference" in done.stdout
+    assert re.search(r"largest difference between two backends: train loss [\d.e-]+ \(relative\), ", done.stdout)
+    assert "test accuracy after 1 epoch: mxnet 0." in done.stdout
+    assert done.stderr == ""
     with open(tmp_path / "multidrop-out" / "comparison.csv") as file:
         (row,) = csv.DictReader(file)
     losses = [float(row[f"train loss {name}"]) for name in ("numpy", "torch", "tensorflow", "mxnet")]
@@ -94,20 +117,21 @@ def test_demo(backend: Any, demo: subprocess.CompletedProcess[str]) -> None:
     """Each backend shows the section's examples, with the same numbers."""
     assert demo.returncode == 0, demo.stderr
     shown = demo.stdout.split(f"{backend.name} {backend.version}\n")[1].split("\n\n")[0]
-    printed = re.split(r"dropout_layer\(X, [\d.]+\)", shown)[1:]
+    printed = re.split(r"dropout_layer\(X, [\d.]+, Key\(3\)\)", shown)[1:]
     X = np.arange(16.0, dtype=np.float32).reshape(2, 8)
     for p, text in zip((0.0, 0.5, 1.0), printed, strict=True):
         numbers = [float(number) for number in re.findall(r"\d+\.", text)]
-        assert numbers == masks.dropout(X, p, md.Key(0)).ravel().tolist()
+        assert numbers == masks.dropout(X, p, md.Key(figure.SEED)).ravel().tolist()
 
 
 @pytest.fixture(scope="module")
 def backends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The line that `multidrop backends` has of each, a third party's among them."""
-    plugin = str(Path(__file__).parent / "plugin")
-    done = multidrop("backends", cwd=tmp_path_factory.mktemp("backends"), PYTHONPATH=plugin, COLUMNS="250")
+    path = os.pathsep.join([str(Path(__file__).parent / "plugin"), os.environ.get("PYTHONPATH", "")])
+    done = multidrop("backends", cwd=tmp_path_factory.mktemp("backends"), PYTHONPATH=path, COLUMNS="40")
     assert done.returncode == 0, done.stderr
-    return {line.split()[1]: line for line in done.stdout.splitlines() if len(line.split()) > 2}
+    assert done.stderr == ""
+    return {line.split()[0]: line for line in done.stdout.splitlines()}
 
 
 def test_backends(backend: Any, backends: dict[str, str]) -> None:
@@ -137,7 +161,8 @@ def test_backends_that_cannot_be_used(backends: dict[str, str]) -> None:
         ("--dtype float16", "dtype: expected one of 'float32', 'float64'; got 'float16'"),
         ("--seed -1", "seed: expected an integer in [0, 2^64); got -1"),
         ("--weight-decay inf", "weight_decay: expected a finite number of at least 0; got inf"),
-        ("--backend jax", "backend: expected one of 'mxnet', 'numpy', 'tensorflow', 'torch'; got 'jax'"),
+        ("--backend jax", "backend: expected one of 'mxnet', 'numpy', 'tensorflow', 'torch', 'all'; got 'jax'"),
+        ("--backend pytorch", ": did you mean 'torch'?"),
         ("--resume", "--resume: expected --checkpoint FILE too"),
         ("--nonsense", "--nonsense"),
         ("extra", "extra"),
@@ -171,7 +196,7 @@ def test_an_output_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_a_result_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "out" / "history.csv").mkdir(parents=True)
-    done = multidrop("train", "--data", "mini", "--epochs", "1", "--out", "out", cwd=tmp_path)
+    done = multidrop("train", "--data", "mini", "--epochs", "1", "--out", "out", "--overwrite", cwd=tmp_path)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert "could not be written (Is a directory)" in line

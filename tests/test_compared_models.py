@@ -276,7 +276,7 @@ class TestErrors:
             md.compare(*nets, [(np.ones((2, 4)), np.zeros(2))])
         with pytest.raises(ValueError, match="model_b: expected a different model; got model_a"):
             md.compare(nets[0], nets[0], batches)
-        with pytest.raises(TypeError, match="model: expected a model of a known framework"):
+        with pytest.raises(TypeError, match="model_b: expected a model of one of"):
             md.compare(nets[0], np.ones(3), batches)
         for X in (nets[0].weight.new_ones(2, 4).numpy()[::-1], np.ones((2, 4), ">f4")):  # any strides, any byte order
             assert md.compare(*nets, [X]).equal

@@ -150,30 +150,76 @@ def test_functions_go_by_the_tensor(backend: Any) -> None:
 
 
 def test_an_object_of_no_framework_is_named() -> None:
-    with pytest.raises(TypeError, match=r"expected a tensor or a model of one of .*; got builtins\.set"):
+    with pytest.raises(TypeError, match=rf"^X: expected {TENSOR}; got builtins\.set"):
         md.dropout_layer({1.0}, 0.5)
 
 
+TENSOR = "a tensor of one of .*numpy.*, a NumPy array, a list or a number"
+MODEL = r"a model of one of [\w, ]*numpy[\w, ]*"
+LAYER = "a dropout layer of multidrop"
+NO_MODELS = [{1.0}, "x", 3, None, np.zeros(3), [1.0], np.ndarray]
+
+
 @pytest.mark.parametrize(
-    ("name", "call"),
+    ("name", "expected", "call"),
     [
-        ("X", lambda: md.relu_dropout({1.0}, 0.5)),
-        ("model", lambda: md.convert({1.0})),
-        ("model", lambda: md.restore({1.0})),
-        ("model", lambda: md.compare({1.0}, {2.0}, [])),
-        ("batches", lambda: md.compare(md.Net(), md.Net(), [({1.0}, {2.0})])),
-        ("net", lambda: md.train({1.0}, [], [])),
-        ("batches", lambda: md.train(md.Net(), [({1.0}, {2.0})], [])),
-        ("layer", lambda: md.last_mask({1.0})),
-        ("layer", lambda: md.mask_at({1.0}, 0)),
+        ("X", TENSOR, lambda: md.relu_dropout({1.0}, 0.5)),
+        ("logits1", TENSOR, lambda: md.r_drop({1.0}, [[1.0]], [0])),
+        ("batches", TENSOR, lambda: md.compare(md.Net(), md.Net(), [({1.0}, {2.0})])),
+        ("batches", TENSOR, lambda: md.train(md.Net(), [({1.0}, {2.0})], [])),
+        *((("model", MODEL, lambda bad=bad: md.convert(bad))) for bad in NO_MODELS),
+        *((("model", MODEL, lambda bad=bad: md.restore(bad))) for bad in NO_MODELS),
+        *((("model", MODEL, lambda bad=bad: md.audit(bad))) for bad in NO_MODELS),
+        *((("model_a", MODEL, lambda bad=bad: md.compare(bad, md.Net(), []))) for bad in NO_MODELS),
+        *((("model_b", MODEL, lambda bad=bad: md.compare(md.Net(), bad, []))) for bad in NO_MODELS),
+        *((("net", MODEL, lambda bad=bad: md.train(bad, [], []))) for bad in NO_MODELS),
+        *((("layer", LAYER, lambda bad=bad: md.last_mask(bad))) for bad in NO_MODELS),
+        *((("layer", LAYER, lambda bad=bad: md.mask_at(bad, 0))) for bad in NO_MODELS),
     ],
 )
-def test_and_so_is_the_argument_that_it_came_as(name: str, call: Callable[[], Any]) -> None:
-    with pytest.raises(TypeError, match=rf"^{name}: expected a tensor or a model of one of .*; got builtins\.set"):
+def test_an_error_says_what_the_argument_should_be(name: str, expected: str, call: Callable[[], Any]) -> None:
+    with pytest.raises(TypeError, match=rf"^{name}: expected {expected}; got .+"):
         call()
 
 
-@pytest.mark.parametrize("bad", ["jax", "Torch", "", None, 3, ["numpy"], {}])
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("pytorch", "torch"),
+        ("PyTorch", "torch"),
+        ("Torch", "torch"),
+        ("TensorFlow", "tensorflow"),
+        ("tensor-flow", "tensorflow"),
+        ("tensorflow-cpu", "tensorflow"),
+        ("tesnorflow", "tensorflow"),
+        ("tf", "tensorflow"),
+        ("np", "numpy"),
+        ("nunpy", "numpy"),
+        ("MXNet", "mxnet"),
+        ("mxnet-cu112", "mxnet"),
+    ],
+)
+def test_a_name_is_suggested(written: str, meant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = rf"expected one of .*; got '{written}' \(str\): did you mean '{meant}'\?$"
+    with pytest.raises(ValueError, match=f"^backend: {message}"):
+        md.set_backend(written)
+    monkeypatch.setenv(dispatch.VARIABLE, written)
+    with pytest.raises(ValueError, match=f"^{dispatch.VARIABLE}: {message}"):
+        md.get_backend()
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("Float 64", "float64"), ("f32", "float32"), ("double", None), ("float16", None), ("float", None), ("", None)],
+)
+def test_every_choice_suggests(written: str, meant: str | None) -> None:
+    """And none suggests another number, or one of two that are as similar."""
+    with pytest.raises(ValueError, match=r"^dtype: expected one of 'float32', 'float64'; got") as caught:
+        md.Net(dtype=written)
+    assert str(caught.value).partition(": did you mean ")[2] == (f"{meant!r}?" if meant else "")
+
+
+@pytest.mark.parametrize("bad", ["jax", "Torch", "", "t" * 10_000, None, 3, ["numpy"], {}])
 def test_an_unknown_backend_is_named(bad: Any) -> None:
     with pytest.raises(ValueError, match=r"backend: expected one of .*'numpy'.*; got "):
         md.set_backend(bad)

@@ -30,6 +30,23 @@ def test_without_a_gpu(command: list[str], tmp_path: Path) -> None:
     assert "no GPU: not measured" in out.with_suffix(".md").read_text()
 
 
+def test_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the tree that runs: a copy says that it does not know, also within another repository."""
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks import machine
+
+    assert machine.facts("cpu", "v1")["commit"] == "v1"
+    copy = tmp_path / "copy" / "benchmarks"
+    copy.mkdir(parents=True)
+    monkeypatch.setattr(machine, "__file__", str(copy / "machine.py"))
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C"]
+    for repository, known in ((None, False), (tmp_path, False), (tmp_path / "copy", True)):
+        if repository:
+            subprocess.run([*git, repository, "init", "-q"], check=True)
+            subprocess.run([*git, repository, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+        assert (machine.facts("cpu")["commit"] != "unknown") == known
+
+
 class Event:
     """An event that the host's clock times."""
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,7 @@ from multidrop.spec import masks
 
 torch = pytest.importorskip("torch") if "torch" in md.available_backends() else None
 if torch is not None:
-    from multidrop_torch import Dropout, Dropout2d, Dropout3d
+    from multidrop_torch import Dropout, Dropout2d, Dropout3d, caches
 
 # torch's own, at its first compilation: it announces what it is about to change.
 pytestmark = [
@@ -266,3 +269,41 @@ def test_what_cannot_hold_a_layer_names_the_cure(seed: int | None) -> None:
     md.restore(net, report)
     torch.jit.script(net)
     torch.fx.symbolic_trace(net)
+
+
+class TestProgramsOnDisk:
+    """torch finds them by a tag too, which names this version of what they are made of."""
+
+    @pytest.fixture(autouse=True)
+    def tag_of_the_user(self) -> Iterator[None]:
+        if not hasattr(torch.compiler, "config"):
+            pytest.skip(f"torch {torch.__version__} has no tag")
+        with torch.compiler.config.patch(cache_key_tag="mine"):
+            yield
+
+    @pytest.mark.parametrize("training", [False, True])
+    def test_a_tag(self, training: bool) -> None:
+        """It is there once a program has been traced, beside that of the user."""
+        for _ in range(2):
+            torch.compiler.reset()
+            run = torch.compile(layer(3), backend="aot_eager", fullgraph=True)
+            assert run(torch.ones(8, requires_grad=training)).shape == (8,)
+            assert torch.compiler.config.cache_key_tag == f"mine multidrop-{md.__version__}-{digest():08x}"
+
+    def test_other_sources_have_another_tag(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "gpu").mkdir()
+        tags = set()
+        for text in ("", "# changed"):
+            for name in caches.SOURCES:
+                (tmp_path / name).write_text(text)
+            monkeypatch.setattr(caches, "__file__", str(tmp_path / "caches.py"))
+            caches._tag.cache_clear()
+            tags.add(caches._tag())
+        monkeypatch.undo()
+        caches._tag.cache_clear()
+        assert len(tags) == 2
+
+
+def digest() -> int:
+    folder = Path(caches.__file__).parent
+    return zlib.crc32(b"".join((folder / name).read_bytes() for name in caches.SOURCES))

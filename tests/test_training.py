@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -19,7 +18,7 @@ import pytest
 
 import multidrop as md
 from multidrop.section import checkpoint as checkpoints
-from multidrop.section.history import Epoch, header, row
+from multidrop.section.history import Epoch
 
 
 def run(build: Callable[..., Any] = md.Net, epochs: int = 2, dtype: str = "float64", **options: Any) -> Any:
@@ -91,39 +90,6 @@ def test_batches_of_another_framework_are_named(backend: Any, need: Any) -> None
 def test_batches_that_are_used_up_are_named(backend: Any) -> None:
     with pytest.raises(ValueError, match="train_iter: expected at least one batch; got none"):
         md.train(md.Net(), iter([]), [], num_epochs=1)
-
-
-HISTORY = md.History(
-    {"backend": "numpy", "data": "some data"},
-    [Epoch(1, 1.5, 0.5, 0.625, 2.0, 30_000.0), Epoch(2, math.nan, 0.1, 0.1, 2.5, 24_000.0)],
-)
-
-
-def test_history_as_json_and_csv(tmp_path: Path) -> None:
-    HISTORY.to_json(tmp_path / "h.json")
-    again = md.History.from_json(tmp_path / "h.json")
-    assert again.settings == HISTORY.settings
-    assert again.epochs[0] == HISTORY.epochs[0]
-    assert math.isnan(again.epochs[1].train_loss)
-    assert json.loads((tmp_path / "h.json").read_text())["epochs"][1]["train_loss"] is None
-    HISTORY.to_csv(tmp_path / "h.csv")
-    rows = list(csv.DictReader((tmp_path / "h.csv").read_text().splitlines()))
-    assert [float(r["test_accuracy"]) for r in rows] == [0.625, 0.1]
-
-
-def test_history_as_a_table() -> None:
-    lines = str(HISTORY).splitlines()
-    assert lines == [header(), row(HISTORY.epochs[0]), row(HISTORY.epochs[1])]
-    assert len(set(map(len, lines))) == 1
-    assert lines[1].split() == ["1", "1.5000", "0.5000", "–", "0.6250", "2.00", "30,000"]
-
-
-def test_history_as_curves(tmp_path: Path) -> None:
-    figure = HISTORY.plot(tmp_path / "curves.png")
-    (panel,) = figure.axes
-    assert [line.get_label() for line in panel.lines] == ["train loss", "train accuracy", "test accuracy"]
-    assert panel.lines[2].get_ydata().tolist() == [0.625, 0.1]
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def weights(path: Path) -> dict[str, bytes]:
@@ -255,8 +221,8 @@ def test_a_clock_that_stands_still(backend: Any, tmp_path: Path, monkeypatch: py
 
 
 def test_losses_of_zero_do_not_differ() -> None:
-    from multidrop.section.commands import _comparison
+    from multidrop.section.results import comparison
 
     epoch = Epoch(1, 0.0, 1.0, 1.0, 1.0, 1.0)
-    (_, line) = _comparison([md.History({"backend": name}, [epoch]) for name in ("numpy", "torch")])
+    (_, line) = comparison([md.History({"backend": name}, [epoch]) for name in ("numpy", "torch")])
     assert line[3] == 0.0

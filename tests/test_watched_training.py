@@ -249,3 +249,22 @@ def test_the_time_of_compiling_is_noted(backend: Any) -> None:
     assert compiling == (["The speed of epoch 1 includes compiling the net."] if backend.name == "tensorflow" else [])
     assert history.label == backend.name
     assert md.train(net(), arrays(), arrays(1), 1, label="wide").label == "wide"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, in the import of torch's compiler
+def test_what_compiles(need: Any) -> None:
+    """A compiled module, or a hybridized block, wherever it is in the net; nothing runs here."""
+    torch_backend, mxnet_backend = need("torch"), need("mxnet")
+    import torch
+    from mxnet.gluon import nn
+
+    plain, inner, whole = (torch.nn.Sequential(torch.nn.Linear(2, 2)) for _ in range(3))
+    inner[0].compile()
+    nets = [plain, inner, torch.compile(whole)]
+    assert [torch_backend.Trainer(each, 0.1).compiles for each in nets] == [False, True, True]
+
+    block = nn.Sequential()
+    block.add(nn.Dense(2, in_units=2))
+    assert not mxnet_backend.Trainer(block, 0.1).compiles
+    block[0].hybridize()
+    assert mxnet_backend.Trainer(block, 0.1).compiles

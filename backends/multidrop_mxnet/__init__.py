@@ -8,6 +8,7 @@ mx = import_mxnet()
 from .apply import apply
 from .comparison import Probe
 from .conversion import convert, restore
+from .devices import devices
 from .functional import NAME as name
 from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy
 from .layers import Dropout, drawing
@@ -52,6 +53,7 @@ __all__ = [
     "apply",
     "concise_net",
     "convert",
+    "devices",
     "draw_key",
     "drawing",
     "dropout_layer",

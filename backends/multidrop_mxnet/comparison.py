@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import mxnet as mx
@@ -85,14 +85,19 @@ class Probe:
         """Reports each call of a layer to a watcher. Nothing runs hybridized, because a program calls no blocks."""
         hybrid = [block for block in self._blocks.values() if isinstance(block, gluon.HybridBlock)]
         active = {block: internals.is_active(block) for block in hybrid}
+        wrappers = [block for block in hybrid if isinstance(block, _WeightDropout)]
         for block in hybrid:
             internals.set_active(block, False)
+        for wrapper in wrappers:
+            wrapper.watched = True
         try:
             with watched(self.layers, ("forward", "after_relu"), watcher):
                 yield
         finally:
             for block in hybrid:
                 internals.set_active(block, active[block])
+            for wrapper in wrappers:
+                wrapper.watched = False
 
     def enter(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Changes nothing: see `Watcher.enter`."""
@@ -232,17 +237,9 @@ class Probe:
 
     # The methods below serve `multidrop.mc_dropout`; see `multidrop.protocol.Sampling`.
 
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Drops weights in evaluation mode too; at the end, as before."""
-        wrappers = [block for block in self._blocks.values() if isinstance(block, _WeightDropout)]
-        for wrapper in wrappers:
-            wrapper.sampled = True
-        try:
-            yield
-        finally:
-            for wrapper in wrappers:
-                wrapper.sampled = False
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Changes nothing: outside of `autograd.record()` a block is in evaluation mode."""
+        return nullcontext()
 
     def evaluate(self, *inputs: Any, **named: Any) -> Array:
         """The output in evaluation mode."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,13 +14,13 @@ import numpy.typing as npt
 from mxnet import gluon
 from mxnet.gluon import nn
 
-from multidrop import checks
 from multidrop.protocol import State
 from multidrop.section.architecture import Architecture, NetArchitecture, PerceptronArchitecture, takes
 from multidrop.section.state import in_order, keys_in, state_of
 
 from . import internals
-from .functional import NAME, Array, draw_key, tensor
+from .conversion import blocks_of
+from .functional import NAME, Array, draw_key, tensor, to_numpy
 from .layers import Dropout, Random, parameters_of
 from .member_layers import layer
 from .position import StreamParameter
@@ -121,56 +122,82 @@ class DroppedDense(nn.Dense):
     def hybrid_forward(self, F: Any, x: Any, weight: Any, bias: Any = None) -> Any:
         return super().hybrid_forward(F, x, self.dropout(weight.T).T, bias)
 
+    def __repr__(self) -> str:
+        return f"{super().__repr__().removesuffix(')')}, {self.dropout})"
 
-def _parts(net: Net | gluon.Block) -> tuple[list[Any], dict[int, Any]]:
-    """The linear layers, and the layers of noise by number."""
+
+@dataclass(frozen=True)
+class _Weight:
+    """A weight where Gluon holds it."""
+
+    array: Array
+    turned: bool = False
+    """Whether it is held transposed."""
+    shape: tuple[int, ...] | None = None
+    """Its common shape, if that is another."""
+
+    def read(self) -> npt.NDArray[Any]:
+        """A copy on the host, in the common layout."""
+        array = to_numpy(self.array)
+        array = np.array(array.T if self.turned else array, order="C")
+        return array if self.shape is None else array.reshape(self.shape)
+
+    def write(self, value: npt.NDArray[Any]) -> None:
+        """Gives it the values of an array in the common layout."""
+        self.array[:] = value.T if self.turned else value
+
+
+def _named(net: Net | gluon.Block) -> tuple[dict[str, _Weight], dict[str, StreamParameter]]:
+    """The weights and the streams by the names that they have in a state: the common ones in a perceptron, in other
+    nets the path of the block with the name there."""
     if isinstance(net, Net):
-        return [], {1: net.dropout1, 2: net.dropout2}
-    found = in_order(internals.children_of(net).values(), nn.Dense, Random, (nn.Flatten, nn.Activation))
-    if found is None:
-        raise ValueError(f"net: expected Net, or a sequence of linear layers, ReLU and noise; got {checks.shown(net)}")
-    return found
+        names = [f"{kind}{number}" for number in (1, 2, 3) for kind in "Wb"]
+        weights = {name: _Weight(param) for name, param in zip(names, net.params, strict=True)}
+        return weights, _streams({"dropout1": net.dropout1, "dropout2": net.dropout2})
+    blocks = dict(blocks_of(net))
+    every = {
+        f"{path}.{name.removeprefix(block.prefix)}".lstrip("."): _Weight(param.data())
+        for path, block in blocks.items()
+        for name, param in block.params.items()
+        if not isinstance(param, StreamParameter)
+    }
+    common = _common(net)
+    if common is not None and len(common[0]) == len(every):
+        return common
+    return every, _streams({f"{path}.stream".lstrip("."): block for path, block in blocks.items()})
 
 
-def _weights(net: Net | gluon.Block) -> dict[str, Array]:
-    """The weights by their common names; Gluon's dense layers hold W transposed."""
-    linear, noise = _parts(net)
-    if isinstance(net, Net):
-        weights = net.params
-    else:
-        weights = [param.data() for layer in linear for param in (layer.weight, layer.bias)]
-    found = {f"{'Wb'[i % 2]}{i // 2 + 1}": weight for i, weight in enumerate(weights)}
-    for number, each in noise.items():
-        found |= {f"{name}{number}": param.data() for name, param in parameters_of(each).items() if name != "stream"}
-    return found
+def _common(net: gluon.Block) -> tuple[dict[str, _Weight], dict[str, StreamParameter]] | None:
+    """Those of a perceptron, else None. Gluon's dense layers hold W transposed, and a logit has shape (1,)."""
+    parts = in_order(internals.children_of(net).values(), nn.Dense, Random, (nn.Flatten, nn.Activation))
+    if parts is None or any(linear.bias is None for linear in parts[0]):
+        return None
+    weights = {}
+    for number, linear in enumerate(parts[0], start=1):
+        weights[f"W{number}"] = _Weight(linear.weight.data(), turned=True)
+        weights[f"b{number}"] = _Weight(linear.bias.data())
+    for number, noise in parts[1].items():
+        learned = {name: param for name, param in parameters_of(noise).items() if name != "stream"}
+        weights |= {f"{name}{number}": _Weight(param.data(), shape=()) for name, param in learned.items()}
+    return weights, _streams({f"dropout{number}": noise for number, noise in parts[1].items()})
 
 
-def _oriented(net: Net | gluon.Block, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Turns a weight from the net's layout to the common one, or back."""
-    return weight if isinstance(net, Net) else weight.T
-
-
-def _host(net: Net | gluon.Block, name: str, weight: Array) -> npt.NDArray[Any]:
-    """A copy of a weight on the host. Gluon's logit has shape (1,), the common one ()."""
-    array = np.array(_oriented(net, weight.asnumpy()), order="C")
-    return array.reshape(()) if name.startswith("logit") else array
+def _streams(blocks: Mapping[str, gluon.Block]) -> dict[str, StreamParameter]:
+    return {name: block.stream for name, block in blocks.items() if isinstance(block, Random) and block.stream}
 
 
 def _set_weights(net: Net | gluon.Block, state: Mapping[str, npt.NDArray[Any]]) -> None:
-    for name, weight in _weights(net).items():
-        weight[:] = _oriented(net, state[name])
-
-
-def _streams(net: Net | gluon.Block) -> dict[str, StreamParameter]:
-    return {f"dropout{i}": layer.stream for i, layer in _parts(net)[1].items() if layer.stream is not None}
+    for name, weight in _named(net)[0].items():
+        weight.write(state[name])
 
 
 def get_state(net: Net | gluon.Block) -> State:
     """Copies a net's weights and mask streams to the host; see `multidrop.protocol.State`. An unkeyed dropout layer has
     no stream, and is left out."""
+    weights, streams = _named(net)
     return state_of(
-        {name: _host(net, name, w) for name, w in _weights(net).items()},
-        {name: stream.key for name, stream in _streams(net).items()},
+        {name: weight.read() for name, weight in weights.items()},
+        {name: stream.key for name, stream in streams.items()},
     )
 
 
@@ -178,9 +205,11 @@ def set_state(net: Net | gluon.Block, state: Mapping[str, npt.NDArray[Any]]) -> 
     """Gives a net the weights and mask streams of `state`.
 
     Raises:
-        ValueError: if names or shapes are not those of the net.
+        ValueError: if names or shapes are not the net's.
     """
+    weights, streams = _named(net)
     keys = keys_in(state, get_state(net))
-    _set_weights(net, state)
-    for name, stream in _streams(net).items():
+    for name, weight in weights.items():
+        weight.write(state[name])
+    for name, stream in streams.items():
         stream.key = keys[name]

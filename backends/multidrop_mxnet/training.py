@@ -29,6 +29,7 @@ class Trainer:
     def step(self, X: Array, y: Array) -> tuple[Array, Array]:
         """Updates the net from a batch. Returns the sum of the losses and the number of correct predictions, from
         before the update."""
+        X, y = self._near(X), self._near(y)
         with mx.autograd.record():
             logits = self.net(X).as_np_ndarray()
             losses = _losses(logits, y)
@@ -51,9 +52,15 @@ class Trainer:
 
     def evaluate(self, X: Array, y: Array) -> tuple[Array, Array]:
         """The sum of the losses of a batch and the number of correct predictions, in evaluation mode."""
+        X, y = self._near(X), self._near(y)
         with mx.autograd.pause():
             logits = self.net(X).as_np_ndarray()
             return _sum(_losses(logits, y)), _correct(logits, y)
+
+    def _near(self, X: Array) -> Array:
+        """A batch in a context of the net: where it is, if the net is there too."""
+        contexts = [w.ctx for w, _ in self._weights()]
+        return X if not contexts or X.ctx in contexts else X.copyto(contexts[0])
 
 
 def _losses(logits: Array, y: Array) -> Array:

@@ -45,10 +45,10 @@ class _WeightDropout(gluon.HybridBlock):
         self.dropped = chosen
         with self.name_scope():
             self.layer, self.dropout = layer, MemberLayer(member, seed=seed, prefix="dropout_")
-        self.dropout._drops_weights = True
+        self.dropout.drops_weights = True
 
-    sampled = False
-    """Whether the weights pass through `dropout` in evaluation mode too, whose output a watcher then replaces."""
+    watched = False
+    """Whether the weights pass through `dropout` in evaluation mode too, where a watcher may replace its output."""
 
     def forward(self, X: Array | mx.sym.Symbol, *args: Any) -> Any:
         params = parameters_of(self.layer)
@@ -60,7 +60,7 @@ class _WeightDropout(gluon.HybridBlock):
                         "the layer in_units or in_channels, or call the net once before it is hybridized"
                     )
             values, F = {name: param.var() for name, param in params.items()}, mx.sym
-        elif not (mx.autograd.is_training() or self.sampled):
+        elif not (mx.autograd.is_training() or self.watched):
             return self.layer(X, *args)
         else:
             if not all(_known(param.shape) for param in params.values()):

@@ -15,7 +15,7 @@ from multidrop.spec.keys import Key
 from multidrop.streams import keyless_position
 
 from .functional import NAME
-from .layers import Array, Layer, Linear, Random
+from .layers import Array, Layer, Linear, Random, named_layers
 from .net import Net
 
 
@@ -25,7 +25,7 @@ class Probe:
 
     def __init__(self, model: Layer) -> None:
         self.model = model
-        self.layers = dict(_layers(model))
+        self.layers = dict(named_layers(model))
         self.channels_last = None  # no layer here is of images
         dtypes = [w.dtype for w in self.read().values()]
         self.dtype = dtypes[0].name if dtypes else "float32"
@@ -179,12 +179,3 @@ class Probe:
             for own in layer.parameters:
                 part = f"lin{own[1:]}" if isinstance(layer, Net) else path
                 yield (part, {"W": parts.KERNEL, "b": parts.BIAS}.get(own[0], own)), layer, own
-
-
-def _layers(layer: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
-    """A layer and all within it by the names, or numbers, along the way."""
-    yield path, layer
-    names = {id(child): name for name, child in vars(layer).items()}
-    for number, child in enumerate(layer.children()):
-        name = names.get(id(child), str(number))
-        yield from _layers(child, f"{path}.{name}" if path else name)

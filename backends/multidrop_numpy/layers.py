@@ -66,6 +66,8 @@ class Linear(Layer):
     def __init__(self, W: Array, b: Array, dropout: Layer | None = None) -> None:
         super().__init__()
         self.parameters, self.dropout = {"W": W, "b": b}, dropout
+        if isinstance(dropout, Drawn):
+            dropout.drops_weights = True
 
     def children(self) -> Iterator[Layer]:
         return iter(() if self.dropout is None else (self.dropout,))
@@ -236,4 +238,14 @@ class Sequential(Layer):
         return dY
 
     def __repr__(self) -> str:
-        return "Sequential({})".format(", ".join(map(repr, self.layers)))
+        lines = [f"({number}): {layer}" for number, layer in enumerate(self.layers)]
+        return "\n  ".join(["Sequential(", *lines, f"training={self.training}"]) + "\n)"
+
+
+def named_layers(layer: Layer, path: str = "") -> Iterator[tuple[str, Layer]]:
+    """A layer and all within it by the names, or numbers, along the way."""
+    yield path, layer
+    names = {id(child): name for name, child in vars(layer).items()}
+    for number, child in enumerate(layer.children()):
+        name = names.get(id(child), str(number))
+        yield from named_layers(child, f"{path}.{name}" if path else name)

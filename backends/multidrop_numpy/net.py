@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy.typing as npt
 
-from multidrop import checks
 from multidrop.protocol import State
 from multidrop.section.architecture import Architecture, NetArchitecture, PerceptronArchitecture, takes
 from multidrop.section.state import in_order, keys_in, state_of
 from multidrop.streams import Stream
 
 from .functional import NAME, draw_key
-from .layers import Dropout, Flatten, Layer, Linear, Random, ReLU, Sequential
+from .layers import Dropout, Flatten, Layer, Linear, Random, ReLU, Sequential, named_layers
 from .member_layers import layer
 
 Array = npt.NDArray
@@ -80,14 +79,13 @@ def perceptron(architecture: PerceptronArchitecture) -> Sequential:
     for number, (before, within) in enumerate(architecture.noise_layers(keys, layer), start=1):
         if number > 1:
             layers.append(ReLU())
+        for noise in (before, within):
+            if noise is not None and noise.parameters:  # of float64, whatever the net's type is
+                noise.parameters = {name: w[f"{name}{number - 1}"] for name in noise.parameters}
         if before is not None:
             layers.append(before)
         layers.append(Linear(w[f"W{number}"], w[f"b{number}"], within))
-    net = Sequential(*layers)
-    for number, noise in _parts(net)[1].items():
-        if noise.parameters:  # of float64, whatever the net's type is
-            noise.parameters = {"logit": w[f"logit{number}"]}
-    return net
+    return Sequential(*layers)
 
 
 @takes(Architecture)
@@ -96,46 +94,46 @@ def concise_net(architecture: Architecture) -> Sequential:
     return perceptron(**vars(architecture.perceptron))
 
 
-def _parts(net: Layer) -> tuple[list[Any], dict[int, Any]]:
-    """The linear layers, and the layers of noise by number."""
+def _named(net: Layer) -> tuple[dict[str, Array], dict[str, Stream]]:
+    """The weights and the streams by the names that they have in a state: the common ones in a perceptron, in other
+    nets the path of the layer with the name there."""
     if isinstance(net, Net):
-        return [], {1: net.dropout1, 2: net.dropout2}
-    found = in_order(net.children(), Linear, Random, (Flatten, ReLU))
-    if found is None:
-        raise ValueError(f"net: expected Net, or a sequence of linear layers, ReLU and noise; got {checks.shown(net)}")
-    return found
+        return net.parameters, _streams({"dropout1": net.dropout1, "dropout2": net.dropout2})
+    layers = dict(named_layers(net))
+    every = {f"{path}.{name}".lstrip("."): w for path, layer in layers.items() for name, w in layer.parameters.items()}
+    parts = in_order(net.children(), Linear, Random, (Flatten, ReLU))
+    if parts is not None:
+        linear, noise = parts
+        weights = {f"{name}{i}": each.parameters[name] for i, each in enumerate(linear, start=1) for name in ("W", "b")}
+        weights |= {f"{name}{i}": w for i, each in noise.items() for name, w in each.parameters.items()}
+        if len(weights) == len(every):
+            return weights, _streams({f"dropout{i}": each for i, each in noise.items()})
+    return every, _streams({f"{path}.stream".lstrip("."): each for path, each in layers.items()})
 
 
-def _weights(net: Layer) -> dict[str, Array]:
-    if isinstance(net, Net):
-        return net.parameters
-    linear, noise = _parts(net)
-    weights = {f"{name}{i}": layer.parameters[name] for i, layer in enumerate(linear, start=1) for name in ("W", "b")}
-    learned = {f"{name}{i}": w for i, layer in noise.items() for name, w in layer.parameters.items()}
-    return weights | learned
-
-
-def _streams(net: Layer) -> dict[str, Stream]:
-    return {f"dropout{i}": layer.stream for i, layer in _parts(net)[1].items() if layer.stream is not None}
+def _streams(layers: Mapping[str, Layer]) -> dict[str, Stream]:
+    return {name: layer.stream for name, layer in layers.items() if isinstance(layer, Random) and layer.stream}
 
 
 def get_state(net: Layer) -> State:
     """Copies a net's weights and mask streams; see `multidrop.protocol.State`. An unkeyed dropout layer has no stream,
     and is left out."""
+    weights, streams = _named(net)
     return state_of(
-        {name: w.copy() for name, w in _weights(net).items()},
-        {name: stream.key for name, stream in _streams(net).items()},
+        {name: w.copy() for name, w in weights.items()},
+        {name: stream.key for name, stream in streams.items()},
     )
 
 
-def set_state(net: Layer, state: Mapping[str, Array]) -> None:
+def set_state(net: Layer, state: Mapping[str, npt.NDArray[Any]]) -> None:
     """Gives a net the weights and mask streams of `state`.
 
     Raises:
-        ValueError: if names or shapes are not those of the net.
+        ValueError: if names or shapes are not the net's.
     """
+    weights, streams = _named(net)
     keys = keys_in(state, get_state(net))
-    for name, w in _weights(net).items():
+    for name, w in weights.items():
         w[...] = state[name]
-    for name, stream in _streams(net).items():
+    for name, stream in streams.items():
         stream.key = keys[name]

@@ -1,13 +1,17 @@
 """multidrop for TensorFlow and Keras."""
 
+from .startup import import_tensorflow
+
+# Must come before the first `import tensorflow` below; pyproject.toml therefore allows imports after it.
+tf = import_tensorflow()
+
 import keras
-import tensorflow as tf
-from tensorflow import __version__ as version
 
 from . import saving  # noqa: F401  # watches what is saved
 from .apply import apply
 from .comparison import Probe
 from .conversion import convert, restore
+from .devices import devices
 from .functional import COMPOSITE, draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy
 from .functional import NAME as name
 from .layers import (
@@ -37,6 +41,7 @@ from .threads import one_thread
 from .training import Trainer
 from .weights import DropConnect, EmbeddingDropout
 
+version = tf.__version__
 # keras.Variable is no tf.Variable but holds one. A KerasTensor, which has no values, is here for Keras' error about it,
 # and composite tensors, such as ragged ones, for an error with a remedy.
 types = (tf.Tensor, tf.Variable, keras.Variable, keras.KerasTensor, keras.layers.Layer, *COMPOSITE)
@@ -64,6 +69,7 @@ __all__ = [
     "apply",
     "concise_net",
     "convert",
+    "devices",
     "draw_key",
     "drawing",
     "dropout_layer",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import keras
@@ -70,9 +70,21 @@ class Probe:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def watch(self, watcher: Watcher) -> AbstractContextManager[None]:
-        """Reports each call of a layer to a watcher."""
-        return watched(self.layers, ("call",), watcher)
+    @contextmanager
+    def watch(self, watcher: Watcher) -> Iterator[None]:
+        """Reports each call of a layer to a watcher. Functions run eagerly, because a traced one calls no layers."""
+        eagerly = tf.config.functions_run_eagerly()
+        wrappers = [layer for layer in self.layers.values() if isinstance(layer, _WeightDropout)]
+        tf.config.run_functions_eagerly(True)
+        for wrapper in wrappers:
+            wrapper.watched = True
+        try:
+            with watched(self.layers, ("call",), watcher):
+                yield
+        finally:
+            tf.config.run_functions_eagerly(eagerly)
+            for wrapper in wrappers:
+                wrapper.watched = False
 
     def enter(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Changes nothing: see `Watcher.enter`."""
@@ -204,20 +216,9 @@ class Probe:
 
     # The methods below serve `multidrop.mc_dropout`; see `multidrop.protocol.Sampling`.
 
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Runs functions eagerly, and drops weights in evaluation mode too; at the end, as before."""
-        eagerly = tf.config.functions_run_eagerly()
-        wrappers = [layer for layer in self.layers.values() if isinstance(layer, _WeightDropout)]
-        tf.config.run_functions_eagerly(True)
-        for wrapper in wrappers:
-            wrapper.sampled = True
-        try:
-            yield
-        finally:
-            tf.config.run_functions_eagerly(eagerly)
-            for wrapper in wrappers:
-                wrapper.sampled = False
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Changes nothing: the call sets the mode."""
+        return nullcontext()
 
     def evaluate(self, *inputs: Any, **named: Any) -> tf.Tensor:
         """The output in evaluation mode. Keras takes several inputs as one argument."""

@@ -38,7 +38,7 @@ def convert(
     """`multidrop.convert`: gives layers another class, so that whatever holds one, a model's graph too, holds the new
     layer."""
     replaced, others, strategy = [], [], _strategy_of(model)
-    keyed = {id(layer): path for path, layer in layers_of(model, _own_name)}
+    keyed = {id(layer): path for path, layer in layers_of(model, own_name)}
     for path, layer in list(layers_of(model)):
         ours = OURS.get(type(layer))
         if ours is None:
@@ -80,7 +80,7 @@ def _shown_name(parent: keras.layers.Layer, child: keras.layers.Layer) -> str:
     return child.name
 
 
-def _own_name(parent: keras.layers.Layer, child: keras.layers.Layer) -> str:
+def own_name(parent: keras.layers.Layer, child: keras.layers.Layer) -> str:
     """A layer's name without the number that Keras gives it, which counts the layers of the process."""
     own = internals.automatic_name(type(child))
     automatic = re.fullmatch(rf"((?:forward_|backward_)?{own})(?:_\d+)?", child.name)  # Bidirectional's have a prefix
@@ -102,14 +102,14 @@ def layers_of(
         seen.add(id(layer))
         yield path, layer
         children = internals.children(layer)
-        names = _numbered([name_of(layer, child) for child in children])
+        names = numbered([name_of(layer, child) for child in children])
         for name, child in zip(names, children, strict=True):
             yield from walk(child, f"{path}.{name}" if path else name)
 
     return walk(model, "")
 
 
-def _numbered(names: list[str]) -> Iterator[str]:
+def numbered(names: list[str]) -> Iterator[str]:
     """Appends a number to each name that occurred before, as Keras does."""
     taken, before = set(names), set[str]()
     for name in names:

@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from multidrop import checks
 from multidrop.protocol import State
 from multidrop.section.architecture import Architecture, NetArchitecture, PerceptronArchitecture, takes
 from multidrop.section.state import in_order, keys_in, state_of
 
-from .functional import NAME, draw_key
+from . import internals
+from .conversion import layers_of, numbered, own_name
+from .functional import NAME, draw_key, to_numpy
 from .layers import Dropout, _Random
 from .member_layers import layer
 from .position import key_at, words_of
@@ -39,8 +40,8 @@ class Net(keras.Model):
         self.is_training = architecture.is_training
         self.lin1, self.lin2, self.lin3 = _linear_layers(architecture.perceptron, [None] * 3)
         weights, (_, key1, key2) = architecture.perceptron.start(NAME, draw_key)
-        self.dropout1 = Dropout(architecture.dropout1, seed=key1, dtype=architecture.dtype)
-        self.dropout2 = Dropout(architecture.dropout2, seed=key2, dtype=architecture.dtype)
+        self.dropout1 = Dropout(architecture.dropout1, seed=key1, dtype=architecture.dtype, name="dropout1")
+        self.dropout2 = Dropout(architecture.dropout2, seed=key2, dtype=architecture.dtype, name="dropout2")
         _set_weights(self, weights)
         self.built = True
 
@@ -137,53 +138,63 @@ def _linear_layers(architecture: PerceptronArchitecture, noise: Sequence[Any]) -
     return layers
 
 
-def _parts(net: keras.Model) -> tuple[list[Any], dict[int, Any]]:
-    """The linear layers, and the layers of noise by number."""
+def _named(net: keras.layers.Layer) -> tuple[dict[str, keras.Variable], dict[str, keras.Variable]]:
+    """The weights and the streams by the names that they have in a state: the common ones in a perceptron, in other
+    nets the path of the layer with the name there, without the numbers that Keras appends."""
+    weights: dict[str, keras.Variable] = {}
+    streams: dict[str, keras.Variable] = {}
+    for path, holder in layers_of(net, own_name):
+        own = internals.own_variables(holder)
+        for name, variable in zip(numbered([variable.name for variable in own]), own, strict=True):
+            position = getattr(variable, "is_position", False)
+            (streams if position else weights)[f"{path}.{name}".lstrip(".")] = variable
+    common = _common(net)
+    return common if common is not None and len(common[0]) == len(weights) else (weights, streams)
+
+
+def _common(net: keras.layers.Layer) -> tuple[dict[str, keras.Variable], dict[str, keras.Variable]] | None:
+    """Those of a perceptron, else None. Keras' dense layers store W as (inputs, outputs), as the section does."""
     if isinstance(net, Net):
-        return [net.lin1, net.lin2, net.lin3], {1: net.dropout1, 2: net.dropout2}
-    found = in_order(net.layers, keras.layers.Dense, _Random, (keras.layers.Flatten, keras.layers.ReLU))
-    if found is None:
-        raise ValueError(f"net: expected Net, or a sequence of linear layers, ReLU and noise; got {checks.shown(net)}")
-    return found
-
-
-def _weights(net: keras.Model) -> dict[str, keras.Variable]:
-    """The weights by their common names. Keras' dense layers store W as (inputs, outputs), as the section does."""
-    linear, noise = _parts(net)
+        parts: Any = [net.lin1, net.lin2, net.lin3], {1: net.dropout1, 2: net.dropout2}
+    else:
+        others = (keras.layers.InputLayer, keras.layers.Flatten, keras.layers.ReLU)
+        parts = in_order(getattr(net, "layers", ()), keras.layers.Dense, _Random, others)
+    if parts is None or not all(linear.built and linear.use_bias for linear in parts[0]):
+        return None
     weights = {}
-    for number, each in enumerate(linear, start=1):
-        weights[f"W{number}"] = each.kernel
-        weights[f"b{number}"] = each.bias
-    for number, each in noise.items():
-        weights |= {f"{weight.name}{number}": weight for weight in each.trainable_variables}
-    return weights
+    for number, linear in enumerate(parts[0], start=1):
+        weights[f"W{number}"] = linear.kernel
+        weights[f"b{number}"] = linear.bias
+    for number, noise in parts[1].items():
+        weights |= {f"{weight.name}{number}": weight for weight in noise.trainable_variables}
+    streams = {f"dropout{i}": noise.stream for i, noise in parts[1].items() if noise.stream is not None}
+    return weights, streams
 
 
 def _set_weights(net: keras.Model, state: Mapping[str, npt.NDArray[Any]]) -> None:
-    for name, weight in _weights(net).items():
+    for name, weight in _named(net)[0].items():
         weight.assign(state[name])
 
 
-def _streams(net: keras.Model) -> dict[str, keras.Variable]:
-    return {f"dropout{i}": layer.stream for i, layer in _parts(net)[1].items() if layer.stream is not None}
-
-
-def get_state(net: keras.Model) -> State:
+def get_state(net: keras.layers.Layer) -> State:
     """A net's weights and mask streams, copied to the host; see `multidrop.protocol.State`. A dropout layer
     without a key has no stream, and is left out."""
+    weights, streams = _named(net)
     return state_of(
-        {name: np.array(weight.numpy()) for name, weight in _weights(net).items()},
-        {name: key_at(stream) for name, stream in _streams(net).items()},
+        {name: np.array(to_numpy(weight.value)) for name, weight in weights.items()},
+        {name: key_at(stream) for name, stream in streams.items()},
     )
 
 
-def set_state(net: keras.Model, state: Mapping[str, npt.NDArray[Any]]) -> None:
+def set_state(net: keras.layers.Layer, state: Mapping[str, npt.NDArray[Any]]) -> None:
     """Gives a net the weights and mask streams of `state`.
 
     Raises:
         ValueError: if names or shapes are not the net's.
     """
+    weights, streams = _named(net)
     keys = keys_in(state, get_state(net))
-    _set_weights(net, state)
-    for name, stream in _streams(net).items():
+    for name, weight in weights.items():
+        weight.assign(state[name])
+    for name, stream in streams.items():
         stream.assign(words_of(keys[name]))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -28,7 +31,8 @@ class Trainer:
     def step(self, X: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Updates the weights from a batch; returns the sum of its losses and the number of correct predictions, both
         from before the update."""
-        loss, right = self._step(tensor(X), tensor(y))
+        with self._place():
+            loss, right = self._step(tensor(X), tensor(y))
         return loss, right
 
     @tf.function(reduce_retracing=True)
@@ -46,13 +50,21 @@ class Trainer:
 
     def evaluate(self, X: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The sum of the losses of a batch and the number of correct predictions, in evaluation mode."""
-        loss, right = self._evaluate(tensor(X), tensor(y))
+        with self._place():
+            loss, right = self._evaluate(tensor(X), tensor(y))
         return loss, right
 
     @tf.function(reduce_retracing=True)
     def _evaluate(self, X: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         logits = self.net(X, training=False)
         return tf.reduce_sum(_losses(logits, y)), _correct(logits, y)
+
+    def _place(self) -> AbstractContextManager[Any]:
+        """Where the net's weights are: else TensorFlow runs on the first GPU what it finds no place for."""
+        weights = self.net.trainable_variables
+        if not weights or not tf.config.list_logical_devices("GPU"):
+            return nullcontext()
+        return tf.device(weights[0].value.device)
 
 
 def _losses(logits: tf.Tensor, y: tf.Tensor) -> tf.Tensor:

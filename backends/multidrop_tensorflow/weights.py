@@ -25,10 +25,10 @@ class _WeightDropout(keras.layers.Wrapper):
         self.dropped = None if names is None else (names,) if isinstance(names, str) else tuple(names)
         # Weights are dropped in their own type, whatever the layer computes in.
         self.dropout = MemberLayer(member, seed, autocast=False, name="dropout")
-        self.dropout._drops_weights = True
+        self.dropout.drops_weights = True
 
-    sampled = False
-    """Whether the weights pass through `dropout` in evaluation mode too, whose output a watcher then replaces."""
+    watched = False
+    """Whether the weights pass through `dropout` in evaluation mode too, where a watcher may replace its output."""
 
     def build(self, input_shape: Any = None) -> None:
         """Builds the layer, and checks that it has the weights to drop."""
@@ -49,7 +49,7 @@ class _WeightDropout(keras.layers.Wrapper):
     def call(self, inputs: Any, training: Any = None, **kwargs: Any) -> Any:
         """The layer's output. It runs in a `keras.StatelessScope` that holds the dropped weights in place of its own;
         state that it assigns there and losses that it adds are copied out of the scope."""
-        if (training is None or training is False) and not self.sampled:
+        if (training is None or training is False) and not self.watched:
             return self.layer(inputs, **kwargs)
         values = {id(variable): variable.value for variable in self.layer.variables}
         for weight in self._dropped_weights():

@@ -6,6 +6,7 @@ from torch import __version__ as version
 from .apply import apply
 from .comparison import Probe
 from .conversion import convert, restore
+from .devices import devices
 from .distributed import per_rank
 from .functional import NAME as name
 from .functional import draw_key, dropout_layer, keep_mask, relu_dropout, tensor, to_numpy
@@ -55,6 +56,7 @@ __all__ = [
     "apply",
     "concise_net",
     "convert",
+    "devices",
     "draw_key",
     "drawing",
     "drop_weights",

@@ -90,7 +90,7 @@ class Probe:
     def watch(self, watcher: Watcher) -> Iterator[None]:
         """Reports each call of a layer to a watcher. Nothing runs compiled, since a compiled program calls no hooks."""
         with ExitStack() as stack:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(internals.nothing_compiled())
             scripted = {path: layer for path, layer in self.layers.items() if isinstance(layer, torch.jit.ScriptModule)}
             stack.enter_context(watched(scripted, ("forward",), watcher))  # they take no hooks
             for path, layer in self.layers.items():
@@ -147,7 +147,7 @@ class Probe:
     def write(self, values: Mapping[tuple[str, str], npt.NDArray[Any]]) -> None:
         """Gives weights new values."""
         for name, value in values.items():
-            self._tensors[name].copy_(torch.from_numpy(np.ascontiguousarray(value)))
+            self._tensors[name].copy_(torch.from_numpy(np.asarray(value, order="C")))
 
     # The methods below serve `multidrop.audit`; see `multidrop.protocol.Auditing`.
 

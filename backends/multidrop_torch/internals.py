@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from operator import attrgetter
 from types import FrameType
 from typing import Any, TypeVar
@@ -342,3 +342,9 @@ def with_values(X: Any, values: Tensor) -> Tensor:
     parts = {name: getattr(X, name) for name in names} | {"_values": values}
     made: Tensor = type(X).__tensor_unflatten__(parts, context | {"requires_grad": False}, X.shape, X.stride())
     return made
+
+
+def nothing_compiled() -> AbstractContextManager[Any]:
+    """Runs compiled modules and functions eagerly. Where torch's compiler, whose import takes seconds, was not imported
+    yet, nothing is compiled."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()

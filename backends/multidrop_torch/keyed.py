@@ -15,7 +15,7 @@ from multidrop.view import Drawing, Drawn, before, not_a_layer
 
 from . import internals, position
 from .gpu import positions
-from .position import calls, key_at, position_of
+from .position import calls, key_at, move, position_of
 from .ranks import at_place, place_among
 
 
@@ -48,20 +48,22 @@ class Keyed(Drawn, nn.Module):
             position = None if key is None else position_of(key)
         stream: Tensor | None = vars(self).get("stream")
         if position is not None and stream is not None:
-            self._stand_at(position)  # a program that is compiled holds this tensor
+            move(stream, position)  # a program that is compiled holds this tensor
             return
         if hasattr(self, "stream"):
             del self.stream
         if position is not None:
             self.register_buffer("stream", None)  # for Hugging Face, which loads what is a parameter or a buffer
         vars(self)["stream"], self.keyed = position, position is not None
+        if position is None or type(position) is Tensor:  # and not what stands for one, as under a FakeTensorMode
+            self._move(torch.get_default_device())  # where a module that is built now has its weights
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Copies a position that Hugging Face's `from_pretrained` has read. Other memory that a tool sets in the place
         of the stream's holds anything."""
         if name == "stream":
             if self.stream is not None and internals.is_read(value):
-                self._stand_at(value)
+                move(self.stream, value)
         else:
             super().__setattr__(name, value)
 
@@ -70,23 +72,21 @@ class Keyed(Drawn, nn.Module):
         """Moves the stream to and from a GPU with the module: there a layer takes its masks without the host."""
         super()._apply(fn, recurse)
         if self.stream is None:
-            calls.prepare(fn(torch.empty(0, device="cpu")).device)
+            self._move(fn(torch.empty(0, device="cpu")).device)
         elif type(self.stream) is Tensor:
-            place = fn(torch.empty(0, device=self.stream.device)).device
-            if place.type in ("cpu", "cuda") and place != self.stream.device:
-                key = key_at(self.stream)
-                with torch.inference_mode(False):
-                    vars(self)["stream"] = self.stream.to(place)
-                if place.type == "cuda":
-                    positions.follow(self.stream, key)
+            self._move(fn(torch.empty(0, device=self.stream.device)).device)
         return self
 
-    def _stand_at(self, position: Tensor) -> None:
-        """Writes a position to the stream."""
-        assert self.stream is not None
-        self.stream.copy_(position)
-        if type(self.stream) is Tensor and self.stream.is_cuda:
-            positions.written(self.stream)
+    def _move(self, place: torch.device) -> None:
+        """Moves the stream to the CPU or a GPU; other devices leave it where it is."""
+        if self.stream is None:
+            calls.prepare(place)
+        elif place.type in ("cpu", "cuda") and place != self.stream.device:
+            key = key_at(self.stream)
+            with torch.inference_mode(False):
+                vars(self)["stream"] = self.stream.to(place)
+            if place.type == "cuda":
+                positions.follow(self.stream, key)
 
     def __delattr__(self, name: str) -> None:
         if name == "stream" and self.keyed:
@@ -161,7 +161,7 @@ class Keyed(Drawn, nn.Module):
             came = f"{position.dtype} of shape {tuple(position.shape)}"
             error_msgs.append(f"{name}: expected a position, torch.int64 of shape (2,); got {came}")
             return
-        self._stand_at(position.to_local() if hasattr(position, "to_local") else position)
+        move(self.stream, position.to_local() if hasattr(position, "to_local") else position)
 
     def extra_repr(self) -> str:
         if self.stream is None:

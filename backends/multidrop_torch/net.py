@@ -15,11 +15,11 @@ from multidrop.protocol import State
 from multidrop.section.architecture import Architecture, NetArchitecture, PerceptronArchitecture, takes
 from multidrop.section.state import in_order, keys_in, state_of
 
-from .functional import NAME, draw_key
+from .functional import NAME, draw_key, to_numpy
 from .keyed import Keyed
 from .layers import Dropout
 from .member_layers import layer
-from .position import key_at, position_of
+from .position import key_at, move, position_of
 
 
 class Net(nn.Module):
@@ -90,58 +90,66 @@ class DroppedLinear(nn.Linear):
 
 
 def _linear_layers(architecture: PerceptronArchitecture) -> list[nn.Linear]:
-    dtype = getattr(torch, architecture.dtype)
-    return [nn.utils.skip_init(nn.Linear, *sizes, dtype=dtype) for sizes in architecture.layers]
+    place: dict[str, Any] = {"dtype": getattr(torch, architecture.dtype), "device": torch.get_default_device()}
+    return [nn.utils.skip_init(nn.Linear, *sizes, **place) for sizes in architecture.layers]
 
 
-def _parts(net: nn.Module) -> tuple[list[Any], dict[int, Any]]:
-    """The linear layers, and the layers of noise by number."""
+def _named(net: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The weights and the streams by the names that they have in a state: the common ones in a perceptron, in other
+    nets those of the `state_dict`. The weights are views: writing to one writes to the net."""
+    modules = net.named_modules(remove_duplicate=False)
+    layers = {f"{path}.stream".lstrip("."): module for path, module in modules if isinstance(module, Keyed)}
+    streams = {name: layer.stream for name, layer in layers.items() if layer.stream is not None}
+    weights = {name: weight for name, weight in net.state_dict().items() if name not in streams}
+    for name, weight in weights.items():
+        if not isinstance(weight, Tensor):
+            raise ValueError(f"net: expected tensors in its state_dict; got, as {name}, {checks.shown(weight)}")
+    common = _common(net)
+    return common if common is not None and len(common[0]) == len(weights) else (weights, streams)
+
+
+def _common(net: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]] | None:
+    """Those of a perceptron, else None. torch's linear layers hold W transposed."""
     if isinstance(net, Net):
-        return [net.lin1, net.lin2, net.lin3], {1: net.dropout1, 2: net.dropout2}
-    found = in_order(net.children(), nn.Linear, Keyed, (nn.Flatten, nn.ReLU))
-    if found is None:
-        raise ValueError(f"net: expected Net, or a sequence of linear layers, ReLU and noise; got {checks.shown(net)}")
-    return found
-
-
-def _weights(net: nn.Module) -> dict[str, Tensor]:
-    """Views of the weights by their common names; writing to one writes to the net. torch's linear layers hold W
-    transposed."""
-    linear, noise = _parts(net)
+        parts: Any = [net.lin1, net.lin2, net.lin3], {1: net.dropout1, 2: net.dropout2}
+    else:
+        parts = in_order(net.children(), nn.Linear, Keyed, (nn.Flatten, nn.ReLU))
+    if parts is None or any(linear.bias is None for linear in parts[0]):
+        return None
     weights = {}
-    for number, each in enumerate(linear, start=1):
-        weights[f"W{number}"] = each.weight.detach().T
-        weights[f"b{number}"] = each.bias.detach()
-    for number, each in noise.items():
-        weights |= {f"{name}{number}": w.detach() for name, w in each.named_parameters()}
-    return weights
+    for number, linear in enumerate(parts[0], start=1):
+        weights[f"W{number}"] = linear.weight.detach().T
+        weights[f"b{number}"] = linear.bias.detach()
+    for number, noise in parts[1].items():
+        weights |= {f"{name}{number}": w.detach() for name, w in noise.named_parameters()}
+    streams = {f"dropout{i}": noise.stream for i, noise in parts[1].items() if noise.stream is not None}
+    return weights, streams
 
 
 def _set_weights(net: nn.Module, state: Mapping[str, npt.NDArray[Any]]) -> None:
-    for name, weight in _weights(net).items():
+    for name, weight in _named(net)[0].items():
         weight.copy_(torch.from_numpy(state[name]))
-
-
-def _streams(net: nn.Module) -> dict[str, Tensor]:
-    return {f"dropout{i}": layer.stream for i, layer in _parts(net)[1].items() if layer.stream is not None}
 
 
 def get_state(net: nn.Module) -> State:
     """Copies a net's weights and mask streams to the host; see `multidrop.protocol.State`. A layer that follows torch's
     generator has no stream, and is left out."""
+    weights, streams = _named(net)
     return state_of(
-        {name: np.array(weight.cpu().numpy(), order="C") for name, weight in _weights(net).items()},
-        {name: key_at(stream) for name, stream in _streams(net).items()},
+        {name: np.array(to_numpy(weight), order="C") for name, weight in weights.items()},
+        {name: key_at(stream) for name, stream in streams.items()},
     )
 
 
 def set_state(net: nn.Module, state: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Sets a net's weights and mask streams from `state`.
+    """Gives a net the weights and mask streams of `state`.
 
     Raises:
-        ValueError: where names or shapes are not the net's.
+        ValueError: if names or shapes are not the net's.
     """
+    weights, streams = _named(net)
     keys = keys_in(state, get_state(net))
-    _set_weights(net, state)
-    for name, stream in _streams(net).items():
-        stream.copy_(position_of(keys[name]))
+    for name, weight in weights.items():
+        weight.copy_(torch.from_numpy(state[name]))
+    for name, stream in streams.items():
+        move(stream, position_of(keys[name]))

@@ -9,6 +9,7 @@ from multidrop import host, streams
 from multidrop.spec.keys import Key
 
 from . import gpu, internals
+from .gpu import positions
 
 
 def position_of(key: Key) -> Tensor:
@@ -20,6 +21,13 @@ def key_at(position: Tensor) -> Key:
     """The key that a position holds."""
     seed, call = position.tolist()
     return Key.of_words(seed % 2**64, call % 2**64)
+
+
+def move(stream: Tensor, position: Tensor) -> None:
+    """Writes a position to a stream."""
+    stream.copy_(position)
+    if type(stream) is Tensor and stream.is_cuda:
+        positions.written(stream)
 
 
 def known(key: Key | Tensor) -> Key:

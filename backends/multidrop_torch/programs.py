@@ -24,7 +24,7 @@ from multidrop.family import Member
 from multidrop.spec.keys import Key
 from multidrop.spec.masks import Mask
 
-from . import draw, gpu, internals, subclasses
+from . import caches, draw, gpu, internals, subclasses
 from .position import by_kernels, calls, key_at, position_of, signed
 from .ranks import at_place, place_among
 from .recomputation import next_key
@@ -126,11 +126,13 @@ _told: WeakSet[Any] = WeakSet()  # the exports, by their fake tensor modes: one 
 
 def _without_memory(name: str) -> Callable[[Callable[..., Tensor]], None]:
     """Registers a function as an operator for tensors without memory. Each program is traced with these, and this runs
-    in Python also where Dynamo traces the model; so here an export is told what it will hold."""
+    in Python also where Dynamo traces the model; so here an export is told what it will hold, and the program on disk
+    gets its version."""
 
     def register(function: Callable[..., Tensor]) -> None:
         @torch.library.register_fake(f"multidrop::{name}")
         def _(X: Tensor, *rest: Any) -> Tensor:
+            caches.mark()
             export = getattr(X, "fake_mode", None)
             if export is not None and torch.compiler.is_exporting() and export not in _told:
                 _told.add(export)

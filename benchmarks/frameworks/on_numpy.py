@@ -12,6 +12,7 @@ import numpy as np
 
 import multidrop as md
 from multidrop.host import relu_gradient
+from multidrop.spec import masks
 
 from ..section import on_numpy as section
 from . import APART, COPY, EAGER, FUSED, NONE, OURS, P1, P2, SECTION, Candidate, Case, inputs
@@ -63,12 +64,12 @@ class Measured:
             return Y, relu_gradient(dY, Y, p)
 
         def apart() -> tuple[Any, Any]:
-            key, H = keys.next(), multidrop_numpy.functional.relu(X)
+            key, H = keys.next(), masks.relu(X)
             return md.dropout_layer(H, p, key), md.dropout_layer(dY, p, key) * (H > 0)
 
         return {
             FUSED: lambda: Candidate(lambda: md.relu_dropout(X, p), fused),
-            APART: lambda: Candidate(lambda: md.dropout_layer(multidrop_numpy.functional.relu(X), p), apart),
+            APART: lambda: Candidate(lambda: md.dropout_layer(masks.relu(X), p), apart),
         }
 
     def ways(self, case: Case) -> dict[str, Callable[[], Any]]:

@@ -34,6 +34,7 @@ from .strings import (
     flag,
     json_object,
     path,
+    suggestion,
     text,
 )
 
@@ -61,6 +62,7 @@ __all__ = [
     "shape",
     "shown",
     "span",
+    "suggestion",
     "text",
     "word64",
 ]

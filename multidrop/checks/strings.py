@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import numbers
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,59 @@ def choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     """Returns one of `choices`.
 
     Raises:
-        ValueError: if `value` is not one of them.
+        ValueError: if `value` is not one of them. The message suggests a similar one.
     """
     if isinstance(value, str) and value in choices:
         return choices[choices.index(value)]  # a plain str, even if `value` is of a subclass
     expected = ", ".join(map(repr, choices))
-    raise ValueError(f"{name}: expected one of {expected}; got {shown(value)}")
+    raise ValueError(f"{name}: expected one of {expected}; got {shown(value)}{suggestion(value, choices)}")
+
+
+def suggestion(value: object, choices: Iterable[str]) -> str:
+    """The end of an error about a value that is not one of `choices`: ": did you mean 'torch'?", or "" if no choice,
+    or more than one, is similar."""
+    found = _similar(value, tuple(choices)) if isinstance(value, str) and len(value) <= 100 else None
+    return f": did you mean {found!r}?" if found else ""
+
+
+def _similar(value: str, choices: tuple[str, ...]) -> str | None:
+    """The choice that a user meant: in other capitals or with signs, part of a longer name ("pytorch"), misspelled,
+    or shortened ("np")."""
+    word = _letters(value)
+    plain = {choice: _letters(choice) for choice in choices}
+    # float16 looks like float64, but nobody who writes it means float64.
+    plain = {choice: text for choice, text in plain.items() if _same(_digits(text), _digits(word))}
+    likeness = {text: difflib.SequenceMatcher(None, word, text).ratio() for text in plain.values()}
+    nearest = max([0.6, *likeness.values()])  # difflib's own limit
+    ways: tuple[Callable[[str], bool], ...] = (
+        lambda text: text == word,
+        lambda text: len(text) > 2 and text in word,
+        lambda text: likeness[text] == nearest,
+        lambda text: len(word) > 1 and text[:1] == word[0] and _within(word, text),
+    )
+    for way in ways:
+        found = [choice for choice, text in plain.items() if way(text)]
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
+
+
+def _same(digits: str, others: str) -> bool:
+    return not digits or not others or digits == others
+
+
+def _letters(text: str) -> str:
+    return "".join(letter for letter in text.casefold() if letter.isalnum())
+
+
+def _digits(text: str) -> str:
+    return "".join(letter for letter in text if letter.isdigit())
+
+
+def _within(word: str, text: str) -> bool:
+    """Whether `text` has all letters of `word`, in this order."""
+    rest = iter(text)
+    return all(letter in rest for letter in word)
 
 
 def path(name: str, value: object, expected: str = "the path of a file, a string or a Path") -> Path:

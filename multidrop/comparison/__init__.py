@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .. import checks
-from ..dispatch import backend_of
+from ..dispatch import backend_of, backend_of_model
 from ..loss import softmax_cross_entropy
 from ..protocol import Model
 from ..spec.keys import Key, as_key
@@ -87,6 +87,8 @@ def compare(
     lr = checks.at_least_zero("lr", lr)
     if not (rtol is None or (isinstance(rtol, float) and rtol == math.inf)):
         rtol = checks.at_least_zero("rtol", rtol)
+    for name, model in (("model_a", model_a), ("model_b", model_b)):
+        backend_of_model(model, name)
     if model_a is model_b:
         raise ValueError("model_b: expected a different model; got model_a")
     data_format = checks.choice("data_format", data_format, ("channels_first", "channels_last"))

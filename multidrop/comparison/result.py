@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .. import html
 from ..conversion import shown_path
 
 INPUT, MASK, OUTPUT, GRADIENT, WEIGHT = "input", "mask", "output", "gradient", "weight"
@@ -84,25 +85,39 @@ class Comparison:
         values = [d.value for d in self.differences if (d.what, d.layers) == (what, layers)]
         return max(values, default=None)
 
+    def _rows(self) -> list[list[str]]:
+        """The cells of the table: for each layer its paths, its kind, and the largest differences."""
+        return [
+            [_shown(paths), kind, *(_number(self.largest(what, paths)) for what in COLUMNS)]
+            for paths, kind in self.layers.items()
+        ]
+
+    def _above(self) -> str:
+        return f"{self.models[0]} and {self.models[1]}, steps: {self.steps}; the largest differences:"
+
+    def _below(self) -> list[str]:
+        """The lines below the table."""
+        whole = [f"{what} {_number(self.largest(what))}" for what in (OUTPUT, LOSS) if self.largest(what) is not None]
+        lines = ["the model: " + ", ".join(whole), *(f"not keyed: {what}" for what in self.unreached)]
+        first = self.first
+        if first is None:
+            return [*lines, f"No difference beyond {self.rtol:g}."]
+        return [*lines, f"First difference beyond {self.rtol:g}: {first}"]
+
     def __str__(self) -> str:
-        rows = [["layer", "kind", *COLUMNS]]
-        for paths, kind in self.layers.items():
-            rows.append([_shown(paths), kind, *(_number(self.largest(what, paths)) for what in COLUMNS)])
+        rows = [["layer", "kind", *COLUMNS], *self._rows()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [f"{self.models[0]} and {self.models[1]}, steps: {self.steps}; the largest differences:"]
+        lines = [self._above()]
         for row in rows:
             texts, numbers = zip(row[:2], widths[:2], strict=True), zip(row[2:], widths[2:], strict=True)
             cells = [cell.ljust(width) for cell, width in texts] + [cell.rjust(width) for cell, width in numbers]
             lines.append("  ".join(cells))
-        whole = [f"{what} {_number(self.largest(what))}" for what in (OUTPUT, LOSS) if self.largest(what) is not None]
-        lines.append("the model: " + ", ".join(whole))
-        lines += [f"not keyed: {what}" for what in self.unreached]
-        first = self.first
-        if first is None:
-            lines.append(f"No difference beyond {self.rtol:g}.")
-        else:
-            lines.append(f"First difference beyond {self.rtol:g}: {first}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._below()])
+
+    def _repr_html_(self) -> str:
+        """The table, as notebooks show it."""
+        table = html.table(["layer", "kind", *COLUMNS], self._rows(), caption=self._above(), texts=2)
+        return table + html.lines(self._below())
 
 
 def _shown(layers: tuple[str, str] | None) -> str:

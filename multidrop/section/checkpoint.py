@@ -57,7 +57,7 @@ def save(path: str | Path, state: State, facts: Mapping[str, Any]) -> None:
 
     path = checks.path("path", path)
     content = json.dumps({"format": FORMAT, "digest": _NO_DIGEST, "facts": checks.json_object("facts", facts)})
-    data = serialize({name: np.ascontiguousarray(array) for name, array in state.items()}, {"multidrop": content})
+    data = serialize({name: np.asarray(array, order="C") for name, array in state.items()}, {"multidrop": content})
     place = _place(data)
     assert place is not None, "safetensors writes its header in a different format than expected"
     digest = hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest().encode()

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
-from rich.console import Console
+import typer
 from rich.table import Table
 
 import multidrop as md
 
+from .. import checks
 from ..dispatch import BackendError, available_backends, declared_backends, install_hint, load
 from . import figure
-from .history import CURVES, History, plot, write_csv
+from .devices import on_device
+from .history import CURVES, History
 from .progress import Display
+from .results import RELATIVE, Results, comparison, resumed
+from .terminal import FAILED, INTERRUPTED, complain, plain_console
+from .training import Diverged
 
-console = Console(highlight=False)
+console = plain_console()
+
+ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -35,40 +41,84 @@ class TrainOptions:
     dtype: str
     seed: int
     data: str
+    device: str
     weight_decay: float
     checkpoint: Path | None
     resume: bool
 
 
-def train(backend: str, options: TrainOptions, out: Path) -> None:
-    """Trains in one backend, or in all that are installed, and writes the results into `out`."""
-    _quiet()
+def train(backend: str, options: TrainOptions, out: Path | None, overwrite: bool) -> None:
+    """Trains in one backend, or in all that are installed, and writes the results."""
     if options.resume and options.checkpoint is None:
         raise ValueError("--resume: expected --checkpoint FILE too, the file to resume from; got --resume alone")
-    names = available_backends() if backend == "all" else (backend or md.get_backend(),)
+    names = _chosen(backend or md.get_backend())
     for name in names:
-        load(name)  # reports a missing or broken backend before hours of training, not after
-    out.mkdir(parents=True, exist_ok=True)
+        on_device(load(name), options.device)  # reports a missing device before hours of training, not after
+    files = {name: _of_backend(options.checkpoint, name if len(names) > 1 else "") for name in names}
+    earlier = {name: history for name, path in files.items() if options.resume and (history := resumed(path))}
+    results = Results(out, overwrite, names, earlier)
     histories = []
     for name in names:
         if len(names) > 1:
-            console.print(f"[bold]{name}[/]")
-        checkpoint = options.checkpoint
-        if checkpoint is not None and len(names) > 1:
-            checkpoint = checkpoint.with_suffix(f".{name}{checkpoint.suffix}")
-        histories.append(_train_one(name, options, checkpoint))
-        _write([histories[-1]], out / name if len(names) > 1 else out)
+            console.print(name, style="bold")
+        try:
+            histories.append(_train_one(name, options, files[name]))
+        except (KeyboardInterrupt, Diverged) as error:
+            _end(error, options, results)
+        results.add(histories[-1])
+    last = histories[0]
+    after = f"after {counted(len(last.epochs), 'epoch')}"
+    accuracies = [f"{history.epochs[-1].test_accuracy:.4f}" for history in histories]
     if len(names) > 1:
         _compare(histories)
-        _write(histories, out)
-    last = histories[0]
+        results.compare(histories)
+        pairs = ", ".join(f"{name} {accuracy}" for name, accuracy in zip(names, accuracies, strict=True))
+        accuracy = f"test accuracy {after}: {pairs}"
+    else:
+        accuracy = f"test accuracy {accuracies[0]} {after}"
     console.print(
-        f"\n{', '.join(h.settings['backend'] for h in histories)}: "
-        f"{last.settings['net']} net, {last.settings['dtype']}, seed {last.settings['seed']}; {last.settings['data']}",
+        f"\n{', '.join(names)}: {last.settings['net']} net, {last.settings['dtype']}, seed {last.settings['seed']}; "
+        f"{last.settings['data']}",
         soft_wrap=True,
     )
-    accuracies = ", ".join(f"{h.epochs[-1].test_accuracy:.4f}" for h in histories)
-    console.print(f"test accuracy {accuracies} after {len(last.epochs)} epochs; results in {out}", soft_wrap=True)
+    console.print(f"{accuracy}; results in {results.folder}", soft_wrap=True)
+
+
+def _chosen(backend: str) -> tuple[str, ...]:
+    """The names of the backends to train in, each imported: a backend that is missing or broken is reported before
+    hours of training, not after."""
+    if checks.choice("backend", backend, (*declared_backends(), ALL)) != ALL:
+        return (load(backend).name,)
+    return tuple(name for name in declared_backends() if not _left_out(name))
+
+
+def _left_out(name: str) -> bool:
+    """Whether a backend cannot be used; says so, and why."""
+    state = _state(name)
+    if state.usable:
+        return False
+    console.print(f"left out: {name}: {state.text}", style="yellow", soft_wrap=True)
+    return True
+
+
+def _of_backend(checkpoint: Path | None, name: str) -> Path | None:
+    return checkpoint.with_suffix(f".{name}{checkpoint.suffix}") if checkpoint and name else checkpoint
+
+
+def _end(error: BaseException, options: TrainOptions, results: Results) -> NoReturn:
+    """Ends a run that was interrupted or has diverged: writes the epochs that are done, and says where they are."""
+    interrupted = isinstance(error, KeyboardInterrupt)
+    history = getattr(error, "history", None)
+    done = len(history.epochs) if history else 0
+    what = f"interrupted after {done} of {counted(options.epochs, 'epoch')}" if interrupted else str(error)
+    where = f"; results in {results.add(history)}" if history and done else ""
+    how = ""
+    if interrupted and options.checkpoint is not None:
+        how = "; to go on, run the command again with --resume"
+    elif interrupted:
+        how = "; a run with --checkpoint FILE can go on with --resume"
+    complain(f"{what}{where}{how}")
+    raise typer.Exit(INTERRUPTED if interrupted else FAILED) from error
 
 
 def _train_one(name: str, options: TrainOptions, checkpoint: Path | None) -> History:
@@ -79,15 +129,16 @@ def _train_one(name: str, options: TrainOptions, checkpoint: Path | None) -> His
             warnings.simplefilter("always")
             train_iter, test_iter = md.load_data_fashion_mnist(options.batch_size, options.data, dtype=options.dtype)
         for warning in caught:
-            console.print(f"[yellow]warning:[/] {warning.message}", soft_wrap=True)
+            console.print(f"warning: {warning.message}", style="yellow", soft_wrap=True)
         build = md.concise_net if options.concise else md.Net
-        net = build(
-            num_hiddens1=options.hidden[0],
-            num_hiddens2=options.hidden[1],
-            dropout1=options.dropout[0],
-            dropout2=options.dropout[1],
-            dtype=options.dtype,
-        )
+        with on_device(load(name), options.device):
+            net = build(
+                num_hiddens1=options.hidden[0],
+                num_hiddens2=options.hidden[1],
+                dropout1=options.dropout[0],
+                dropout2=options.dropout[1],
+                dtype=options.dtype,
+            )
         return md.train(
             net,
             train_iter,
@@ -107,90 +158,82 @@ def _train_one(name: str, options: TrainOptions, checkpoint: Path | None) -> His
         )
 
 
-def _write(histories: Sequence[History], folder: Path) -> None:
-    """Writes history.json, history.csv and curves.png of one run, or comparison.csv and curves.png of several."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if len(histories) == 1:
-        histories[0].to_json(folder / "history.json")
-        histories[0].to_csv(folder / "history.csv")
-    else:
-        write_csv(folder / "comparison.csv", _comparison(histories))
-    plot(histories, folder / "curves.png")
-
-
-def _comparison(histories: Sequence[History]) -> list[list[Any]]:
-    """The rows of comparison.csv: a header, then one row per epoch with the values of each backend and the largest
-    difference between two backends. Differences of the loss are relative."""
-    lines: list[list[Any]] = [["epoch"]]
-    for _, label in CURVES:
-        lines[0] += [f"{label} {h.settings['backend']}" for h in histories] + [f"{label} difference"]
-    for epochs in zip(*(h.epochs for h in histories), strict=True):
-        line: list[Any] = [epochs[0].epoch]
-        for field, _ in CURVES:
-            values = [getattr(epoch, field) for epoch in epochs]
-            difference = max(values) - min(values)
-            scale = max(map(abs, values)) if field == "train_loss" else 1.0
-            line += [*values, difference / scale if scale else 0.0]
-        lines.append(line)
-    return lines
-
-
 def _compare(histories: Sequence[History]) -> None:
-    names, *lines = _comparison(histories)
+    """Prints a table of each curve, with the largest difference in each epoch, and the largest of all epochs."""
+    names, *lines = comparison(histories)
     width = len(histories) + 1
+    largest = []
     for first, (field, label) in zip(range(1, len(names), width), CURVES, strict=True):
+        relative = "relative " if field in RELATIVE else ""
         table = Table(title=label, title_justify="left")
         table.add_column("epoch", justify="right")
         for history in histories:
             table.add_column(history.settings["backend"], justify="right")
-        table.add_column("largest relative difference" if field == "train_loss" else "largest difference",
-                         justify="right")  # fmt: skip
+        table.add_column(f"largest {relative}difference", justify="right")
         for line in lines:
             *values, difference = line[first : first + width]
-            form = ".6f" if field == "train_loss" else ".4f"
-            table.add_row(str(line[0]), *(format(value, form) for value in values), format(difference, ".1e"))
+            form = ".6f" if field in RELATIVE else ".4f"
+            table.add_row(str(line[0]), *(format(value, form) for value in values), _small(difference))
         console.print(table)
+        worst = max(line[first + width - 1] for line in lines)
+        largest.append(f"{label} {_small(worst)}{' (relative)' if relative else ''}")
+    console.print(f"largest difference between two backends: {', '.join(largest)}", soft_wrap=True)
 
 
-def demo(out: Path, seed: int) -> None:
+def _small(difference: float) -> str:
+    return f"{difference:.1e}" if difference else "0"
+
+
+def demo(out: Path, seed: int, p: float) -> None:
     """Prints the section's examples in every installed backend and draws the figure."""
-    _quiet()
     import numpy as np
 
+    key, p = md.Key(seed), checks.probability("p", p)
     X = np.arange(16, dtype=np.float32).reshape(2, 8)
-    for name in available_backends():
-        try:
-            backend = load(name)
-        except BackendError as error:
-            console.print(f"[yellow]warning:[/] {error}", soft_wrap=True)
+    for name in declared_backends():
+        if _left_out(name):
             continue
-        console.print(f"\n[bold]{name}[/] {backend.version}")
-        for p in (0.0, 0.5, 1.0):
-            console.print(f"dropout_layer(X, {p})", style="dim")
-            console.print(str(md.dropout_layer(backend.tensor(X), p, md.Key(seed))), markup=False, soft_wrap=True)
+        backend = load(name)
+        console.print()
+        console.print(f"{name} {backend.version}", style="bold")
+        for probability in sorted({0.0, p, 1.0}):
+            console.print(f"dropout_layer(X, {probability}, Key({seed}))", style="dim")
+            console.print(str(md.dropout_layer(backend.tensor(X), probability, key)), soft_wrap=True)
     out.mkdir(parents=True, exist_ok=True)
-    figure.draw_dropout(out / "dropout.png", seed)
+    figure.draw_dropout(out / "dropout.png", seed, p)
     console.print(f"\nthe net before and after dropout: {out / 'dropout.png'}", soft_wrap=True)
 
 
 def backends() -> None:
     """Prints which backends are installed, which are broken, and what to install."""
-    _quiet()
-    table = Table("backend", "version", "state")
-    for name in declared_backends():
-        version = "–"
-        if name not in available_backends():
-            state = f"not installed: {install_hint(name)}"
-        else:
-            try:
-                version = load(name).version
-                state = "in force" if name == md.get_backend() else "ready"
-            except BackendError as error:
-                state = f"broken: {error}"
-        table.add_row(name, version, state)
-    console.print(table)
+    states = {name: _state(name) for name in declared_backends()}
+    rows = [("backend", "version", "state"), *((name, state.version, state.text) for name, state in states.items())]
+    names, versions = (max(len(row[column]) for row in rows) for column in (0, 1))
+    for number, (name, version, text) in enumerate(rows):
+        # Lines, and not a table: a command to copy stays in one piece, however narrow the terminal is.
+        style = "bold" if number == 0 else None
+        console.print(f"{name:{names}}  {version:{versions}}  {text}", style=style, soft_wrap=True)
 
 
-def _quiet() -> None:
-    """Hides TensorFlow's start-up messages, unless the user has set their level."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+@dataclass(frozen=True)
+class _State:
+    """Whether a backend can be used, its framework's version, and a description."""
+
+    usable: bool
+    version: str
+    text: str
+
+
+def _state(name: str) -> _State:
+    if name not in available_backends():
+        return _State(False, "–", f"not installed: {install_hint(name)}")
+    try:
+        version = load(name).version
+    except BackendError as error:
+        return _State(False, "–", f"broken: {error}")
+    return _State(True, version, "in force" if name == md.get_backend() else "ready")
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 epoch", "2 epochs"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
         from matplotlib.figure import Figure
 
 INPUTS, HIDDEN, OUTPUTS = 4, 5, 3
+SEED = 3
+"""The smallest seed whose mask drops the second and the fifth hidden unit at p = 0.5, as the section's figure does."""
 
 
-def draw_dropout(path: str | Path | None = None, seed: int = 0, p: float = 0.5) -> Figure:
+def draw_dropout(path: str | Path | None = None, seed: int = SEED, p: float = 0.5) -> Figure:
     """Draws a net of four inputs, five hidden units and three outputs, before and after the mask of `Key(seed)`.
 
     Args:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, asdict, astuple, dataclass, field, fields
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import checks, files
-from .needs import section_extra
+from .. import checks, files, html
+from .curves import plot_histories, png, write_figure
+
+__all__ = ["CURVES", "Epoch", "History", "columns", "header", "plot", "row", "write_csv", "write_figure"]
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    with section_extra("a plot"):
-        from matplotlib.figure import Figure
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,12 @@ COLUMNS = (
     ("seconds", "seconds", "7.2f"),
     ("examples_per_second", "examples/s", "10,.0f"),
 )
-CURVES = (("train_loss", "train loss"), ("train_accuracy", "train accuracy"), ("test_accuracy", "test accuracy"))
+CURVES = (
+    ("train_loss", "train loss"),
+    ("train_accuracy", "train accuracy"),
+    ("test_loss", "test loss"),
+    ("test_accuracy", "test accuracy"),
+)
 
 
 def columns(train_accuracy: bool = False) -> tuple[tuple[str, str, str], ...]:
@@ -109,6 +116,17 @@ class History:
         train_accuracy = self.train_accuracy
         lines = [row(epoch, train_accuracy) for epoch in self.epochs]
         return "\n".join([header(train_accuracy), *lines, *self.notes])
+
+    def _repr_html_(self) -> str:
+        """The table and the curves, as notebooks show them."""
+        shown = columns(self.train_accuracy)
+        rows = [[cell(getattr(epoch, name), form).strip() for name, _, form in shown] for epoch in self.epochs]
+        found = html.table([title for _, title, _ in shown], rows, caption=self.label, texts=0) + html.lines(self.notes)
+        if self.epochs:
+            with suppress(ImportError):  # without Matplotlib, the table alone
+                picture = base64.b64encode(png(self.plot())).decode()
+                found += f'<img alt="curves of {escape(self.label)}" src="data:image/png;base64,{picture}">'
+        return found
 
     @property
     def train_accuracy(self) -> bool:
@@ -185,7 +203,7 @@ class History:
         write_csv(path, [[column.name for column in fields(Epoch)], *map(astuple, self.epochs)])
 
     def plot(self, path: str | Path | None = None) -> Figure:
-        """Plots training loss, training accuracy and test accuracy over the epochs, as a Matplotlib figure.
+        """Plots losses and accuracies over the epochs, as a Matplotlib figure: see `multidrop.plot_histories`.
 
         Args:
             path: the file to write, if any; its extension decides the format.
@@ -194,7 +212,10 @@ class History:
             ValueError: for a bad path, or an extension that Matplotlib does not support.
             OSError: if the file cannot be written; the previous file is unchanged.
         """
-        return plot([self], path)
+        return plot_histories(self, path)
+
+
+plot = plot_histories  # its former name
 
 
 def write_csv(path: str | Path, rows: Iterable[Iterable[Any]]) -> None:
@@ -202,61 +223,6 @@ def write_csv(path: str | Path, rows: Iterable[Iterable[Any]]) -> None:
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
     files.write(checks.path("path", path), text.getvalue().encode())
-
-
-def write_figure(path: str | Path, figure: Figure) -> None:
-    """Writes a Matplotlib figure in the format of the path's extension. A path without one gets the extension of
-    Matplotlib's default format.
-
-    Raises:
-        ValueError: for a bad path, or an extension that Matplotlib does not support.
-        OSError: if the file cannot be written; the previous file is unchanged.
-    """
-    path = checks.path("path", path)
-    if not path.suffix:
-        path = path.with_name(f"{path.name.rstrip('.')}.{figure.canvas.get_default_filetype()}")
-    form = path.suffix[1:].lower()
-    supported = sorted(figure.canvas.get_supported_filetypes())
-    if form not in supported:
-        raise ValueError(f"path: expected an extension among {', '.join(supported)}; got {checks.shown(path.name)}")
-    files.write(path, lambda file: figure.savefig(file, format=form, dpi=150))
-
-
-def plot(histories: Sequence[History], path: str | Path | None = None) -> Figure:
-    """Plots the curves of one or several runs side by side, each under its backend's name, as a Matplotlib figure.
-
-    Args:
-        histories: the runs.
-        path: the file to write, if any; its extension decides the format.
-    """
-    with section_extra("a plot"):
-        from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(1.2 + 4.3 * len(histories), 3.6), layout="constrained")
-    panels = figure.subplots(1, len(histories), sharey=True, squeeze=False)[0]
-    for panel, history in zip(panels, histories, strict=True):
-        _draw_curves(panel, history)
-    panels[0].legend()
-    source = histories[0].settings.get("data")
-    if source:
-        figure.supxlabel(source, fontsize="small", color="0.4")
-    if path is not None:
-        write_figure(path, figure)
-    return figure
-
-
-def _draw_curves(panel: Axes, history: History) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    numbers = [epoch.epoch for epoch in history.epochs]
-    for (name, label), style in zip(CURVES, ("-", "--", "-."), strict=True):
-        # With markers, because a run of one epoch has no line.
-        panel.plot(numbers, [getattr(e, name) for e in history.epochs], style, marker=".", label=label)
-    panel.set_title(history.settings.get("backend", ""))
-    panel.set_xlabel("epoch")
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panel.set_ylim(bottom=0)
-    panel.grid(alpha=0.3)
 
 
 def _epoch(number: int, row: Any) -> Epoch:

@@ -6,8 +6,9 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from .. import checks
 from .history import History, header, row
-from .needs import section_extra
+from .terminal import plain_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,10 +35,7 @@ class Display:
         """A display on standard error if that is a terminal, else one that prints nothing."""
         if not sys.stderr.isatty():
             return cls()
-        with section_extra("the display of a training run"):
-            from rich.console import Console
-
-        return cls(Console(stderr=True, highlight=False))
+        return cls(plain_console(stderr=True))
 
     def __enter__(self) -> Display:
         if self._bar:
@@ -51,9 +49,23 @@ class Display:
             self._bar.stop()
 
     @classmethod
+    def chosen(cls, display: Display | bool | None) -> Display:
+        """The display that an argument asks for: itself, for True and None that for where the program runs, and for
+        False one that shows nothing.
+
+        Raises:
+            ValueError: for anything else.
+        """
+        if isinstance(display, Display):
+            return display
+        return cls.automatic() if display is None or checks.flag("display", display) else cls()
+
+    @classmethod
     def automatic(cls) -> Display:
-        """The display for where the program runs."""
-        return cls.on_terminal()
+        """The display for where the program runs: a notebook, or else a terminal, if there is one."""
+        from .notebook import NotebookDisplay, in_notebook  # which needs this module
+
+        return NotebookDisplay() if in_notebook() else cls.on_terminal()
 
     def run(self, history: History, num_epochs: int, train_accuracy: bool = False) -> None:
         """Announces a run that begins, or continues after the epochs in its history.

@@ -13,8 +13,8 @@ from ..spec.keys import Key
 
 
 def state_of(weights: Mapping[str, npt.NDArray], keys: Mapping[str, Key]) -> State:
-    """The state of a net with those weights, whose dropout layers `dropout1`, … have those keys next. A layer that
-    follows its framework's generator has no key, and is left out."""
+    """The state of a net with those weights, whose dropout layers `dropout1`, … have those keys next, as arrays of
+    uint64, the only ones. A layer that follows its framework's generator has no key, and is left out."""
     return {**weights, **{name: np.array([key.seed, key.call], np.uint64) for name, key in keys.items()}}
 
 
@@ -30,7 +30,7 @@ def keys_in(state: Mapping[str, npt.NDArray], own: Mapping[str, npt.NDArray]) ->
     for name, array in own.items():
         if state[name].shape != array.shape:
             raise ValueError(f"state: expected {name} of shape {array.shape}; got {state[name].shape}")
-    return {name: Key(*map(int, state[name])) for name in own if name.startswith("dropout")}
+    return {name: Key(*map(int, state[name])) for name, array in own.items() if array.dtype == np.uint64}
 
 
 def check_types(state: Mapping[str, npt.NDArray], own: Mapping[str, npt.NDArray]) -> None:
@@ -47,7 +47,8 @@ def check_types(state: Mapping[str, npt.NDArray], own: Mapping[str, npt.NDArray]
 def in_order(
     layers: Iterable[Any], linear: type, noise: type, others: tuple[type, ...]
 ) -> tuple[list[Any], dict[int, Any]] | None:
-    """The layers of a perceptron, as `multidrop.perceptron` builds one.
+    """The layers of a perceptron, as `multidrop.perceptron` builds one; their state has the same names in every
+    framework.
 
     Args:
         layers: those of the net, in the order in which they run.

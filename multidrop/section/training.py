@@ -14,15 +14,12 @@ from typing import Any, SupportsFloat, SupportsInt, TypeAlias
 import numpy as np
 
 from .. import checks
-from ..dispatch import backend_of, part
-from ..protocol import Backend, Model, Section, Tensor, Trainer
-from ..spec.keys import Key
-from . import checkpoint as checkpoints
-from .checkpoint import CheckpointError
+from ..dispatch import backend_of, backend_of_model, part
+from ..protocol import Backend, Model, Pass, Section, Tensor, Trainer
 from .data import Batches
 from .history import Epoch, History
 from .progress import Display
-from .state import check_types
+from .run_file import RunFile
 
 BatchIterable = Iterable[tuple[Tensor, Tensor]]
 
@@ -74,7 +71,7 @@ def train(
     checkpoint: str | Path | None = None,
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
-    display: Display | None = None,
+    display: Display | bool | None = None,
 ) -> History:
     """Trains a net by minibatch stochastic gradient descent on softmax cross-entropy, and tests it after each epoch.
 
@@ -106,14 +103,15 @@ def train(
         resume: whether to continue from that file if it exists. Without `resume` the file must not exist.
         settings: further settings of the run, by name, that JSON can represent. They are recorded in the history, and
             must be equal when the run is resumed.
-        display: shows the progress. The default prints to standard error if that is a terminal.
+        display: shows the progress. By default a notebook shows the table and the curves while the net trains, and a
+            terminal the table, on standard error. False shows nothing.
 
     Returns:
         The history of all epochs, including those before the run was resumed.
 
     Raises:
-        ValueError: for a number of epochs below 1, a negative or infinite rate, a checkpoint that is not a path, or
-            settings that JSON cannot represent.
+        ValueError: for a number of epochs below 1, a negative or infinite rate, a checkpoint that is not a path,
+            settings that JSON cannot represent, or another display.
         TypeError: if the batches are tensors of a different framework than the net's, or for a callback that cannot be
             called or that returns neither None nor a bool.
         CheckpointError: if the checkpoint cannot be written or read, exists without `resume`, or belongs to a run with
@@ -128,8 +126,8 @@ def train(
         checkpoint = checks.path("checkpoint", checkpoint)
     lr, weight_decay = checks.at_least_zero("lr", lr), checks.at_least_zero("weight_decay", weight_decay)
     train_accuracy = checks.flag("train_accuracy", train_accuracy)
-    callbacks = _callbacks(callbacks)
-    backend = backend_of(net, "net")
+    callbacks, chosen = _callbacks(callbacks), Display.chosen(display)
+    backend = backend_of_model(net, "net")
     section = part(backend, Section, "Trainer", "md.train")
     trainer = section.Trainer(net, lr, weight_decay)
     history = History(
@@ -147,7 +145,7 @@ def train(
     )
     file = None
     if checkpoint is not None:
-        file = _RunFile(checkpoint, section, net, train_iter)
+        file = RunFile(checkpoint, section, net, train_iter)
         file.open(history, resume)
     if getattr(trainer, "compiles", False) and len(history.epochs) < num_epochs:
         history.notes.append(f"The speed of epoch {len(history.epochs) + 1} includes compiling the net.")
@@ -156,7 +154,7 @@ def train(
     run = _Run(net, backend, trainer, train_iter, test_iter, train_accuracy)
     number = len(history.epochs)
     try:
-        with display or Display.automatic() as shown:
+        with chosen as shown:
             shown.run(history, num_epochs, train_accuracy)
             for number in range(len(history.epochs) + 1, num_epochs + 1):
                 shown.epoch(number, train_iter)
@@ -201,12 +199,13 @@ class _Run:
     ) -> None:
         self.net, self.backend, self.trainer = net, backend, trainer
         self.train_iter, self.test_iter, self.train_accuracy = train_iter, test_iter, train_accuracy
+        self._kept: dict[int, Pass | None] = {}  # by the array of the examples, which the batches hold
 
     def epoch(self, number: int, callbacks: Iterable[Callback], shown: Display) -> Epoch:
         """Makes one pass over the training data."""
         watching = [callback.batch for callback in callbacks if hasattr(callback, "batch")]
         sums, start = _Sums(), time.perf_counter()
-        for batch, (X, y) in enumerate(self.train_iter, start=1):
+        for batch, (X, y) in enumerate(self._near(self.train_iter), start=1):
             sums.add(self.trainer.step(*_tensors(self.backend, X, y)), len(y))
             for watch in watching:
                 watch(self.net, number, batch)
@@ -227,9 +226,20 @@ class _Run:
 
     def _evaluate(self, batches: BatchIterable, name: str) -> tuple[float, float]:
         sums = _Sums()
-        for X, y in batches:
+        for X, y in self._near(batches):
             sums.add(self.trainer.evaluate(*_tensors(self.backend, X, y)), len(y))
         return sums.means(name)
+
+    def _near(self, batches: BatchIterable) -> BatchIterable:
+        """The same batches, which the net's device makes where it keeps their data."""
+        trainer: Any = self.trainer
+        if type(batches) is not Batches or batches.backend is not self.backend or not hasattr(trainer, "resident"):
+            return batches
+        data = id(batches.images)
+        if data not in self._kept:
+            self._kept[data] = batches.kept(trainer)
+        made = self._kept[data]
+        return batches if made is None else batches.by(made)
 
 
 class _Sums:
@@ -310,60 +320,3 @@ def _tensors(backend: Backend, *values: Any) -> tuple[Tensor, ...]:
             )
         tensors.append(value)
     return tuple(tensors)
-
-
-class _RunFile:
-    """The checkpoint file of one run."""
-
-    def __init__(self, path: Path, section: Section, net: Model, train_iter: BatchIterable) -> None:
-        if not isinstance(train_iter, Batches) or train_iter.key is None:
-            raise CheckpointError(
-                "checkpoint: expected a train_iter from load_data_fashion_mnist, because a key determines its order; "
-                f"got {type(train_iter).__name__}"
-            )
-        self.path, self.section, self.net, self.batches = path, section, net, train_iter
-
-    def open(self, history: History, resume: bool) -> None:
-        """Creates the file, or restores net, batches and history from it."""
-        if not any(name.startswith("dropout") for name in self.section.get_state(self.net)):
-            raise CheckpointError(
-                "checkpoint: expected a keyed net, so that a resumed run draws the same masks; "
-                "build it after manual_seed(n) or with seed=n"
-            )
-        if not self.path.exists():
-            self.save(history)
-            return
-        if not resume:
-            raise CheckpointError(f"{self.path}: exists already; resume its run, or delete it to start a new one")
-        state, facts = checkpoints.load(self.path)
-        try:
-            before, key = History.from_dict(facts.get("history")), _key(facts.get("batches"))  # type: ignore[arg-type]
-        except ValueError as error:
-            raise CheckpointError(f"{self.path}: not a checkpoint of a run: {error}") from error
-        for name, value in history.to_dict()["settings"].items():
-            # A run may continue on a different backend; only the last bits of its sums may then differ.
-            if name not in ("backend", "version") and before.settings.get(name) != value:
-                raise CheckpointError(
-                    f"{self.path}: cannot resume with different settings: {name} was {before.settings.get(name)!r}, "
-                    f"now it is {value!r}"
-                )
-        try:
-            check_types(state, self.section.get_state(self.net))
-            self.section.set_state(self.net, state)
-        except ValueError as error:
-            raise CheckpointError(f"{self.path}: belongs to a different net: {error}") from error
-        self.batches.key, self.batches.epoch = key, len(before.epochs)
-        history.epochs[:], history.notes[:] = before.epochs, before.notes
-
-    def save(self, history: History) -> None:
-        """Saves the run after an epoch."""
-        key = self.batches.key
-        facts = {"history": history.to_dict(), "batches": key and [key.seed, key.call]}
-        checkpoints.save(self.path, self.section.get_state(self.net), facts)
-
-
-def _key(words: Any) -> Key:
-    """Reads the key of the batches from a checkpoint: [seed, call], or in format 1 the seed alone."""
-    if isinstance(words, list) and len(words) == 2:
-        return Key(*words)
-    return Key(checks.word64("batches", words))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
 from .. import checks
-from ..protocol import Model
+from ..comparison.probes import probe_of
+from ..protocol import Model, Sampling
 from ..spec.keys import Key
 from .bar import shown
 from .prediction import LOGITS, OUTPUTS, VALUES, Array, Prediction, Running, read
-from .sampling import SHARED, MonteCarlo, probe_of
+from .sampling import SHARED, MonteCarlo
 
 
 def mc_predict(
@@ -58,16 +58,15 @@ def mc_predict(
         ValueError: for a bad argument, outputs that are not of the kind that was named, and as `mc_dropout`.
     """
     samples = checks.positive("samples", samples)
-    running = []
-    with _Runs(model, X, batch_size, outputs) as runs:
-        mc = runs.sample(seed, masks, allow_unreached)
-        with shown(progress, samples * len(runs.batches)) as advance:
-            for start, batch in runs.batches:
-                running.append(found := Running(runs.outputs))
-                for number in range(samples):
-                    mc.sample(number, start)
-                    found.add(runs.run(batch))
-                    advance()
+    runs = _Runs(model, X, batch_size, outputs)
+    running: list[Running] = []
+    with runs.sampler(seed, masks, allow_unreached) as mc, shown(progress, samples * len(runs.batches)) as advance:
+        for start, batch in runs.batches:
+            running.append(found := Running(runs.outputs))
+            for number in range(samples):
+                mc.sample(number, start)
+                found.add(runs.run(batch))
+                advance()
     mean, variance = (np.concatenate([getattr(each, name) for each in running]) for name in ("mean", "variance"))
     expected = None if outputs == VALUES else np.concatenate([each.expected_entropy for each in running])
     return Prediction(mean, variance, samples, outputs, expected)
@@ -84,18 +83,21 @@ def mc_samples(
     outputs: str = LOGITS,
     allow_unreached: bool = False,
 ) -> Iterator[Array]:
-    """The samples of `mc_predict` one by one, as a generator: sample k is the same for equal arguments, and for any
-    number of samples. The model is as usual between two samples. Args and errors are those of `mc_predict`.
+    """The samples of `mc_predict` one by one; each is computed when it is asked for. Between two samples, the model is
+    as usual. Args and errors are those of `mc_predict`.
 
-    Yields:
-        The probabilities, (n, …, classes), or the values; float64.
+    Returns:
+        An iterator over the samples: the probabilities, (n, …, classes), or the values; float64.
     """
     samples = checks.positive("samples", samples)
-    for number in range(samples):
-        with _Runs(model, X, batch_size, outputs) as runs:
-            mc = runs.sample(seed, masks, allow_unreached)
-            found = [runs.run(batch) for start, batch in runs.batches if mc.sample(number, start)]
-        yield np.concatenate(found)
+    runs = _Runs(model, X, batch_size, outputs)
+    mc = runs.sampler(seed, masks, allow_unreached)
+
+    def sample(number: int) -> Array:
+        with mc:
+            return np.concatenate([runs.run(batch) for start, batch in runs.batches if mc.sample(number, start)])
+
+    return map(sample, range(samples))
 
 
 def predict(model: Model, X: Any, *, batch_size: int = 256, outputs: str = LOGITS) -> Array:
@@ -114,33 +116,28 @@ def predict(model: Model, X: Any, *, batch_size: int = 256, outputs: str = LOGIT
         TypeError: if `model` is not a model of a known framework, or X has an unknown type.
         ValueError: for a bad argument, or outputs that are not of the kind that was named.
     """
-    with _Runs(model, X, batch_size, outputs) as runs:
+    runs = _Runs(model, X, batch_size, outputs)
+    with runs.probe.evaluating():
         return np.concatenate([runs.run(batch) for _, batch in runs.batches])
 
 
 class _Runs:
-    """Runs a model on X in batches, in evaluation mode within the context."""
+    """Runs a model on X in batches."""
 
     def __init__(self, model: Model, X: Any, batch_size: int, outputs: str) -> None:
         self.outputs = checks.choice("outputs", outputs, OUTPUTS)
         self._model = model
-        self.backend, self.probe = probe_of(model, "md.predict")
+        self.backend, self.probe = probe_of(model, Sampling, "md.predict")
         self.batches = list(self._batches(X, checks.positive("batch_size", batch_size)))
-        self._stack = ExitStack()
 
-    def __enter__(self) -> _Runs:
-        self._stack.enter_context(self.probe.evaluating())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def sample(self, seed: int | Key, masks: str, allow_unreached: bool) -> MonteCarlo:
-        """Makes the runs samples."""
+    def sampler(self, seed: int | Key, masks: str, allow_unreached: bool) -> MonteCarlo:
+        """What makes the runs samples, within its context."""
         if not self.probe.built():
-            self.run(self.batches[0][1])  # the first run creates layers or weights
-            _, self.probe = probe_of(self._model, "md.predict")
-        return self._stack.enter_context(MonteCarlo(self._model, seed, masks, allow_unreached))
+            with self.probe.evaluating():
+                self.run(self.batches[0][1])  # the first run creates layers or weights
+        mc = MonteCarlo(self._model, seed, masks, allow_unreached)
+        self.probe = mc.probe
+        return mc
 
     def run(self, batch: Any) -> Array:
         """The output for a batch, as `outputs` says.

@@ -55,7 +55,8 @@ class Prediction:
     @property
     def mutual_information(self) -> Array:
         """`entropy` − `expected_entropy`, in nats, (n,): by how much the thinned networks disagree."""
-        return self.entropy - self._entropies("mutual_information")
+        expected = self._entropies("mutual_information")
+        return entropies(self.mean) - expected
 
     @property
     def classes(self) -> npt.NDArray[np.intp]:

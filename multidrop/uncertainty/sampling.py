@@ -8,9 +8,9 @@ from typing import Any
 
 from .. import checks
 from ..comparison.parts import tensors_in
+from ..comparison.probes import probe_of
 from ..conversion import shown_path
-from ..dispatch import BackendError, backend_of, part
-from ..protocol import Comparison, Model, Sampling
+from ..protocol import Model, Sampling
 from ..spec.keys import Key, as_key
 from .one_mask import one_mask
 
@@ -67,7 +67,7 @@ class MonteCarlo:
         self._own = checks.choice("masks", masks, (SHARED, OWN)) == OWN
         self._allow_unreached = checks.flag("allow_unreached", allow_unreached)
         self._backend: Any
-        self._backend, self.probe = probe_of(model, "md.mc_dropout")
+        self._backend, self.probe = probe_of(model, Sampling, "md.mc_dropout")
         self._shown = checks.shown(model)
         self._noises = self.probe.dropouts()
         if not self._noises:
@@ -116,7 +116,8 @@ class MonteCarlo:
             self._reached.clear()
             self._calls, self.current, self._next = 0, self._next, self._next + 1
             first = next(tensors_in((args, kwargs), self.probe.tensors), None)
-            self._examples = None if first is None or len(first.shape) == 0 else first.shape[0]
+            shape: Any = () if first is None or self.probe.symbolic(first) else first.shape
+            self._examples = shape[0] if len(shape) else None
         self._running.append(path)
         if path in self._noises and self.probe.trains(path, kwargs):
             raise ValueError(
@@ -134,9 +135,9 @@ class MonteCarlo:
         if path == "" and not self._allow_unreached and (missing := [*self._noises.keys() - self._reached]):
             names = ", ".join(sorted(map(shown_path, missing)))
             raise ValueError(
-                f"model: expected a run that calls each dropout layer; got one of {self._shown} without {names}. A "
-                "compiled or fused part of the model may have passed it over: give md.mc_dropout the model from before "
-                "it was compiled; if the model does not use the layer, pass allow_unreached=True"
+                f"model: expected a run that calls each dropout layer; got one of {self._shown} that leaves out "
+                f"{names}: if a compiled or fused part of the model computes in its place, give the model as it was "
+                "before; if the model does not use the layer here, pass allow_unreached=True"
             )
         return output
 
@@ -154,7 +155,7 @@ class MonteCarlo:
         key = Key(self._keys[self._calls].seed, self.current or 0)
         self._calls += 1
         member, start = layer._noise(shape), 0
-        if not (layer._drops_weights or member.of_weights or not shape):
+        if not (layer.drops_weights or member.of_weights or not shape):
             start = self._first(path, member.batch_axis, shape)
             if not self._own:
                 member, start = one_mask(member, len(shape)), 0
@@ -168,7 +169,7 @@ class MonteCarlo:
             ValueError: where the examples do not lie along the first axis, or the member's own.
         """
         size, examples = shape[axis], self._examples
-        if size == 1 or not examples:  # the same for all examples, or a batch without examples
+        if not examples or size == 1 < examples:  # what it drops is the same for all examples
             return 0
         if size % examples:
             raise ValueError(
@@ -180,26 +181,3 @@ class MonteCarlo:
                 f"start: expected 0, for {shown_path(path)} has the examples along axis {axis}; got {self._start}"
             )
         return self._start * (size // examples) * math.prod(shape[1:])
-
-
-def probe_of(model: Model, use: str) -> tuple[Any, Any]:
-    """The backend of a model, and what runs it.
-
-    Args:
-        model: the model.
-        use: the function that needs it.
-
-    Raises:
-        TypeError: if it is not a model of a known framework.
-        BackendError: if the backend cannot watch a model.
-    """
-    backend = backend_of(model, "model")
-    if not (isinstance(model, tuple(backend.types)) and callable(model)):
-        raise TypeError(f"model: expected a model of a known framework; got {checks.shown(model)}")
-    probe: Any = part(backend, Comparison, "Probe", use).Probe(model)
-    if missing := sorted({name for name in vars(Sampling) if not name.startswith("_")} - set(dir(probe))):
-        raise BackendError(
-            f"backend {backend.name!r}: its Probe has no {', '.join(missing)}: {use} needs a Probe with all methods of "
-            "multidrop.protocol.Sampling"
-        )
-    return backend, probe

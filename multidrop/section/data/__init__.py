@@ -1,6 +1,15 @@
-"""Fashion-MNIST and its minibatches."""
+"""Fashion-MNIST, and minibatches of it and of other data."""
 
-from .batches import Batches, load_data_fashion_mnist
-from .fashion_mnist import CLASSES, DataError
+from .fashion_mnist import CLASSES, DataError, load_data_fashion_mnist, load_fashion_mnist
+from .image_set import ImageSet
+from .minibatches import Batches, batches
 
-__all__ = ["CLASSES", "Batches", "DataError", "load_data_fashion_mnist"]
+__all__ = [
+    "CLASSES",
+    "Batches",
+    "DataError",
+    "ImageSet",
+    "batches",
+    "load_data_fashion_mnist",
+    "load_fashion_mnist",
+]

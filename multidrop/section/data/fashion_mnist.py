@@ -21,7 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ... import checks
+from ...dispatch import current
+from ...spec.keys import Key
+from ...streams import seeds_for
+from ..architecture import DTYPES
 from . import download
+from .image_set import ImageSet
+from .minibatches import Batches
 
 CLASSES = (
     "T-shirt/top",
@@ -43,12 +49,14 @@ DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of the package data
 
 @dataclass(frozen=True)
 class Edition:
-    """One version of the data set: its name, the SHA-256 digest of each file's contents, and the numbers of training
-    and test images. Digests are of the contents, not of the archives, because Debian recompressed the archives."""
+    """One version of the data set: its name, the SHA-256 digest of each file's contents, the numbers of training and
+    test images, and the names of the classes. Digests are of the contents, not of the archives, because Debian
+    recompressed the archives."""
 
     name: str
     digests: dict[str, str]
     examples: tuple[int, int]
+    classes: tuple[str, ...] = CLASSES
 
     def size(self, name: str) -> int:
         """The size of a file's contents in bytes, as `encode_idx` writes them."""
@@ -84,26 +92,8 @@ class DataError(RuntimeError):
     """Raised if data is missing, truncated or altered. Such data is never used for training."""
 
 
-Images = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """Images of shape (n, 28, 28) and labels of shape (n,), both uint8, for training and for testing."""
-
-    edition: Edition
-    folder: Path
-    train: tuple[Images, Labels]
-    test: tuple[Images, Labels]
-
-    def __str__(self) -> str:
-        sizes = f"{len(self.train[1]):,} training and {len(self.test[1]):,} test images"
-        return f"{self.edition.name}, {sizes}"
-
-
-def load(data: str | Path = "auto") -> ImageSet:
-    """Loads and checks the data set.
+def load_fashion_mnist(data: str | Path = "auto") -> ImageSet:
+    """Loads and checks Fashion-MNIST, as arrays.
 
     Args:
         data: "full" for the whole set, from the cache, Debian's folder or the publisher, in this order; "mini" for the
@@ -117,6 +107,39 @@ def load(data: str | Path = "auto") -> ImageSet:
         ValueError: if `data` is none of these.
         DataError: if a file is missing, truncated or altered (the message names it), or if "full" cannot be downloaded.
     """
+    return _load(data)
+
+
+load = load_fashion_mnist  # its former name
+
+
+def load_data_fashion_mnist(
+    batch_size: int, data: str | Path = "auto", *, seed: int | Key | None = None, dtype: str = "float32"
+) -> tuple[Batches, Batches]:
+    """Loads Fashion-MNIST in minibatches of the current backend's tensors: `load_fashion_mnist(data).batches(…)`.
+
+    Args:
+        batch_size: the number of examples in a batch.
+        data: "auto", "full", "mini" or a folder: see `load_fashion_mnist`.
+        seed: the seed of the shuffling, an integer or a `Key`. Without it `manual_seed` gives the key, or the
+            framework's own generator if `manual_seed` was not called.
+        dtype: "float32" or "float64".
+
+    Returns:
+        train_iter, which passes over the training images in a new order each time, and test_iter, which keeps the
+        order of the data; both are `Batches`.
+
+    Raises:
+        ValueError: for a batch size below 1, an unknown dtype, a bad seed, or an unknown `data`.
+        DataError: if the data is missing, truncated or altered.
+    """
+    batch_size = checks.positive("batch_size", batch_size)
+    dtype = checks.choice("dtype", dtype, DTYPES)
+    seeds_for(current().name, seed)
+    return _load(data).batches(batch_size, seed=seed, dtype=dtype)
+
+
+def _load(data: str | Path) -> ImageSet:
     expected = '"auto", "full", "mini" or a folder'
     folder = checks.path("data", data, expected)
     if data == "mini":
