@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def _computed(
         else:
             found[each.digest] = kept
     results = engines.results(left, jobs, engine, address)
-    with Progress(len(runs), len(found)) as progress:
+    with closing(results), Progress(len(runs), len(found)) as progress:
         try:
             for each, measurements in results:
                 if shelf is not None:
@@ -129,6 +130,10 @@ def _computed(
                 found[each.digest] = measurements
                 progress.done(each)
         except KeyboardInterrupt:
-            where = "none is kept" if shelf is None else f"they are kept in {shelf.folder}; the same command goes on"
-            raise KeyboardInterrupt(f"interrupted: {len(found)} of {len(runs)} runs are done; {where}") from None
+            if shelf is None:
+                done, where = len(found), "none is kept"
+            else:
+                done = sum(shelf.path(each).exists() for each in runs)
+                where = f"they are kept in {shelf.folder}; the same command goes on"
+            raise KeyboardInterrupt(f"interrupted: {done} of {len(runs)} runs are done; {where}") from None
     return found

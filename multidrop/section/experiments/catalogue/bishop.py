@@ -61,7 +61,7 @@ def data(lab: Lab) -> tuple[npt.NDArray, npt.NDArray]:
     """Normal inputs of unequal scales, and a linear response with noise."""
     n, d = lab.scale["examples"], lab.scale["features"]
     draw = lab.generator("linear")
-    X = draw.normal(size=(n, d)) * np.linspace(0.3, 1.2, d)
+    X = draw.normal(size=(n, d)) * np.linspace(0.5, 1.2, d)
     return X, X @ draw.normal(size=d) + 0.5 * draw.normal(size=n)
 
 
@@ -78,7 +78,7 @@ def descend(sigma: float, X: npt.NDArray, y: npt.NDArray, steps: Sequence[int], 
     total: Any = tensor(np.zeros((replicas, d, 1), lab.dtype))
     noise, stream = md.family.GaussianNoise(sigma), md.Stream(lab.key("noise"))
     averages = []
-    for step in range(1 - lab.scale["first"], steps[-1] + 1):
+    for step in range(1 - lab.scale["forgotten"], steps[-1] + 1):
         noisy = md.apply(noise, inputs, stream.next())
         residual = sum_over_features @ (noisy * w) - targets  # (replicas, 1, n)
         w = w - lab.scale["lr"] * ((noisy * residual) @ mean_over_examples)
@@ -144,10 +144,11 @@ _SIZES = {
     "examples": 50,
     "features": 8,
     "sigmas": [0.25, 0.5, 1.0],
-    "replicas": 16,
+    "replicas": 8,
     "lr": 0.1,
+    "forgotten": 400,
     "first": 100,
-    "doublings": 7,
+    "doublings": 6,
 }
 EXPERIMENT = Experiment(
     name="bishop",
@@ -162,7 +163,7 @@ EXPERIMENT = Experiment(
     scales={
         "full": _SIZES,
         "mini": _SIZES,
-        "tiny": {**_SIZES, "sigmas": [0.5], "replicas": 2, "first": 10, "doublings": 2},
+        "tiny": {**_SIZES, "sigmas": [0.5], "replicas": 2, "forgotten": 10, "first": 10, "doublings": 2},
     },
     settings=settings,
     run=run,

@@ -79,7 +79,7 @@ def answer(result: Result, words: Words) -> str:
     )
 
 
-_SIZES = {"images": 1000, "hidden": 512, "epochs": 250, "lr": 0.2}
+_SIZES = {"images": 1000, "hidden": 256, "batch": 32, "epochs": 200, "settle": 20, "lr": 0.1}
 EXPERIMENT = Experiment(
     name="random-labels",
     exercise=None,
@@ -91,7 +91,7 @@ EXPERIMENT = Experiment(
     scales={
         "full": _SIZES,
         "mini": _SIZES,
-        "tiny": {**_SIZES, "images": 200, "tests": 200, "hidden": 16, "epochs": 2},
+        "tiny": {**_SIZES, "images": 200, "tests": 200, "hidden": 16, "epochs": 2, "settle": 1},
     },
     settings=settings,
     run=run,
