@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,42 @@ def test_its_report(name: str, tmp_path: Path) -> None:
     content = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
     assert len(content["runs"]) == len(result.runs)
     assert 'src="data:image/png;base64,' in result._repr_html_()
+
+
+def faked(result: Result, outcome: str) -> Result:
+    """The result with other numbers in the place of the measured ones: all equal, without any difference between
+    settings, or with large differences in either direction."""
+    draw = np.random.default_rng(0)
+    effects = dict(
+        zip((each.name for each in result.settings), np.linspace(0.05, 0.95, len(result.settings)), strict=True)
+    )
+    if outcome == "last is worst":
+        effects = dict(zip(effects, reversed(effects.values()), strict=True))
+
+    def number(setting: str) -> float:
+        if outcome == "equal":
+            return 0.5
+        return draw.uniform(0.1, 0.9) if outcome == "no difference" else effects[setting] + draw.uniform(-1e-5, 1e-5)
+
+    def fake(setting: str, value: Any) -> Any:
+        return [fake(setting, item) for item in value] if isinstance(value, list) else number(setting)
+
+    found = {
+        (setting, seed): {key: fake(setting, value) for key, value in run.items()}
+        for (setting, seed), run in result.runs.items()
+    }
+    return Result(result.experiment, result.facts, found)
+
+
+@pytest.mark.parametrize("outcome", ["equal", "no difference", "last is best", "last is worst"])
+@pytest.mark.parametrize("name", md.experiments.names())
+def test_an_answer_for_every_outcome(name: str, outcome: str) -> None:
+    result = faked(in_numpy(name), outcome)
+    assert any(test.found for test in result.tests.values()) == outcome.startswith("last")
+    for language, zero in (("en", r"\b0(\.0+)? (%|points)"), ("tr", r"(?<!\d)(%0(,0+)?\b(?!,)|0(,0+)? puan)")):
+        answer = result.answer(language)
+        assert not re.search(r"\b(nan|inf|None|1 pairs)\b|∞", answer)
+        assert not re.search(rf"(one of|of) {zero} would|{zero} büyüklüğünde", answer)
 
 
 def test_settings_differ_in_nothing_else() -> None:

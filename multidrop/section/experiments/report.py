@@ -46,12 +46,14 @@ def method(result: Result, words: Words) -> str:
     return words(
         f"{count} runs: {len(result.settings)} settings × {facts.seeds} seeds, in {facts.backend} {facts.framework} "
         f"with {facts.dtype}. Data: {facts.data}. Sizes: {sizes}. A seed determines the training images, the weights, "
-        "the order of the batches and the masks; the test images are the same in all runs. The table gives means over "
-        "seeds ± half the 95 % t-interval.",
+        "the order of the batches and the masks; the data set and the test images are the same in all runs. The table "
+        "gives means over seeds ± half the 95 % t-interval. All intervals are about the spread over seeds; they do not "
+        "say how other data sets or other test images would do.",
         f"{count} koşu: {len(result.settings)} ayar × {facts.seeds} tohum, {facts.backend} {facts.framework} ile, "
         f"{facts.dtype}. Veri: {facts.data}. Boyutlar: {sizes}. Eğitim imgelerini, ağırlıkları, minigrupların sırasını "
-        "ve maskeleri tohum belirler; test imgeleri her koşuda aynıdır. Tabloda tohumlar üzerinden ortalama ± %95 "
-        "t-aralığının yarısı verilir.",
+        "ve maskeleri tohum belirler; veri kümesi ve test imgeleri her koşuda aynıdır. Tabloda tohumlar üzerinden "
+        "ortalama ± %95 t-aralığının yarısı verilir. Bütün aralıklar tohumlar arasındaki yayılımı anlatır; başka veri "
+        "kümeleri ya da başka test imgeleri için bir şey söylemez.",
     )
 
 

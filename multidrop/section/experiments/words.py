@@ -81,8 +81,9 @@ class Words:
         return self._points(value, contrast, sign=True)
 
     def detectable(self, test: Test, contrast: Contrast) -> str:
-        """The smallest difference that a comparison would have found."""
-        return self._points(test.detectable, contrast)
+        """The smallest difference that a comparison would have found, rounded up, because a smaller one might not."""
+        unit = 10.0 ** (-contrast.digits - 2 * contrast.percent)
+        return self._points(math.ceil(test.detectable / unit) * unit, contrast)
 
     def _points(self, value: float, contrast: Contrast, *, sign: bool = False) -> str:
         if not contrast.percent:
@@ -105,6 +106,12 @@ class Words:
         mean, low, high = (
             self.amount(value, contrast) for value in (test.interval.mean, test.interval.low, test.interval.high)
         )
+        if contrast.against != 0.0:
+            expected = self.amount(contrast.against, contrast)
+            return self(
+                f"a difference from {expected} (95 % interval {low} to {high}, {self.probability(test.p)})",
+                f"{expected} değerinden fark (%95 güven aralığı {low} ile {high} arası, {self.probability(test.p)})",
+            )
         return self(
             f"a difference of {mean} (95 % interval {low} to {high}, {self.probability(test.p)})",
             f"fark {mean} (%95 güven aralığı {low} ile {high} arası, {self.probability(test.p)})",
