@@ -81,9 +81,10 @@ class Words:
         return self._points(value, contrast, sign=True)
 
     def detectable(self, test: Test, contrast: Contrast) -> str:
-        """The smallest difference that a comparison would have found, rounded up, because a smaller one might not."""
+        """The smallest difference that a comparison would have found and that the digits can show: rounded up, because
+        a smaller one might not have been found."""
         unit = 10.0 ** (-contrast.digits - 2 * contrast.percent)
-        return self._points(math.ceil(test.detectable / unit) * unit, contrast)
+        return self._points(max(1, math.ceil(test.detectable / unit)) * unit, contrast)
 
     def _points(self, value: float, contrast: Contrast, *, sign: bool = False) -> str:
         if not contrast.percent:
