@@ -21,7 +21,7 @@ def computed(name: str, backend: str) -> Result:
     """An experiment in float64 with two seeds, in this process."""
     each = experiment.named(name)
     data = "mini Fashion-MNIST"
-    facts = Facts(2, data, backend, dispatch.load(backend).version, "float64", each.scales["tiny"])
+    facts = Facts(2, data, backend, dispatch.load(backend).version, "float64", each.scales["tiny"], (6000, 1000))
     found = {(run.setting, run.seed): runs.compute(run) for run in sweep.runs_of(each, facts, "mini", "")}
     return Result(each, facts, found)
 

@@ -60,6 +60,10 @@ class Words:
             return self.number(value, max(0, digits - 1 - exponent))
         return f"{self.number(value / 10**exponent, digits - 1)}·10{str(exponent).translate(_RAISED)}"
 
+    def short(self, value: float) -> str:
+        """A number in as few digits as tell it: 0.25 in English, 0,25 in Turkish."""
+        return f"{value:g}".replace(".", ",") if self.language == "tr" else f"{value:g}"
+
     def probability(self, p: float) -> str:
         """A p-value with its sign of equality: "p = 0.012", or "p < 0.001"."""
         return f"p < {self.number(0.001)}" if p < 0.001 else f"p = {self.number(p)}"

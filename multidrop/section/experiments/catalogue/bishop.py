@@ -148,7 +148,7 @@ def plot(figure: Figure, result: Result, words: Words) -> None:
     start = result.curve(result.settings[0], "distances")[0][0]
     ideal = start * np.sqrt(steps[0] / steps)
     panel.plot(steps, ideal, color="0.4", linewidth=0.8, label=words("1/√steps", "1/√adım"))
-    panel.axhline(0.01, color="0.4", linewidth=0.8, linestyle=":")
+    panel.axhline(0.01, color="0.4", linewidth=0.8, linestyle=":", label=words("1 %", "%1"))
     panel.set_xscale("log")
     panel.set_yscale("log")
     panel.set_xlabel(words("steps in the average", "ortalamadaki adım sayısı"))
