@@ -111,6 +111,16 @@ def test_settings_differ_in_nothing_else() -> None:
     assert not np.array_equal(weights[0], weights[2])
 
 
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks" / "source" / "dropout.md"
+
+
+def test_the_notebooks_name_experiments() -> None:
+    """Each exercise has a command, and each command an experiment, of that exercise."""
+    named = re.findall(r"`multidrop experiment ([\w-]+)`", NOTEBOOKS.read_text(encoding="utf-8"))
+    exercises = [name for name, each in experiment.catalogue().items() if each.exercise is not None]
+    assert set(named) == set(exercises)
+
+
 BAD = [
     ({"name": "bishops"}, "experiment: expected one of 'probabilities', "),
     ({"seeds": 1}, "seeds: expected at least 2, "),
