@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ def computed(name: str, backend: str) -> Result:
     """An experiment in float64 with two seeds, in this process."""
     each = experiment.named(name)
     data = "mini Fashion-MNIST"
-    facts = Facts(2, data, backend, dispatch.load(backend).version, "float64", each.scales["tiny"])
+    facts = Facts(2, data, backend, dispatch.load(backend).version, "float64", each.scales["tiny"], (6000, 1000))
     found = {(run.setting, run.seed): runs.compute(run) for run in sweep.runs_of(each, facts, "mini", "")}
     return Result(each, facts, found)
 
@@ -59,6 +60,42 @@ def test_its_report(name: str, tmp_path: Path) -> None:
     assert 'src="data:image/png;base64,' in result._repr_html_()
 
 
+def faked(result: Result, outcome: str) -> Result:
+    """The result with other numbers in the place of the measured ones: all equal, without any difference between
+    settings, or with large differences in either direction."""
+    draw = np.random.default_rng(0)
+    effects = dict(
+        zip((each.name for each in result.settings), np.linspace(0.05, 0.95, len(result.settings)), strict=True)
+    )
+    if outcome == "last is worst":
+        effects = dict(zip(effects, reversed(effects.values()), strict=True))
+
+    def number(setting: str) -> float:
+        if outcome == "equal":
+            return 0.5
+        return draw.uniform(0.1, 0.9) if outcome == "no difference" else effects[setting] + draw.uniform(-1e-5, 1e-5)
+
+    def fake(setting: str, value: Any) -> Any:
+        return [fake(setting, item) for item in value] if isinstance(value, list) else number(setting)
+
+    found = {
+        (setting, seed): {key: fake(setting, value) for key, value in run.items()}
+        for (setting, seed), run in result.runs.items()
+    }
+    return Result(result.experiment, result.facts, found)
+
+
+@pytest.mark.parametrize("outcome", ["equal", "no difference", "last is best", "last is worst"])
+@pytest.mark.parametrize("name", md.experiments.names())
+def test_an_answer_for_every_outcome(name: str, outcome: str) -> None:
+    result = faked(in_numpy(name), outcome)
+    assert any(test.found for test in result.tests.values()) == outcome.startswith("last")
+    for language, zero in (("en", r"\b0(\.0+)? (%|points)"), ("tr", r"(?<!\d)(%0(,0+)?\b(?!,)|0(,0+)? puan)")):
+        answer = result.answer(language)
+        assert not re.search(r"\b(nan|inf|None|1 pairs)\b|∞", answer)
+        assert not re.search(rf"(one of|of) {zero} would|{zero} büyüklüğünde", answer)
+
+
 def test_settings_differ_in_nothing_else() -> None:
     """One seed gives each setting the same images and the same weights, and another seed different ones."""
     from multidrop.section.experiments.lab import Lab
@@ -72,6 +109,16 @@ def test_settings_differ_in_nothing_else() -> None:
                    ((first, None), (again, (None, 0.5, 0.5)), (other, None))]  # fmt: skip
     assert np.array_equal(weights[0], weights[1])
     assert not np.array_equal(weights[0], weights[2])
+
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks" / "source" / "dropout.md"
+
+
+def test_the_notebooks_name_experiments() -> None:
+    """Each exercise has a command, and each command an experiment, of that exercise."""
+    named = re.findall(r"`multidrop experiment ([\w-]+)`", NOTEBOOKS.read_text(encoding="utf-8"))
+    exercises = [name for name, each in experiment.catalogue().items() if each.exercise is not None]
+    assert set(named) == set(exercises)
 
 
 BAD = [

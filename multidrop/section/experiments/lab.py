@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 import multidrop as md
 
-from ...dispatch import current
-from ...protocol import Backend
+from ...dispatch import current, part
+from ...protocol import Backend, Section
 from ..data import Batches
 from ..data.fashion_mnist import ImageSet, load
 from ..history import History
@@ -102,6 +102,11 @@ class Lab:
         """
         units = hidden or self.scale["hidden"]
         return md.perceptron((784, units, units, 10), noise, seed=self.seed, dtype=self.dtype)
+
+    def weights(self, net: Any) -> dict[str, npt.NDArray[np.float64]]:
+        """A net's weights and biases by name: W1, shape (inputs, outputs), b1, shape (outputs,), and so on."""
+        state = part(self.backend, Section, "get_state").get_state(net)
+        return {name: np.asarray(array, np.float64) for name, array in state.items() if name[0] in "Wb"}
 
     def train(
         self,

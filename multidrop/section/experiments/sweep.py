@@ -89,7 +89,8 @@ def run_all(
     shelf = None if out is None else Shelf(out)
     plans = []
     for experiment in experiments:
-        facts = Facts(seeds, str(images), backend, dispatch.load(backend).version, dtype, experiment.scales[scale])
+        facts = Facts(seeds, images.edition.name, backend, dispatch.load(backend).version, dtype,
+                      experiment.scales[scale], images.edition.examples)  # fmt: skip
         digest = hashlib.blake2b(json.dumps(images.edition.digests, sort_keys=True).encode(), digest_size=8).hexdigest()
         plans.append((experiment, facts, runs_of(experiment, facts, place, digest)))
     found = _computed([each for _, _, runs in plans for each in runs], shelf, jobs, engine, address)
