@@ -63,7 +63,7 @@ class Drawn:
         """The tensor that this member learns; None if it learns nothing."""
         return None
 
-    _drops_weights = False
+    drops_weights = False
     """Whether the layer's input is a weight of another layer."""
 
 

@@ -5,22 +5,30 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import settings
-from modes import MODES, Mode, modes_of
+import uninstalled  # noqa: F401  # before multidrop is asked for its backends
 
 import multidrop as md
+from multidrop import host
 from multidrop.section.data import fashion_mnist
+from multidrop.spec import masks
 from multidrop.testing import plugin
-from multidrop.testing.plugin import chosen, loaded
+from multidrop.testing.plugin import DESTINATION, chosen, loaded
 
-# No deadline, because the first example may wait for Numba to compile.
-settings.register_profile("multidrop", deadline=None)
-settings.load_profile("multidrop")
+if TYPE_CHECKING:
+    from modes import Mode
+
+if find_spec("hypothesis"):  # where it is not, the tests that need it cannot run, and those on a GPU can
+    from hypothesis import settings
+
+    # No deadline, because the first example may wait for Numba to compile.
+    settings.register_profile("multidrop", deadline=None)
+    settings.load_profile("multidrop")
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -33,13 +41,34 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     parser.addoption("--edits", type=int, default=500, help="how many times to damage a checkpoint")
     parser.addoption("--kills", type=int, default=20, help="how many times to end a process while it saves")
     parser.addoption("--sweep-kills", type=int, default=3, help="how many times to kill a sweep of experiments")
-    parser.addoption("--device", choices=["cpu", "cuda"], help="require the kernels for GPUs to run on this device")
+    parser.addoption(
+        "--device",
+        choices=["cpu", "cuda"],
+        help="require the kernels for GPUs to run there; with cuda, run the files that `placed` lists, for torch",
+    )
     parser.addoption("--full-data", action="store_true", help="require the full Fashion-MNIST in Debian's folder")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if device := config.getoption("--device"):
-        os.environ["MULTIDROP_DEVICE"] = device  # read by `gpu_ways`, which also works without this file
+        os.environ["MULTIDROP_DEVICE"] = device  # read by `placed` and `gpu_ways`, which are imported later
+    if device == "cuda" and not config.getoption(DESTINATION):
+        setattr(config.option, DESTINATION, ["torch"])
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `--device cuda`, only the files with tests that run on a GPU."""
+    from placed import FILES
+
+    name = collection_path.name
+    left_out = config.getoption("--device") == "cuda" and name.startswith("test_") and name not in FILES
+    return True if left_out else None
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    from placed import FILES
+
+    return f"--device cuda: torch alone, and of {', '.join(FILES)}" if config.getoption("--device") == "cuda" else None
 
 
 def parameters(config: pytest.Config, modes: dict[str, tuple[str, ...]]) -> list[Any]:
@@ -49,12 +78,16 @@ def parameters(config: pytest.Config, modes: dict[str, tuple[str, ...]]) -> list
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "mode" in metafunc.fixturenames:
+        from modes import MODES
+
         metafunc.parametrize("mode", parameters(metafunc.config, MODES), indirect=True)
 
 
 @pytest.fixture
 def mode(request: pytest.FixtureRequest) -> Mode:
     """Each mode in turn: see `modes`."""
+    from modes import modes_of
+
     backend, name = request.param
     loaded(request.config, backend)
     return next(mode for mode in modes_of(backend) if mode.name == name)
@@ -110,6 +143,21 @@ def full_data(pytestconfig: pytest.Config) -> None:
         if pytestconfig.getoption("--full-data"):
             pytest.fail(f"--full-data was given, but {fashion_mnist.DEBIAN_FOLDER} does not exist")
         pytest.skip(f"{fashion_mnist.DEBIAN_FOLDER} does not exist, and --full-data was not given")
+
+
+@pytest.fixture(autouse=True)
+def on_the_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """With `--device cuda`, torch makes tensors on the GPU in all tests but those of its kernels, which say where."""
+    import placed
+
+    if placed.PLACE == "cpu" or request.path.name.startswith("test_gpu_"):
+        yield
+        return
+    if not find_spec("numba"):  # by which the host draws
+        monkeypatch.setattr(host, "keep_mask", masks.keep_mask)
+    placed.begin()
+    yield
+    placed.end()
 
 
 @pytest.fixture(autouse=True)

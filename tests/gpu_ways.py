@@ -1,9 +1,7 @@
 """What the tests of the kernels for GPUs share: where they run, inputs, and what the specification gives.
 
 Without a GPU, Triton's interpreter runs the kernels on the CPU. `--device cuda` runs them on a GPU, by the public
-functions. Where multidrop is not installed, MULTIDROP_DEVICE takes the place of that option:
-
-    MULTIDROP_DEVICE=cuda PYTHONPATH=.:backends:tests python -m pytest --noconftest tests/test_gpu_[!b]*.py
+functions; see `placed`.
 
 A test file imports this module before torch, and takes `marks` and `kernels_alone` from it.
 """

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from placed import array, tensor
 
 from multidrop.dispatch import load
 
@@ -50,10 +51,10 @@ def _torch() -> list[LayerWay]:
     import torch
 
     def run(program: Any, x: Array, dy: Array, training: bool) -> tuple[Array, Array]:
-        X = torch.tensor(x).requires_grad_()
+        X = tensor(x).requires_grad_()
         Y = program.train(training)(X)
-        (dX,) = torch.autograd.grad(Y, X, torch.tensor(dy))
-        return Y.detach().numpy(), dX.numpy()
+        (dX,) = torch.autograd.grad(Y, X, tensor(dy))
+        return array(Y), array(dX)
 
     def resume(layer: Any, other: Any, folder: Path) -> None:
         torch.save(layer.state_dict(), folder / "state")

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from ml_dtypes import bfloat16
+import placed
 
 from multidrop.dispatch import load
 from multidrop.host import relu_gradient
 from multidrop.spec.keys import Key
 
-DTYPES = {"float16": np.float16, "bfloat16": bfloat16, "float32": np.float32, "float64": np.float64}
+DTYPES: dict[str, Any] = {"float16": np.float16, "float32": np.float32, "float64": np.float64}
+if find_spec("ml_dtypes"):  # which the other frameworks bring: without it, arrays have no bfloat16
+    DTYPES["bfloat16"] = import_module("ml_dtypes").bfloat16
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,9 @@ def _torch() -> list[Mode]:
     import torch
 
     def tensor(x: np.ndarray) -> Any:
-        if x.dtype == bfloat16:
-            return torch.tensor(x.astype(np.float32)).to(torch.bfloat16)
-        return torch.tensor(x)
+        if x.dtype.name == "bfloat16":
+            return placed.tensor(x.astype(np.float32)).to(torch.bfloat16)
+        return placed.tensor(x)
 
     def host(y: Any, like: np.ndarray) -> np.ndarray:
         return backend.to_numpy(y).astype(like.dtype)
@@ -78,7 +82,7 @@ def _torch() -> list[Mode]:
         return host(dX, x)
 
     def keep_mask(shape: tuple[int, ...], p: float, key: Key, start: int) -> np.ndarray:
-        return backend.keep_mask(shape, p, key, start).numpy()
+        return placed.array(backend.keep_mask(shape, p, key, start, placed.PLACE))
 
     def relu_dropout(x: np.ndarray, dy: np.ndarray, p: float, key: Key, start: int) -> tuple[np.ndarray, np.ndarray]:
         X = tensor(x).requires_grad_()

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import placed
+from placed import array
 
 import multidrop as md
 
@@ -96,7 +98,7 @@ class TorchRun:
         self.optimizer.load_state_dict(state["optimizer"])
 
     def result(self) -> Result:
-        return {name: value.numpy().copy() for name, value in self.net.state_dict().items()}
+        return {name: array(value).copy() for name, value in self.net.state_dict().items()}
 
 
 class KerasRun:
@@ -194,6 +196,7 @@ def steps(first: int, last: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 if __name__ == "__main__":
     backend, folder = sys.argv[1], Path(sys.argv[2])
+    placed.begin()
     run = run_of(backend, seed=99)  # of other weights and masks, which `load` has to replace
     run.load(folder)
     run.train(steps(3, 6))

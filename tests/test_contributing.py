@@ -15,9 +15,12 @@ import numpy as np
 import pytest
 from family_ways import WAYS
 from layer_ways import LAYER_WAYS
+from test_experiments_catalogue import computed
 
 import multidrop as md
 from multidrop.family import oracle
+from multidrop.section.experiments import experiment, report
+from multidrop.section.experiments.words import LANGUAGES
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -98,6 +101,24 @@ def test_the_familys_tests_cover_the_member(extended: Path, backend: Any) -> Non
     assert f"family.py::TestErrors::test_bad_calls_take_no_mask[{MEMBER}-{backend.name}]" in passed
     assert "members.py::TestSpecification::test_each_member_has_a_vector" in passed
     assert "testing.py::TestVectors::test_it_has_every_member_type_key_and_start" in passed
+
+
+def test_an_experiment_in_one_file(monkeypatch: pytest.MonkeyPatch, need: Any) -> None:
+    need("numpy")
+    ((file, code),) = re.findall(r"^`([\w./]+)` is new:\n\n```python\n(.*?)^```$",
+                                 section("An experiment in one file"), re.S | re.M)  # fmt: skip
+    assert not (ROOT / file).exists()
+    name = file.removesuffix(".py").replace("/", ".")
+    module = types.ModuleType(name)
+    module.__package__ = name.rpartition(".")[0]
+    exec(compile(code, "CONTRIBUTING.md", "exec"), vars(module))
+    monkeypatch.setitem(experiment.catalogue(), "learning-rate", module.EXPERIMENT)  # type: ignore[arg-type]
+    result = computed("learning-rate", "numpy")
+    for words in LANGUAGES.values():
+        page = report.page(result, words)
+        assert result.answer(words.language) in page
+        assert words(module.LARGE.label) in page
+    assert result.plot().axes
 
 
 def test_a_backend_in_one_folder(monkeypatch: pytest.MonkeyPatch, need: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -74,6 +76,37 @@ class TestTorch:
         monkeypatch.setattr(torch, "get_default_device", lambda: torch.device("cuda:1"))
         Dropout(0.5, seed=seed), MemberLayer(md.family.DropPath(0.5), seed=seed)
         assert moved == [torch.device("cuda:1")] * 2
+
+    def test_a_device_without_a_kernel(self, torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Gets a mask that the host draws: here a tensor only says that it is neither on the CPU nor on a GPU."""
+        from multidrop_torch import draw, on_host
+
+        from multidrop.spec import masks
+        from multidrop.spec.masks import Mask
+
+        class Elsewhere(torch.Tensor):
+            is_cpu = is_cuda = False
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise AssertionError("the kernel of the CPU was called")
+
+        for name in ("drop", "drop_", "relu_gradient"):
+            monkeypatch.setattr(on_host, name, refuse)
+        x = np.linspace(-1.0, 1.0, 120, dtype=np.float32).reshape(4, 5, 6)
+        X = torch.from_numpy(x.copy()).as_subclass(Elsewhere)
+        for mask in (Mask(0.3, md.Key(7, 3), 5), Mask(0.3, md.Key(7, 3), 0, (2,))):
+            whole = masks.dropout(x, *mask)
+            assert np.array_equal(draw.drop(X, mask).numpy(), whole)
+            assert np.array_equal(draw.drop_(X.clone().as_subclass(Elsewhere), mask).numpy(), whole)
+            Y = draw.drop(X, mask, True)
+            assert np.array_equal(Y.numpy(), masks.dropout(masks.relu(x), *mask))
+            gradient = np.where(Y.numpy() == 0, np.float32(0), x * np.float32(masks.scale(0.3, "float32")))
+            assert np.array_equal(draw.relu_gradient(X, Y, 0.3).numpy(), gradient)
+
+    def test_the_page_runs(self) -> None:
+        page = (Path(__file__).parents[1] / "docs" / "devices.md").read_text(encoding="utf-8")
+        (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+        exec(compile(code, "docs/devices.md", "exec"), {"__name__": "page"})
 
     def test_batches_go_to_the_net(self, torch: Any) -> None:
         """From anywhere, in training and in evaluation: the meta device stands for one that is not the host's."""

@@ -34,7 +34,13 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The report of an uninterrupted sweep, one run at a time."""
     folder = tmp_path_factory.mktemp("expected")
     done = sweep(folder, jobs=1)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert (lines[0], lines[-1]) == (
+        f"multidrop: 0 of {RUNS} runs done",
+        f"multidrop: {RUNS} of {RUNS} runs done, 0:00:00 left",
+    )
+    assert len(lines) == RUNS + 1  # there are fewer runs than lines at most, and no warning
     assert len(kept(folder)) == RUNS
     files = report(folder)
     assert {"index.md", "index.tr.md", "report.html", "bishop.md", "bishop.tr.png", "bishop.json"} <= set(files)

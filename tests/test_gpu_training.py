@@ -6,6 +6,7 @@ from typing import Any
 from unittest.mock import patch
 
 import gpu_ways  # before torch: it sets Triton's variable, or skips
+import numpy as np
 import pytest
 import torch
 from gpu_ways import (
@@ -101,6 +102,115 @@ class TestTraining:
                     Y.sum().backward()
                     assert torch.equal(mask_of(X.grad), mask_of(Y))
             assert key_at(layer.state_dict()["stream"]) == Key(7, 2**63 + 2)
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_data_on_the_gpu(self, dtype: str) -> None:
+        """Has the values of the host, bit for bit, of each byte."""
+        from multidrop_torch import training
+
+        values = np.arange(256).astype(dtype) / np.asarray(255, dtype)
+        images, labels = np.arange(256, dtype=np.uint8).reshape(64, 4), np.arange(64) % 10
+        order = np.random.default_rng(0).permutation(64)
+        found = [*training.kept_on(torch.device("cuda"), images, labels, values)(order, 24)]
+        assert [len(y) for _, y in found] == [24, 24, 16]
+        X, y = (torch.cat(each) for each in zip(*found, strict=True))
+        assert X.is_cuda
+        assert y.is_cuda
+        assert np.array_equal(X.cpu().numpy(), images[order].astype(dtype) / np.asarray(255, dtype))
+        assert np.array_equal(y.cpu().numpy(), labels[order])
+
+    @pytest.mark.parametrize("place", ["cpu", "cuda"])
+    def test_no_synchronisation_in_steps_of_the_section(self, place: str) -> None:
+        """Whose batches come from the host, or from data on the GPU."""
+        from multidrop_torch import Net, Trainer, training
+
+        with torch.device("cuda"):
+            trainer = Trainer(Net(num_inputs=4, seed=3), 0.5)
+        images, labels = np.arange(256, dtype=np.uint8).reshape(64, 4), np.arange(64) % 10
+        batches = training.kept_on(torch.device(place), images, labels, np.linspace(0, 1, 256, dtype=np.float32))
+        order = np.arange(64)
+
+        def run() -> list[Any]:
+            return [trainer.step(X, y) for X, y in batches(order, 24)]
+
+        run()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            found = run()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert all(loss.is_cuda and torch.isfinite(loss) for loss, _ in found)
+
+    def test_a_run_that_moves_by_its_states(self) -> None:
+        """CPU to GPU to CPU: the masks of a run that stayed, and weights that differ by rounding alone. A net that is
+        built on the GPU has its streams there, and the host counts on from a state that is set."""
+        from multidrop_torch import Net, Trainer, get_state, set_state
+        from multidrop_torch.gpu import positions
+        from multidrop_torch.keyed import drawing
+
+        X, y = torch.randn(48, 4), torch.arange(48) % 10
+        finals, seen = [], []
+        for places in (("cpu",) * 3, ("cpu", "cuda", "cpu"), ("cuda", "cpu", "cuda")):
+            state, masks_of = None, []
+            for place in places:
+                with torch.device(place):
+                    net = Net(num_inputs=4, seed=3)
+                assert net.dropout1.stream.device.type == place
+                if state is not None:
+                    set_state(net, state)
+                    assert place == "cpu" or positions.counted(net.dropout1.stream) is not None
+                    set_state(net, state)  # `counted` took a call
+                trainer = Trainer(net, 0.5)
+                with patch.object(host, "keep_mask", masks.keep_mask):
+                    for _ in range(2):
+                        trainer.step(X, y)
+                        masks_of += [drawing(layer).last for layer in (net.dropout1, net.dropout2)]
+                state = get_state(net)
+            finals.append(state)
+            seen.append(masks_of)
+        assert seen[0] == seen[1] == seen[2]
+        for state in finals[1:]:
+            for name, value in state.items():
+                np.testing.assert_allclose(value, finals[0][name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+    @pytest.mark.filterwarnings("ignore")  # what torch says of a mesh of one is not what is tested
+    def test_a_mesh_of_one(self, tmp_path: Any) -> None:
+        """FSDP2 and tensor parallel: the masks of the layer alone, keyed and by its rank."""
+        import torch.distributed as dist
+        from multidrop_torch import Dropout, per_rank
+        from multidrop_torch.ranks import at_place
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+        from torch.distributed.tensor.parallel import SequenceParallel, parallelize_module
+
+        store = (tmp_path / "store").as_uri()
+        dist.init_process_group("nccl", init_method=store, rank=0, world_size=1, device_id=torch.device("cuda", 0))
+        try:
+            mesh = init_device_mesh("cuda", (1,))
+            ones = torch.ones(16, 64, device="cuda")
+            net = fully_shard(self.net(), mesh=mesh)
+            seen: list[Any] = []
+            net[1].register_forward_hook(lambda layer, inputs, Y: seen.append((inputs[0].detach(), Y.detach())))
+            for call in range(2):
+                net(torch.randn(16, 40, device="cuda")).sum().backward()
+                X, Y = seen[call]
+                assert same_bits(Y, expected(X, Mask(P, Key(SEED.seed, SEED.call + call))))
+            layer = per_rank(Dropout(P, seed=SEED).cuda(), mesh)
+            assert torch.equal(mask_of(layer(ones)), kept((16, 64), at_place(SEED, 0)))
+            for placement in (Shard(0), Shard(1), Replicate()):
+                layer = Dropout(P, seed=SEED).cuda()
+                X = distribute_tensor(ones, mesh, [placement]).requires_grad_()
+                Y = layer(X)
+                Y.sum().backward()
+                for each in (Y, X.grad):
+                    assert torch.equal(mask_of(each.full_tensor()), kept((16, 64), SEED))
+            model = torch.nn.Sequential(torch.nn.Linear(8, 8), Dropout(P, seed=SEED)).cuda()
+            model = parallelize_module(model, mesh, {"1": SequenceParallel()})
+            model(torch.ones(2, 4, 8, device="cuda")).sum().backward()
+            assert key_at(model[1].stream) == Key(SEED.seed, SEED.call + 1)
+        finally:
+            dist.destroy_process_group()
 
     def test_from_device_to_device(self) -> None:
         """A run that moves to the GPU and back has the masks of one that stayed."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from drop_in import IMAGES, images, takes_the_calls_of
+from placed import array, tensor
 
 import multidrop as md
 from multidrop.spec import masks
@@ -87,9 +88,9 @@ class TestTorch:
         layer, own = getattr(multidrop_torch, name)(0.3, inplace, seed=7), getattr(torch.nn, name)(0.3, inplace)
         x = images(shape)
         for call in range(2):
-            X = torch.from_numpy(x.copy())
+            X = tensor(x.copy())
             Y = layer(X)
-            assert np.array_equal(Y.numpy(), masks.dropout(x, 0.3, md.Key(7, call), axes=axes))
+            assert np.array_equal(array(Y), masks.dropout(x, 0.3, md.Key(7, call), axes=axes))
             assert (Y is X) == (own(X) is X)
         assert layer.eval()(X) is X
         assert repr(layer) == repr(own)[:-1] + ", seed=7)"
@@ -122,7 +123,7 @@ class TestTorch:
         import multidrop_torch
         import torch
 
-        X = torch.randn(2000, 500, generator=torch.Generator().manual_seed(0))[:, :, None]
+        X = tensor(np.random.default_rng(0).normal(size=(2000, 500, 1)))
         Y = getattr(multidrop_torch, name)(0.2, seed=1)(X)
         assert abs(float(Y.mean())) < 0.01
         assert abs(float(Y.var()) - 1) < 0.01
@@ -202,10 +203,10 @@ class TestTorch:
         import multidrop_torch
         import torch
 
-        X = torch.from_numpy(images()).contiguous(memory_format=torch.channels_last).requires_grad_()
+        X = tensor(images()).contiguous(memory_format=torch.channels_last).requires_grad_()
         Y = multidrop_torch.Dropout2d(0.5, seed=1)(X)
         assert Y.is_contiguous(memory_format=torch.channels_last)
-        assert np.array_equal(Y.detach().numpy(), masks.dropout(images(), 0.5, 1, axes=(2, 3)))
+        assert np.array_equal(array(Y), masks.dropout(images(), 0.5, 1, axes=(2, 3)))
 
     def test_vmap(self) -> None:
         """Different masks for the examples are those of the batch; same ones, one mask."""
@@ -215,7 +216,7 @@ class TestTorch:
         X = torch.ones(3, 4, 6, 5, 5)
         layer = multidrop_torch.Dropout2d(0.5, seed=1)
         different = torch.vmap(layer, randomness="different")(X)
-        assert np.array_equal(different.numpy(), masks.dropout(X.numpy(), 0.5, md.Key(1, 0), axes=(3, 4)))
+        assert np.array_equal(array(different), masks.dropout(array(X), 0.5, md.Key(1, 0), axes=(3, 4)))
         same = torch.vmap(layer, randomness="same")(X)
         assert torch.equal(same[0], same[2])
 

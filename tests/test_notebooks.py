@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import base64
+import dataclasses
+import importlib
 import importlib.util
 import io
 import itertools
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +20,7 @@ import pytest
 from matplotlib import image
 
 import multidrop as md
+from multidrop.section.history import Epoch
 
 ROOT = Path(__file__).parent.parent
 
@@ -47,9 +51,19 @@ def printed(cell: Any) -> str:
     return "".join(output.text for output in cell.outputs if output.output_type == "stream")
 
 
+def shown(book: Any) -> list[str]:
+    """What the cells print and show, without pictures."""
+    data = [output.get("data", {}) for cell in code(book) for output in cell.outputs]
+    pages = [re.sub(r'src="[^"]*"', "", each.get("text/html", "")) for each in data]
+    return [*map(printed, code(book)), *(each.get("text/plain", "") for each in data), *pages]
+
+
 def pictures(book: Any) -> list[bytes]:
-    outputs = (output.get("data", {}) for cell in code(book) for output in cell.outputs)
-    return [base64.b64decode(data["image/png"]) for data in outputs if "image/png" in data]
+    found = []
+    for data in (output.get("data", {}) for cell in code(book) for output in cell.outputs):
+        found += [data["image/png"]] if "image/png" in data else []
+        found += re.findall(r'src="data:image/png;base64,([^"]+)"', data.get("text/html", ""))
+    return [base64.b64decode(picture) for picture in found]
 
 
 class TestSource:
@@ -112,7 +126,8 @@ class TestCommitted:
     def test_it_is_small(self, path: Path) -> None:
         assert path.stat().st_size < 400_000
 
-    def test_only_public_names(self, path: Path) -> None:
+    def test_only_public_names(self, path: Path, need: Any) -> None:
+        need(path.stem)
         for cell in code(nbformat.read(path, 4)):
             assert private_names(cell.source, path.stem) == []
 
@@ -139,8 +154,32 @@ def test_it_runs(framework: str, need: Any) -> None:
     need(framework)
     book = tool.notebook(SOURCE, "en", framework)
     tool.execute(book)
-    assert [printed(cell) for cell in code(book)] == [printed(cell) for cell in code(committed("en", framework))]
+    assert shown(book) == shown(committed("en", framework))
     assert len(pictures(book)) == len(pictures(committed("en", framework)))
+
+
+def test_outputs_belong_to_their_code() -> None:
+    """Where prose alone has changed, outputs are kept; those of other code are not."""
+    before, after = ("<!-- en -->\n{}\n```python\nprint({})\n```".format(*each) for each in (("a", 1), ("b", 1)))
+    executed = tool.notebook(before, "en", "numpy")
+    executed.cells[1].outputs = [nbformat.v4.new_output("stream", text="1\n")]
+    kept = tool.with_outputs(tool.notebook(after, "en", "numpy"), executed)
+    assert [printed(cell) for cell in code(kept)] == ["1\n"]
+    with pytest.raises(ValueError, match="expected the code that was executed"):
+        tool.with_outputs(tool.notebook(after.replace("1", "2"), "en", "numpy"), executed)
+
+
+def test_times_are_left_out() -> None:
+    """Of the table of a history; the rest of it stays, and so does a table without times."""
+    epoch = Epoch(1, 1.25, 0.5, 0.625, seconds=0.001234, examples_per_second=98765.4, test_loss=1.5)
+    history = md.History({"backend": "numpy"}, [epoch, dataclasses.replace(epoch, epoch=2)])
+    table = tool.untimed(history._repr_html_().partition("<img")[0])
+    assert "1.25" in table
+    assert "0.625" in table
+    assert not re.search(r"0\.00|98,?765", table)
+    assert table.count("…") == 4
+    untouched = "<table><tr><td>1</td><td>2</td><td>3</td></tr></table>"
+    assert tool.untimed(untouched) == untouched
 
 
 class TestExecution:

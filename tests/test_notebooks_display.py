@@ -27,6 +27,7 @@ def fail(net, history, epoch):
         raise KeyboardInterrupt
 history = md.train(net := md.Net(**sizes, seed=1), batches, batches, 3)
 """,
+    "silent": "md.train(net, batches, batches, 1, display=False);",
     "interrupted": """
 try:
     md.train(md.Net(**sizes, seed=1), batches, batches, 3, callbacks=[fail])
@@ -77,6 +78,12 @@ def test_training_shows_table_and_curves(outputs: dict[str, list[Any]]) -> None:
     assert curves.startswith(b"\x89PNG")
     assert not any(each["output_type"] == "stream" for each in outputs["training"])
     assert pages(outputs["history"])[0].split("<img")[0] == history.split("<img")[0]
+
+
+def test_a_run_that_shows_nothing(outputs: dict[str, list[Any]]) -> None:
+    assert outputs["silent"] == []
+    with pytest.raises(ValueError, match="display: expected True or False; got 'no'"):
+        md.train(md.Net(), [], [], 1, display="no")  # type: ignore[arg-type]  # the error is what is tested
 
 
 def test_an_interrupted_run_leaves_what_is_done(outputs: dict[str, list[Any]]) -> None:

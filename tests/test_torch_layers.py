@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from members import CLASSES, one_of_each, values
+from placed import tensor
 
 import multidrop as md
 from multidrop import Key, family
@@ -41,14 +42,14 @@ class TestModule:
     @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
     def test_types(self, torch: Any, member: Member, dtype: str) -> None:
         layer = md.layer(member, seed=3)
-        X = torch.from_numpy(values(member.example_shape)).to(getattr(torch, dtype))
+        X = tensor(values(member.example_shape)).to(getattr(torch, dtype))
         assert torch.equal(layer(X), expected(torch, member, X, 0, layer))
 
     @one_of_each
     def test_copies(self, torch: Any, member: Member) -> None:
         """Go their own way from where the layer was."""
         layer = md.layer(member, seed=3)
-        X = torch.from_numpy(values(member.example_shape))
+        X = tensor(values(member.example_shape))
         layer(X)
         for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
             assert repr(other) == repr(layer)
@@ -68,7 +69,7 @@ class TestModule:
         grads = []
         for part in (lambda f, X: checkpoint(f, X, use_reentrant=reentrant), lambda f, X: f(X)):
             layer = md.layer(member, seed=seed)
-            X = torch.from_numpy(values((64, *member.example_shape[1:]))).requires_grad_()
+            X = tensor(values((64, *member.example_shape[1:]))).requires_grad_()
             torch.manual_seed(0)
             for _ in range(2 if seed else 1):
                 Y = part(lambda X, layer=layer: layer(X.sin()).cos(), X)
@@ -82,7 +83,7 @@ class TestModule:
         """Are those of the next call, compiled too: the first setting is set to several values."""
         layer, name = md.layer(member, seed=3), dataclasses.fields(member)[0].name
         program = torch.compile(layer, fullgraph=True, backend="aot_eager")
-        X = torch.from_numpy(values(member.example_shape))
+        X = tensor(values(member.example_shape))
         for call, value in enumerate((0.5, 0.25, 0.125, 0.5)):
             if hasattr(layer, "p"):
                 layer.p = value
@@ -150,7 +151,7 @@ class TestWeights:
         plain = getattr(torch.nn, name)(*arguments)
         module = drop_weights(copy.deepcopy(plain), family.DropConnect(0.5), seed=3)
         program = torch.compile(module, fullgraph=True, backend="aot_eager") if compiled else module
-        X = torch.from_numpy(values(shape))
+        X = tensor(values(shape))
         for call in range(2):
             weight = md.apply(family.DropConnect(0.5), plain.weight, Key(3, call))
             Y = torch.func.functional_call(plain, {"weight": weight}, X)
@@ -158,7 +159,7 @@ class TestWeights:
         module.zero_grad()
         program(X).sum().backward()
         original = module.parametrizations.weight.original
-        kept = torch.from_numpy(md.keep_mask(original.shape, 0.5, Key(3, 2)))
+        kept = tensor(md.keep_mask(original.shape, 0.5, Key(3, 2)))
         assert torch.equal(original.grad != 0, kept)
         assert torch.equal(module.eval().weight, plain.weight)
         assert module.parametrizations.weight[0].stream.tolist() == [3, 3]
@@ -198,7 +199,7 @@ class TestWeights:
 
         module = drop_weights(torch.nn.Embedding(11, 3), family.EmbeddingDropout(0.5), seed=3)
         words = torch.tensor([[0, 1, 2, 1], [5, 0, 10, 1]])
-        kept = torch.from_numpy(md.keep_mask((11, 1), 0.5, Key(3)))[words]
+        kept = tensor(md.keep_mask((11, 1), 0.5, Key(3)))[words]
         assert torch.equal(module(words) != 0, kept.expand(2, 4, 3))
 
     @pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
@@ -211,7 +212,7 @@ class TestWeights:
         module = drop_weights(copy.deepcopy(plain), member, seed=3)
         hidden = [name for name, _ in plain.named_parameters() if name.startswith("weight_hh")]
         assert len(hidden) == 4
-        X = torch.from_numpy(values((6, 3, 4)))
+        X = tensor(values((6, 3, 4)))
         for call in range(3):
             reference = copy.deepcopy(plain)
             for weight in hidden:
@@ -226,7 +227,7 @@ class TestWeights:
             key = Key(Key(3).fold_in(weight).seed, 3)
             assert (
                 not getattr(module, weight)
-                .grad[~torch.from_numpy(md.keep_mask((len(getattr(module, weight)), 5), 0.5, key))]
+                .grad[~tensor(md.keep_mask((len(getattr(module, weight)), 5), 0.5, key))]
                 .any()
             )
             assert getattr(module, weight + "_dropout").stream[1] == 4
@@ -283,7 +284,7 @@ class TestConcrete:
     def test_gradients(self, torch: Any, compiled: bool) -> None:
         layer = md.ConcreteDropout(0.2, temperature=0.5, seed=3)
         program = torch.compile(layer, fullgraph=True, backend="aot_eager") if compiled else layer
-        X = torch.from_numpy(values((5, 4))).requires_grad_()
+        X = tensor(values((5, 4))).requires_grad_()
         program(X).square().sum().backward()
         logit, Z = layer.logit.detach().clone().requires_grad_(), X.detach().clone().requires_grad_()
         md.apply(layer.member, Z, Key(3), learned=logit).square().sum().backward()
@@ -292,7 +293,7 @@ class TestConcrete:
 
     def test_the_regularizer(self, torch: Any) -> None:
         """Is equation 3 of the paper, of the weight before it is scaled."""
-        layer, weight = md.ConcreteDropout(0.3), torch.from_numpy(values((6, 5), np.float64))
+        layer, weight = md.ConcreteDropout(0.3), tensor(values((6, 5), np.float64))
         p = 0.3
         M = weight / (1 - p)
         entropy = -p * np.log(p) - (1 - p) * np.log(1 - p)

@@ -2,6 +2,7 @@
 
     python tools/make_notebooks.py                  # all of them
     python tools/make_notebooks.py torch numpy      # those of two frameworks, in every language
+    python tools/make_notebooks.py --prose          # of changed prose alone: keeps the outputs, and runs nothing
     python tools/make_notebooks.py --check          # says whether the cells in the repository are the source's
 
 The source is Markdown in which three kinds of lines begin a cell:
@@ -160,13 +161,28 @@ def execute(book: NotebookNode, timeout: int = 120) -> None:
         for output in cell.get("outputs", ()):
             if output.get("name") == "stderr":
                 raise RuntimeError(f"expected nothing on standard error; got {output.text} from\n{cell.source}")
+            if "text/html" in (data := output.get("data", {})):
+                data["text/html"] = untimed(data["text/html"])
+                data.pop("text/plain", None)  # of a `History` its repr, with times, versions and every last digit
+
+
+def untimed(table: str) -> str:
+    """Leaves out the times of the table that a `History` shows, so that each run makes the same notebook."""
+    if ">seconds<" not in table:
+        return table
+    return re.sub(r"(<td[^>]*>)[^<]*(</td><td[^>]*>)[^<]*(</td></tr>)", r"\1…\2…\3", table)  # the last two columns
 
 
 def with_outputs(book: NotebookNode, executed: NotebookNode) -> NotebookNode:
-    """Gives a notebook the outputs of another one that has the same code."""
+    """Gives a notebook the outputs of another one that has the same code.
+
+    Raises:
+        ValueError: if its code is different.
+    """
     code = [cell for cell in executed.cells if cell.cell_type == "code"]
     for cell, done in zip((cell for cell in book.cells if cell.cell_type == "code"), code, strict=True):
-        assert cell.source == done.source
+        if cell.source != done.source:
+            raise ValueError(f"expected the code that was executed, {done.source!r}; got {cell.source!r}")
         cell.outputs, cell.execution_count = done.outputs, done.execution_count
     return book
 
@@ -185,6 +201,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Makes and executes the notebooks.")
     parser.add_argument("frameworks", nargs="*", help=f"among {', '.join(FRAMEWORKS)}; all of them by default")
     parser.add_argument("--check", action="store_true", help="only compare the cells in the repository with the source")
+    parser.add_argument("--prose", action="store_true", help="keep the outputs; an error if the code has changed")
     arguments = parser.parse_args()
     if unknown := set(arguments.frameworks) - set(FRAMEWORKS):
         parser.error(f"frameworks: expected some of {', '.join(FRAMEWORKS)}; got {', '.join(sorted(unknown))}")
@@ -194,8 +211,11 @@ def main() -> int:
         if arguments.check:
             differ += [path for path, book in books.items() if cells_of(book) != cells_of(nbformat.read(path, 4))]
             continue
-        executed = next(iter(books.values()))
-        execute(executed)
+        first, executed = next(iter(books.items()))
+        if arguments.prose:
+            executed = nbformat.read(first, 4)
+        else:
+            execute(executed)
         for path, book in books.items():
             path.parent.mkdir(exist_ok=True)
             nbformat.write(with_outputs(book, executed), path)

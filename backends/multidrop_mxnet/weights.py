@@ -45,7 +45,7 @@ class _WeightDropout(gluon.HybridBlock):
         self.dropped = chosen
         with self.name_scope():
             self.layer, self.dropout = layer, MemberLayer(member, seed=seed, prefix="dropout_")
-        self.dropout._drops_weights = True
+        self.dropout.drops_weights = True
 
     watched = False
     """Whether the weights pass through `dropout` in evaluation mode too, where a watcher may replace its output."""

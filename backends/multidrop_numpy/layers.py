@@ -66,6 +66,8 @@ class Linear(Layer):
     def __init__(self, W: Array, b: Array, dropout: Layer | None = None) -> None:
         super().__init__()
         self.parameters, self.dropout = {"W": W, "b": b}, dropout
+        if isinstance(dropout, Drawn):
+            dropout.drops_weights = True
 
     def children(self) -> Iterator[Layer]:
         return iter(() if self.dropout is None else (self.dropout,))

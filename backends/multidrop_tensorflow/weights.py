@@ -25,7 +25,7 @@ class _WeightDropout(keras.layers.Wrapper):
         self.dropped = None if names is None else (names,) if isinstance(names, str) else tuple(names)
         # Weights are dropped in their own type, whatever the layer computes in.
         self.dropout = MemberLayer(member, seed, autocast=False, name="dropout")
-        self.dropout._drops_weights = True
+        self.dropout.drops_weights = True
 
     watched = False
     """Whether the weights pass through `dropout` in evaluation mode too, where a watcher may replace its output."""

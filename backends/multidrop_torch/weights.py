@@ -56,7 +56,7 @@ def drop_weights(module: Module, member: Member, *names: str, seed: int | Key | 
     key = None if seed is None else as_key(seed, "seed")
     for name in chosen:
         drops = layer(member, seed=key and (key if len(chosen) == 1 else key.fold_in(name))).train(module.training)
-        drops._drops_weights = True
+        drops.drops_weights = True
         if isinstance(module, nn.RNNBase):
             module.add_module(name + _DROPS, drops)
         else:

@@ -22,7 +22,7 @@ def probe_of(model: Model, kind: type, use: str) -> tuple[Backend, Any]:
     """
     backend = backend_of_model(model)
     probe: Any = part(backend, Comparison, "Probe", use).Probe(model)
-    if missing := sorted({name for name in vars(kind) if not name.startswith("_")} - set(dir(probe))):
+    if missing := sorted({name for name in dir(kind) if not name.startswith("_")} - set(dir(probe))):
         raise BackendError(
             f"backend {backend.name!r}: its Probe has no {', '.join(missing)}: {use} needs a Probe with all methods of "
             f"multidrop.protocol.{kind.__name__}"

@@ -6,6 +6,7 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from .. import checks
 from .history import History, header, row
 from .terminal import plain_console
 
@@ -46,6 +47,18 @@ class Display:
     ) -> None:
         if self._bar:
             self._bar.stop()
+
+    @classmethod
+    def chosen(cls, display: Display | bool | None) -> Display:
+        """The display that an argument asks for: itself, for True and None that for where the program runs, and for
+        False one that shows nothing.
+
+        Raises:
+            ValueError: for anything else.
+        """
+        if isinstance(display, Display):
+            return display
+        return cls.automatic() if display is None or checks.flag("display", display) else cls()
 
     @classmethod
     def automatic(cls) -> Display:

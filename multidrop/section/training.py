@@ -16,14 +16,10 @@ import numpy as np
 from .. import checks
 from ..dispatch import backend_of, backend_of_model, part
 from ..protocol import Backend, Model, Pass, Section, Tensor, Trainer
-from ..spec.keys import Key
-from . import checkpoint as checkpoints
-from .checkpoint import CheckpointError
 from .data import Batches
 from .history import Epoch, History
 from .progress import Display
-from .randomness import unkeyed
-from .state import check_types
+from .run_file import RunFile
 
 BatchIterable = Iterable[tuple[Tensor, Tensor]]
 
@@ -75,7 +71,7 @@ def train(
     checkpoint: str | Path | None = None,
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
-    display: Display | None = None,
+    display: Display | bool | None = None,
 ) -> History:
     """Trains a net by minibatch stochastic gradient descent on softmax cross-entropy, and tests it after each epoch.
 
@@ -108,14 +104,14 @@ def train(
         settings: further settings of the run, by name, that JSON can represent. They are recorded in the history, and
             must be equal when the run is resumed.
         display: shows the progress. By default a notebook shows the table and the curves while the net trains, and a
-            terminal the table, on standard error.
+            terminal the table, on standard error. False shows nothing.
 
     Returns:
         The history of all epochs, including those before the run was resumed.
 
     Raises:
-        ValueError: for a number of epochs below 1, a negative or infinite rate, a checkpoint that is not a path, or
-            settings that JSON cannot represent.
+        ValueError: for a number of epochs below 1, a negative or infinite rate, a checkpoint that is not a path,
+            settings that JSON cannot represent, or another display.
         TypeError: if the batches are tensors of a different framework than the net's, or for a callback that cannot be
             called or that returns neither None nor a bool.
         CheckpointError: if the checkpoint cannot be written or read, exists without `resume`, or belongs to a run with
@@ -130,7 +126,7 @@ def train(
         checkpoint = checks.path("checkpoint", checkpoint)
     lr, weight_decay = checks.at_least_zero("lr", lr), checks.at_least_zero("weight_decay", weight_decay)
     train_accuracy = checks.flag("train_accuracy", train_accuracy)
-    callbacks = _callbacks(callbacks)
+    callbacks, chosen = _callbacks(callbacks), Display.chosen(display)
     backend = backend_of_model(net, "net")
     section = part(backend, Section, "Trainer", "md.train")
     trainer = section.Trainer(net, lr, weight_decay)
@@ -149,7 +145,7 @@ def train(
     )
     file = None
     if checkpoint is not None:
-        file = _RunFile(checkpoint, section, net, train_iter)
+        file = RunFile(checkpoint, section, net, train_iter)
         file.open(history, resume)
     if getattr(trainer, "compiles", False) and len(history.epochs) < num_epochs:
         history.notes.append(f"The speed of epoch {len(history.epochs) + 1} includes compiling the net.")
@@ -158,7 +154,7 @@ def train(
     run = _Run(net, backend, trainer, train_iter, test_iter, train_accuracy)
     number = len(history.epochs)
     try:
-        with display or Display.automatic() as shown:
+        with chosen as shown:
             shown.run(history, num_epochs, train_accuracy)
             for number in range(len(history.epochs) + 1, num_epochs + 1):
                 shown.epoch(number, train_iter)
@@ -324,62 +320,3 @@ def _tensors(backend: Backend, *values: Any) -> tuple[Tensor, ...]:
             )
         tensors.append(value)
     return tuple(tensors)
-
-
-class _RunFile:
-    """The checkpoint file of one run."""
-
-    def __init__(self, path: Path, section: Section, net: Model, train_iter: BatchIterable) -> None:
-        if not isinstance(train_iter, Batches):
-            raise CheckpointError(
-                "checkpoint: expected a train_iter from load_data_fashion_mnist or md.batches, because a key "
-                f"determines its order; got {type(train_iter).__name__}"
-            )
-        self.path, self.section, self.net, self.batches = path, section, net, train_iter
-
-    def open(self, history: History, resume: bool) -> None:
-        """Creates the file, or restores net, batches and history from it."""
-        if layers := unkeyed(self.net, self.batches):
-            raise CheckpointError(
-                "checkpoint: expected a keyed net, so that a resumed run draws the same masks; got one in which a "
-                f"generator decides: {layers}. Build layers of multidrop after manual_seed(n) or with seed=n; replace "
-                "others by md.convert(net, seed=n)"
-            )
-        if not self.path.exists():
-            self.save(history)
-            return
-        if not resume:
-            raise CheckpointError(f"{self.path}: exists already; resume its run, or delete it to start a new one")
-        state, facts = checkpoints.load(self.path)
-        try:
-            before = History.from_dict(facts.get("history"))  # type: ignore[arg-type]
-            key = None if self.batches.key is None else _key(facts.get("batches"))
-        except ValueError as error:
-            raise CheckpointError(f"{self.path}: not a checkpoint of a run: {error}") from error
-        for name, value in history.to_dict()["settings"].items():
-            # A run may continue on a different backend; only the last bits of its sums may then differ.
-            if name not in ("backend", "version") and before.settings.get(name) != value:
-                raise CheckpointError(
-                    f"{self.path}: cannot resume with different settings: {name} was {before.settings.get(name)!r}, "
-                    f"now it is {value!r}"
-                )
-        try:
-            check_types(state, self.section.get_state(self.net))
-            self.section.set_state(self.net, state)
-        except ValueError as error:
-            raise CheckpointError(f"{self.path}: belongs to a different net: {error}") from error
-        self.batches.key, self.batches.epoch = key, len(before.epochs)
-        history.epochs[:], history.notes[:] = before.epochs, before.notes
-
-    def save(self, history: History) -> None:
-        """Saves the run after an epoch."""
-        key = self.batches.key
-        facts = {"history": history.to_dict(), "batches": key and [key.seed, key.call]}
-        checkpoints.save(self.path, self.section.get_state(self.net), facts)
-
-
-def _key(words: Any) -> Key:
-    """Reads the key of the batches from a checkpoint: [seed, call], or in format 1 the seed alone."""
-    if isinstance(words, list) and len(words) == 2:
-        return Key(*words)
-    return Key(checks.word64("batches", words))

@@ -155,7 +155,7 @@ class MonteCarlo:
         key = Key(self._keys[self._calls].seed, self.current or 0)
         self._calls += 1
         member, start = layer._noise(shape), 0
-        if not (layer._drops_weights or member.of_weights or not shape):
+        if not (layer.drops_weights or member.of_weights or not shape):
             start = self._first(path, member.batch_axis, shape)
             if not self._own:
                 member, start = one_mask(member, len(shape)), 0

@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from ... import checks
+from ..terminal import plain_console
 from . import report
 from .experiment import catalogue
 from .sweep import run_all
 from .words import LANGUAGES
 
-console = Console(highlight=False)
+console = plain_console()
 
 
 def show() -> None:
@@ -39,9 +39,9 @@ def run(name: str, options: Mapping[str, Any], out: Path, language: str) -> None
         warnings.simplefilter("always")
         results = run_all(tuple(catalogue()) if name == "all" else (name,), out=out, **options)
     for warning in caught:
-        console.print(f"[yellow]warning:[/] {warning.message}", soft_wrap=True)
+        console.print(f"warning: {warning.message}", style="yellow", soft_wrap=True)
     for result in results:
-        console.print(f"\n[bold]{result.experiment.title[tuple(LANGUAGES).index(languages[0])]}[/]", soft_wrap=True)
-        console.print(result.answer(languages[0]), markup=False, soft_wrap=True)
+        console.print(f"\n{LANGUAGES[languages[0]](result.experiment.title)}", style="bold", soft_wrap=True)
+        console.print(result.answer(languages[0]), soft_wrap=True)
     report.write(results, out, languages)
-    console.print(f"\nreport in {out}", markup=False, soft_wrap=True)
+    console.print(f"\nreport in {out}", soft_wrap=True)

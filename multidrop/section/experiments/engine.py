@@ -7,7 +7,8 @@ nor the engine changes a bit of its result.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -26,7 +27,7 @@ def cores() -> int:
 
 def results(
     runs: Sequence[Run], jobs: int | None = None, engine: str = "joblib", address: str | None = None
-) -> Iterator[tuple[Run, Measurements]]:
+) -> Generator[tuple[Run, Measurements], None, None]:
     """Computes runs, and yields each with its measurements as soon as it is done.
 
     Args:
@@ -44,19 +45,32 @@ def results(
     engine = checks.choice("engine", engine, ENGINES)
     if address is not None and engine == "joblib":
         raise ValueError(f"address: expected the engine dask or ray with it; got the engine joblib and {address!r}")
-    return _results(runs, jobs, engine, address) if runs else iter(())
+    return _results(runs, jobs, engine, address)
 
 
 def _results(
     runs: Sequence[Run], jobs: int | None, engine: str, address: str | None
-) -> Iterator[tuple[Run, Measurements]]:
+) -> Generator[tuple[Run, Measurements], None, None]:
+    if not runs:
+        return
     with section_extra("an experiment"):
         from joblib import Parallel, delayed
 
+    function = compute_beside if engine == "joblib" else compute_alone
     with _CLUSTERS[engine](jobs, address) as (workers, in_flight):
+        if engine == "ray":  # joblib's backend for it gives results only when all are there
+            for i in range(0, len(runs), in_flight):
+                yield from Parallel(workers)(delayed(function)(run) for run in runs[i : i + in_flight])
+            return
         parallel = Parallel(workers, return_as="generator_unordered", batch_size=1, pre_dispatch=in_flight)
-        function = compute_beside if engine == "joblib" else compute_alone
-        yield from parallel(delayed(function)(run) for run in runs)
+        results = parallel(delayed(function)(run) for run in runs)
+        try:
+            for found in results:  # noqa: UP028  # `yield from` would close it before warnings are off
+                yield found
+        finally:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # joblib warns of the runs that an interruption cancels
+                results.close()
 
 
 @contextmanager
@@ -88,7 +102,7 @@ def _on_dask(jobs: int | None, address: str | None) -> Iterator[tuple[int, Any]]
 
 
 @contextmanager
-def _on_ray(jobs: int | None, address: str | None) -> Iterator[tuple[int, Any]]:
+def _on_ray(jobs: int | None, address: str | None) -> Iterator[tuple[int, int]]:
     with section_extra("the engine ray", "ray"):
         import ray
         from ray.util.joblib import register_ray
@@ -98,8 +112,9 @@ def _on_ray(jobs: int | None, address: str | None) -> Iterator[tuple[int, Any]]:
     ray.init(**options, include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
         register_ray()
+        workers = jobs or int(ray.cluster_resources()["CPU"])
         with parallel_config("ray"):
-            yield jobs or -1, "2*n_jobs"
+            yield workers, 4 * workers
     finally:
         ray.shutdown()
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 import multidrop as md
 
-from ...dispatch import current
-from ...protocol import Backend
+from ...dispatch import current, part
+from ...protocol import Backend, Section
 from ..data import Batches
 from ..data.fashion_mnist import ImageSet, load
 from ..history import History
@@ -72,9 +72,18 @@ class Lab:
         images, labels = self.images.test
         return images[: self.scale.get("tests")], labels[: self.scale.get("tests")]
 
-    def sample(self, X: npt.NDArray, y: npt.NDArray, n: int, name: str) -> tuple[npt.NDArray, npt.NDArray]:
-        """n examples, drawn without replacement; at most all."""
-        chosen = self.generator(name).permutation(len(y))[:n]
+    @cached_property
+    def validation_set(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """Images and labels to choose settings on, uint8: as many as `scale["validation"]` says, drawn from the images
+        of the training set that are not in `train_set`."""
+        return self.sample(*self.images.train, self.scale["validation"], "train set", skip=self.scale["images"])
+
+    def sample(
+        self, X: npt.NDArray, y: npt.NDArray, n: int, name: str, *, skip: int = 0
+    ) -> tuple[npt.NDArray, npt.NDArray]:
+        """n examples, drawn without replacement; at most all. Those drawn with `skip` of the same name are the ones
+        after the first `skip`."""
+        chosen = self.generator(name).permutation(len(y))[skip : skip + n]
         return X[chosen], y[chosen]
 
     def batches(self, X: npt.NDArray, y: npt.NDArray, *, shuffle: bool = True) -> Batches:
@@ -93,6 +102,11 @@ class Lab:
         """
         units = hidden or self.scale["hidden"]
         return md.perceptron((784, units, units, 10), noise, seed=self.seed, dtype=self.dtype)
+
+    def weights(self, net: Any) -> dict[str, npt.NDArray[np.float64]]:
+        """A net's weights and biases by name: W1, shape (inputs, outputs), b1, shape (outputs,), and so on."""
+        state = part(self.backend, Section, "get_state").get_state(net)
+        return {name: np.asarray(array, np.float64) for name, array in state.items() if name[0] in "Wb"}
 
     def train(
         self,

@@ -91,8 +91,8 @@ def dots(panel: Axes, result: Result, settings: Sequence[Setting], measures: Seq
     panel.set_yticks(rows, [words(setting.label) for setting in settings])
     panel.set_ylim(-0.6, len(settings) - 0.4)
     panel.grid(axis="y", visible=False)
-    if len(measures) > 1:
-        panel.legend()
+    if len(measures) > 1:  # above the panel, where no dot can lie
+        panel.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(2, len(measures)), frameon=False)
     else:
         panel.set_xlabel(words(measures[0].label))
 

@@ -11,6 +11,7 @@ from ... import __version__, files
 from . import plots, table
 from .experiment import Experiment
 from .result import Result
+from .sizes import name_of
 from .words import LANGUAGES, Text, Words
 
 
@@ -41,17 +42,22 @@ def picture(experiment: Experiment, words: Words) -> str:
 def method(result: Result, words: Words) -> str:
     """How the runs were made."""
     facts = result.facts
-    sizes = ", ".join(f"{name} {_shown(value, words)}" for name, value in facts.scale.items())
+    sizes = ", ".join(f"{words(name_of(size))} {_shown(value, words)}" for size, value in facts.scale.items())
+    kinds = (words("training", "eğitim"), words("test", "test"))
+    examples = "".join(f", {words.count(n)} {kind}" for n, kind in zip(facts.examples, kinds, strict=False))
+    data = facts.data + (f"{examples} {words('images', 'imgesi')}" if examples else "")
     count = words.count(len(result.runs))
     return words(
-        f"{count} runs: {len(result.settings)} settings × {facts.seeds} seeds, in {facts.backend} {facts.framework} "
-        f"with {facts.dtype}. Data: {facts.data}. Sizes: {sizes}. A seed determines the training images, the weights, "
-        "the order of the batches and the masks; the test images are the same in all runs. The table gives means over "
-        "seeds ± half the 95 % t-interval.",
-        f"{count} koşu: {len(result.settings)} ayar × {facts.seeds} tohum, {facts.backend} {facts.framework} ile, "
-        f"{facts.dtype}. Veri: {facts.data}. Boyutlar: {sizes}. Eğitim imgelerini, ağırlıkları, minigrupların sırasını "
-        "ve maskeleri tohum belirler; test imgeleri her koşuda aynıdır. Tabloda tohumlar üzerinden ortalama ± %95 "
-        "t-aralığının yarısı verilir.",
+        f"{count} runs (settings: {len(result.settings)}, seeds: {facts.seeds}) in {facts.backend} {facts.framework} "
+        f"with {facts.dtype}. Data: {data}. Sizes: {sizes}. A seed determines the training images, the weights, "
+        "the order of the batches and the masks; the data set and the test images are the same in all runs. The table "
+        "gives means over seeds ± half the 95 % t-interval. All intervals are about the spread over seeds; they do not "
+        "say how other data sets or other test images would do.",
+        f"{count} koşu ({len(result.settings)} ayar, her biri {facts.seeds} tohumla), {facts.backend} "
+        f"{facts.framework} ile, {facts.dtype}. Veri: {data}. Boyutlar: {sizes}. Eğitim imgelerini, ağırlıkları, "
+        "minigrupların sırasını ve maskeleri tohum belirler; veri kümesi ve test imgeleri her koşuda aynıdır. Tabloda "
+        "tohumlar üzerinden ortalama ± %95 t-aralığının yarısı verilir. Bütün aralıklar tohumlar arasındaki yayılımı "
+        "anlatır; başka veri kümeleri ya da başka test imgeleri için bir şey söylemez.",
     )
 
 
@@ -151,7 +157,8 @@ def _suffix(words: Words) -> str:
 
 def _shown(value: object, words: Words) -> str:
     if isinstance(value, list | tuple):
-        return f"({', '.join(_shown(item, words) for item in value)})"
+        separator = words(", ", "; ")  # in Turkish the comma is the decimal sign
+        return f"({separator.join(_shown(item, words) for item in value)})"
     if isinstance(value, int):
         return words.count(value)
-    return words.small(value, 3) if isinstance(value, float) else str(value)
+    return words.short(value) if isinstance(value, float) else str(value)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ... import dispatch
 from . import statistics
 from .experiment import Contrast, Experiment, Measure, Measurements, Scale, Setting
 from .statistics import Interval, Test
@@ -27,11 +26,12 @@ class Facts:
 
     Args:
         seeds: the number of seeds, 0 to seeds − 1.
-        data: describes the data set.
+        data: the name of the data set.
         backend: the backend's name.
         framework: the framework's version.
         dtype: "float32" or "float64".
         scale: the sizes.
+        examples: the numbers of training and test images in the data set.
     """
 
     seeds: int
@@ -40,6 +40,7 @@ class Facts:
     framework: str
     dtype: str
     scale: Scale
+    examples: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,11 +151,6 @@ class Result:
         from . import report
 
         return report.html_of(self, LANGUAGES["en"])
-
-
-def facts_of(seeds: int, data: str, backend: str, dtype: str, scale: Scale) -> Facts:
-    """The facts of runs in a backend, which is imported."""
-    return Facts(seeds, data, backend, dispatch.load(backend).version, dtype, scale)
 
 
 def _name(value: Setting | Measure | str) -> str:

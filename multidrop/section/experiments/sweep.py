@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,8 @@ def run_all(
     shelf = None if out is None else Shelf(out)
     plans = []
     for experiment in experiments:
-        facts = Facts(seeds, str(images), backend, dispatch.load(backend).version, dtype, experiment.scales[scale])
+        facts = Facts(seeds, images.edition.name, backend, dispatch.load(backend).version, dtype,
+                      experiment.scales[scale], images.edition.examples)  # fmt: skip
         digest = hashlib.blake2b(json.dumps(images.edition.digests, sort_keys=True).encode(), digest_size=8).hexdigest()
         plans.append((experiment, facts, runs_of(experiment, facts, place, digest)))
     found = _computed([each for _, _, runs in plans for each in runs], shelf, jobs, engine, address)
@@ -121,7 +123,7 @@ def _computed(
         else:
             found[each.digest] = kept
     results = engines.results(left, jobs, engine, address)
-    with Progress(len(runs), len(found)) as progress:
+    with closing(results), Progress(len(runs), len(found)) as progress:
         try:
             for each, measurements in results:
                 if shelf is not None:
@@ -129,6 +131,10 @@ def _computed(
                 found[each.digest] = measurements
                 progress.done(each)
         except KeyboardInterrupt:
-            where = "none is kept" if shelf is None else f"they are kept in {shelf.folder}; the same command goes on"
-            raise KeyboardInterrupt(f"interrupted: {len(found)} of {len(runs)} runs are done; {where}") from None
+            if shelf is None:
+                done, where = len(found), "none is kept"
+            else:
+                done = sum(shelf.path(each).exists() for each in runs)
+                where = f"they are kept in {shelf.folder}; the same command goes on"
+            raise KeyboardInterrupt(f"interrupted: {done} of {len(runs)} runs are done; {where}") from None
     return found

@@ -60,6 +60,10 @@ class Words:
             return self.number(value, max(0, digits - 1 - exponent))
         return f"{self.number(value / 10**exponent, digits - 1)}·10{str(exponent).translate(_RAISED)}"
 
+    def short(self, value: float) -> str:
+        """A number in as few digits as tell it: 0.25 in English, 0,25 in Turkish."""
+        return f"{value:g}".replace(".", ",") if self.language == "tr" else f"{value:g}"
+
     def probability(self, p: float) -> str:
         """A p-value with its sign of equality: "p = 0.012", or "p < 0.001"."""
         return f"p < {self.number(0.001)}" if p < 0.001 else f"p = {self.number(p)}"
@@ -81,8 +85,10 @@ class Words:
         return self._points(value, contrast, sign=True)
 
     def detectable(self, test: Test, contrast: Contrast) -> str:
-        """The smallest difference that a comparison would have found."""
-        return self._points(test.detectable, contrast)
+        """The smallest difference that a comparison would have found and that the digits can show: rounded up, because
+        a smaller one might not have been found."""
+        unit = 10.0 ** (-contrast.digits - 2 * contrast.percent)
+        return self._points(max(1, math.ceil(test.detectable / unit)) * unit, contrast)
 
     def _points(self, value: float, contrast: Contrast, *, sign: bool = False) -> str:
         if not contrast.percent:
@@ -105,6 +111,12 @@ class Words:
         mean, low, high = (
             self.amount(value, contrast) for value in (test.interval.mean, test.interval.low, test.interval.high)
         )
+        if contrast.against != 0.0:
+            expected = self.amount(contrast.against, contrast)
+            return self(
+                f"a difference from {expected} (95 % interval {low} to {high}, {self.probability(test.p)})",
+                f"{expected} değerinden fark (%95 güven aralığı {low} ile {high} arası, {self.probability(test.p)})",
+            )
         return self(
             f"a difference of {mean} (95 % interval {low} to {high}, {self.probability(test.p)})",
             f"fark {mean} (%95 güven aralığı {low} ile {high} arası, {self.probability(test.p)})",

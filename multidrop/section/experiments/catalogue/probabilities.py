@@ -34,12 +34,19 @@ def run(setting: Setting, lab: Lab) -> Measurements:
 
 
 def contrasts(result: Result) -> Sequence[Contrast]:
-    """Each setting with dropout against none, and each pair against the swapped one."""
-    ps = result.facts.scale["p"]
+    return [*dropped(result), *swapped(result)]
+
+
+def dropped(result: Result) -> list[Contrast]:
+    """Each setting with dropout against none."""
     none = setting(0.0, 0.0)
-    dropped = [difference(ACCURACY, each, none) for each in result.settings if each.name != none.name]
-    swapped = [difference(ACCURACY, setting(p, q), setting(q, p)) for p in ps for q in ps if p < q]
-    return [*dropped, *swapped]
+    return [difference(ACCURACY, each, none) for each in result.settings if each.name != none.name]
+
+
+def swapped(result: Result) -> list[Contrast]:
+    """Each two probabilities against the same in the other order."""
+    ps = result.facts.scale["p"]
+    return [difference(ACCURACY, setting(p, q), setting(q, p)) for p in ps for q in ps if p < q]
 
 
 def plot(figure: Figure, result: Result, words: Words) -> None:
@@ -63,36 +70,47 @@ def plot(figure: Figure, result: Result, words: Words) -> None:
 
 
 def answer(result: Result, words: Words) -> str:
-    best = max(result.settings, key=lambda each: result.mean(each, ACCURACY).mean)
-    none = setting(0.0, 0.0)
-    ps = result.facts.scale["p"]
-    swaps = [difference(ACCURACY, setting(p, q), setting(q, p)) for p in ps for q in ps if p < q]
-    found = [each for each in swaps if result.test(each).found]
-    smallest = words.detectable(max(map(result.test, swaps), key=lambda test: test.detectable), swaps[0])
+    best, none = max(result.settings, key=lambda each: result.mean(each, ACCURACY).mean), setting(0.0, 0.0)
     first, best_shown = (words.mean(result.mean(each, ACCURACY), ACCURACY) for each in (none, best))
     gaps = [words.mean(result.mean(each, GAP), GAP) for each in (none, best)]
-    text = words(
+    found = [result.test(each).interval.mean > 0 for each in dropped(result) if result.test(each).found]
+    count, better, worse = len(dropped(result)), sum(found), len(found) - sum(found)
+    return words(
         f"Without dropout the test accuracy is {first}, and {gaps[0]} lie between training and test. The highest mean "
         f"of the grid, {best_shown}, is that of {words(best.label)}, with {gaps[1]} between training and test; being "
-        "the highest of several, it is somewhat too high.",
+        f"the highest of several, it is somewhat too high. Settings with dropout: {count}; found to be better than "
+        f"none: {better}, worse: {worse}. ",
         f"Hattan düşürme olmadan test doğruluğu {first}; eğitim ile test arasında {gaps[0]} var. Izgaradaki en yüksek "
         f"ortalama {best_shown}: {words(best.label)}; burada eğitimle test arasındaki fark {gaps[1]}. Birçok değerin "
-        "en büyüğü olduğu için bu ortalama biraz iyimserdir.",
-    )
-    if not found:
-        return text + words(
-            f" Swapping the two probabilities: no difference found in {len(swaps)} pairs, where one of {smallest} "
-            "would have been found in each with a probability of at least 80 %.",
-            f" İki olasılığın yerini değiştirince {len(swaps)} çiftin hiçbirinde fark bulunamadı; {smallest} "
-            "büyüklüğünde bir fark her birinde en az %80 olasılıkla bulunurdu.",
+        f"en büyüğü olduğu için bu ortalama biraz iyimserdir. Hattan düşürmeli ayar sayısı {count}; düşürmesiz olandan "
+        f"iyi bulunan {better}, kötü bulunan {worse}. ",
+    ) + _swaps(result, words)
+
+
+def _swaps(result: Result, words: Words) -> str:
+    swaps = swapped(result)
+    found = [each for each in swaps if result.test(each).found]
+    others = [each for each in swaps if each not in found]
+    if found:
+        shown = words.items([
+            f"{words(each.label)}: {words.amount(result.test(each).interval.mean, each)}" for each in found
+        ])  # fmt: skip
+        text = words(
+            f"Pairs of probabilities of which swapping makes a difference: {len(found)} of {len(swaps)} ({shown}).",
+            f"Yer değiştirmenin fark yarattığı olasılık çifti: {len(swaps)} içinde {len(found)} ({shown}).",
         )
-    shown = words.items([
-        f"{words(each.label)} {words.amount(result.test(each).interval.mean, each)}"
-        for each in found
-    ])  # fmt: skip
+    else:
+        text = words(
+            f"Swapping the two probabilities: no difference found (pairs compared: {len(swaps)}).",
+            f"İki olasılığın yerini değiştirince fark bulunamadı (karşılaştırılan çift: {len(swaps)}).",
+        )
+    widest = max(others, key=lambda each: result.test(each).detectable, default=None)
+    if widest is None or result.test(widest).detectable == 0.0:
+        return text
+    least = words.detectable(result.test(widest), widest)
     return text + words(
-        f" Swapping the two probabilities makes a difference in {len(found)} of {len(swaps)} pairs ({shown}).",
-        f" İki olasılığın yerini değiştirmek {len(swaps)} çiftin {len(found)} tanesinde fark yaratıyor ({shown}).",
+        f" Where none was found, one of {least} would have been with a probability of at least 80 %.",
+        f" Bulunamayan yerde {least} büyüklüğünde bir fark en az %80 olasılıkla bulunurdu.",
     )
 
 
