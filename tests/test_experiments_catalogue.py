@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 import multidrop as md
 from multidrop import dispatch
-from multidrop.section.experiments import experiment, report, runs, sweep
+from multidrop.section.experiments import commands, experiment, report, runs, sweep
 from multidrop.section.experiments.result import Facts, Result
 
 
@@ -139,6 +140,16 @@ BAD = [
 def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         md.experiments.run(**{"name": "bishop", "data": "mini", "scale": "tiny", **options})
+
+
+@pytest.mark.parametrize("package", ["joblib", "markdown_it", "matplotlib", "scipy"])
+def test_a_missing_package_is_named_before_the_runs(
+    package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(commands, "run_all", pytest.fail)
+    with pytest.raises(ImportError, match=rf"an experiment needs {package}, .*multidrop\[section\]"):
+        commands.run("bishop", {"data": "mini"}, tmp_path, "en")
 
 
 def test_a_failing_run_names_its_setting_and_seed() -> None:
