@@ -19,6 +19,7 @@ import pytest
 import multidrop as md
 from multidrop import dispatch
 from multidrop.section import cli, commands, figure
+from multidrop.section.experiments import commands as experiments
 from multidrop.section.history import Epoch, History
 from multidrop.section.results import DEFAULT, Results
 from multidrop.section.training import Diverged, Interrupted
@@ -197,6 +198,28 @@ def test_a_run_that_ends_early(
     assert (DEFAULT / "history.json").exists() == bool(done)
     if done:
         assert History.from_json(DEFAULT / "history.json").epochs == done
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "command"),
+    [
+        (commands, "demo", ["demo"]),
+        (commands, "backends", ["backends"]),
+        (experiments, "run", ["experiment", "bishop"]),
+        (experiments, "show", ["experiment", "list"]),
+    ],
+)
+@pytest.mark.parametrize(
+    ("error", "said"), [(KeyboardInterrupt("so far"), "so far"), (KeyboardInterrupt(), "interrupted")]
+)
+def test_any_command_that_is_interrupted(
+    run: Any, monkeypatch: pytest.MonkeyPatch, module: Any, function: str, command: list[str], error: Any, said: str
+) -> None:
+    def interrupted(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr(module, function, interrupted)
+    assert run(*command) == (130, "", f"multidrop: {said}\n")
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows sends Ctrl-C to a console, not to a process")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -147,11 +148,27 @@ def _command() -> Any:
     root = typer.main.get_command(app)
     commands = [root]
     for command in commands:
+        command.callback = _past_the_parser(command.callback)
         commands += getattr(command, "commands", {}).values()
         for option in command.get_params(typer.Context(command)):
             if getattr(option, "is_flag", False):
                 option.metavar = ""
     return root
+
+
+class _Interruption(Exception):
+    """A KeyboardInterrupt in a command, whose message would be lost: newer versions of Typer catch it, and exit."""
+
+
+def _past_the_parser(callback: Any) -> Any:
+    @wraps(callback)
+    def call(*args: Any, **options: Any) -> Any:
+        try:
+            return callback(*args, **options)
+        except KeyboardInterrupt as error:
+            raise _Interruption(str(error)) from error
+
+    return call
 
 
 def main() -> None:
@@ -173,7 +190,7 @@ def main() -> None:
         status = _complain(_plain(error), FAILED)
     except (CheckpointError, DataError, ImportError, RunError) as error:
         status = _complain(str(error), FAILED)
-    except (KeyboardInterrupt, typer.Abort) as error:
+    except (_Interruption, KeyboardInterrupt, typer.Abort) as error:
         status = _complain(str(error) or "interrupted", INTERRUPTED)
     sys.exit(status)
 

@@ -142,12 +142,15 @@ img { max-width: 100%; background: #fff; }
 
 
 def _document(bodies: Sequence[tuple[Words, Sequence[str]]]) -> str:
-    sections = [f'<main lang="{words.language}">\n{chr(10).join(parts)}</main>' for words, parts in bodies]
+    sections = [
+        f'<main id="{words.language}" lang="{words.language}">\n{chr(10).join(parts)}</main>' for words, parts in bodies
+    ]
     first = bodies[0][0]
+    links = " · ".join(f'<a href="#{words.language}">{words("English", "Türkçe")}</a>' for words, _ in bodies)
     return (
         f'<!DOCTYPE html>\n<html lang="{first.language}">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="generator" content="multidrop {__version__}">\n<title>{first(_TITLE)}</title>\n'
-        f"<style>{_STYLE}</style>\n</head>\n<body>\n{chr(10).join(sections)}\n</body>\n</html>\n"
+        f"<style>{_STYLE}</style>\n</head>\n<body>\n<nav>{links}</nav>\n{chr(10).join(sections)}\n</body>\n</html>\n"
     )
 
 
