@@ -88,7 +88,7 @@ def plot(figure: Figure, result: Result, words: Words) -> None:
         _lines(panels[0][column], result, name, words)
         panels[0][column].set_ylabel(words(measure.label))
         _gains(panels[1][column], result, measure, sign, words)
-    panels[0][0].legend()
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     panels[1][0].set_xlabel(words("gain in test accuracy", "test doğruluğunda kazanç"))
     panels[1][1].set_xlabel(words("reduction of the test loss (nats)", "test kaybında azalma (nat)"))
 
