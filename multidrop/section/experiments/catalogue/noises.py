@@ -173,8 +173,8 @@ _SIZES = {
     "epochs": 100,
     "settle": 20,
     "lr": 0.1,
-    "p": [0.02, 0.1, 0.5],
-    "stddev": [0.2, 0.5, 1.0],
+    "p": [0.02, 0.1, 0.3, 0.5, 0.7],
+    "stddev": [0.2, 0.5, 1.0, 2.0, 4.0],
 }
 EXPERIMENT = Experiment(
     name="noises",

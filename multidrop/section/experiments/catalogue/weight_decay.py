@@ -207,8 +207,8 @@ _SIZES = {
     "epochs": 110,
     "settle": 25,
     "lr": 0.1,
-    "p": [0.2, 0.4, 0.7],
-    "decay": [0.001, 0.003, 0.01],
+    "p": [0.2, 0.4, 0.6, 0.8],
+    "decay": [0.001, 0.003, 0.01, 0.03],
 }
 EXPERIMENT = Experiment(
     name="weight-decay",
