@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import statistics
-from .experiment import Contrast, Experiment, Measure, Measurements, Scale, Setting
+from .experiment import Contrast, Experiment, Measure, Measurements, Scale, Setting, named
 from .statistics import Interval, Test
 from .words import LANGUAGES
 
@@ -139,6 +139,26 @@ class Result:
     def to_json(self) -> str:
         """`to_dict` as JSON."""
         return json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Result:
+        """Reads what `to_dict` gave, such as a report's JSON file.
+
+        Raises:
+            ValueError: if it is no such object, or the results of another version of the experiment.
+        """
+        try:
+            experiment = named(content["experiment"])
+            facts = Facts(**{**content["facts"], "examples": tuple(content["facts"]["examples"])})
+            runs = {(each["setting"], each["seed"]): each["measurements"] for each in content["runs"]}
+            version = content["version"]
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"result: expected what Result.to_dict gives: {error!r}; got {shown(content)}") from error
+        if version != experiment.version:
+            raise ValueError(
+                f"result: expected results of version {experiment.version} of {experiment.name}; got {shown(version)}"
+            )
+        return cls(experiment, facts, runs)
 
     def __str__(self) -> str:
         return f"{self.experiment.name}: {self.answer()}"
