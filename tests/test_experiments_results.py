@@ -49,5 +49,5 @@ def test_results_of_another_version_are_refused() -> None:
     content = json.loads((FOLDER / "bishop.json").read_text(encoding="utf-8"))
     with pytest.raises(ValueError, match="result: expected results of version"):
         Result.from_dict({**content, "version": 0})
-    with pytest.raises(ValueError, match="result: expected what Result.to_dict gives"):
+    with pytest.raises(ValueError, match=r"result: expected what Result\.to_dict gives"):
         Result.from_dict({"experiment": "bishop"})

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ...checks import shown
 from . import statistics
 from .experiment import Contrast, Experiment, Measure, Measurements, Scale, Setting, named
 from .statistics import Interval, Test
