@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from multidrop.section.experiments.progress import Progress
+from multidrop.section.experiments.runs import Run
+
 SCRIPT = Path(__file__).parent / "sweeping.py"
 RUNS = 14  # of the sweep in `sweeping`
 
@@ -63,6 +66,19 @@ def test_a_killed_sweep_goes_on(tmp_path: Path, expected: dict[str, bytes], pyte
     assert done.returncode == 0, done.stderr
     assert before.items() <= kept(tmp_path).items()
     assert report(tmp_path) == expected
+
+
+def test_few_lines_of_progress_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run("bishop", 1, "a", {}, 0, {}, "mini", "", "numpy", "", "float64")
+    with Progress(1000, kept=500) as progress:
+        for _ in range(500):
+            progress.done(run)
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert first == "multidrop: 500 of 1,000 runs done"
+    assert [line.partition(" runs")[0] for line in rest] == [
+        f"multidrop: {done:,} of 1,000" for done in range(550, 1001, 50)
+    ]
+    assert rest[-1].endswith("done, 0:00:00 left")
 
 
 def test_an_interrupted_sweep_says_how_to_go_on(tmp_path: Path) -> None:

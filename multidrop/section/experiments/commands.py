@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from ... import checks
+from ..needs import section_extra
 from ..terminal import plain_console
 from . import report
 from .experiment import catalogue
@@ -35,6 +36,11 @@ def run(name: str, options: Mapping[str, Any], out: Path, language: str) -> None
     languages = tuple(LANGUAGES) if language == "both" else (language,)
     if name != "all":
         checks.choice("experiment", name, (*catalogue(), "all", "list"))
+    with section_extra("an experiment"):  # said now, and not after the runs
+        import joblib  # noqa: F401
+        import markdown_it  # noqa: F401
+        import matplotlib  # noqa: F401
+        import scipy  # noqa: F401
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         results = run_all(tuple(catalogue()) if name == "all" else (name,), out=out, **options)
