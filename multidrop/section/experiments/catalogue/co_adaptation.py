@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ACCURACY = Measure("accuracy", Text("test accuracy", "test doğruluğu"), 1, percent=True)
 FALL = Measure("fall", Text("lost without half of the units", "birimlerin yarısı olmadan kayıp"), 1, percent=True)
-CORRELATION = Measure("correlation", Text("mean |correlation| of units", "birimlerin ortalama |ilinti|si"), 3)
+CORRELATION = Measure("correlation", Text("mean |correlation| of units", "birimlerin ortalama |ilinti|si"), 4)
 RANK = Measure("rank", Text("effective rank", "etkin kerte"), 1)
 DEAD = Measure("dead", Text("dead units", "ölü birimler"), 1, percent=True)
 COMPARED = (ACCURACY, FALL, CORRELATION, RANK)
@@ -107,6 +107,8 @@ def plot(figure: Figure, result: Result, words: Words) -> None:
     shown = (FALL, CORRELATION, RANK)
     for panel, measure in zip(numbers.subplots(1, len(shown), sharey=True), shown, strict=True):
         dots(panel, result, result.settings, (measure,), words)
+        if measure.percent:
+            panel.set_xlabel(f"{words(measure.label)} {words('(share)', '(oran)')}")
 
 
 def answer(result: Result, words: Words) -> str:
@@ -132,14 +134,14 @@ def answer(result: Result, words: Words) -> str:
         )
     return words(
         "If a random half of the first hidden layer's units is removed at test time and the others are doubled, the "
-        f"net without dropout loses {plain[1]} of test accuracy, from {plain[0]}; that with dropout loses "
-        f"{dropped[1]}, from {dropped[0]}: {outcomes[1]}. {verdict} Dropout minus none, "
-        "in the mean absolute correlation of two units: "
-        f"{outcomes[2]}; in the effective rank: {outcomes[3]}.",
-        "Test zamanında ilk gizli katmanın birimlerinin rastgele yarısı çıkarılıp kalanlar ikiyle çarpılınca, test "
-        f"doğruluğu hattan düşürme olmadan {plain[0]} değerinden {plain[1]} kaybediyor; hattan düşürmeyle {dropped[0]} "
-        f"değerinden {dropped[1]}: {outcomes[1]}. {verdict} Hattan düşürmeyle eğitilen ağ ile ötekinin farkı, iki "
-        f"birimin ortalama mutlak ilintisinde: {outcomes[2]}; etkin kertede: {outcomes[3]}.",
+        f"net without dropout, of accuracy {plain[0]}, classifies {plain[1]} fewer of the test images correctly; that "
+        f"with dropout, of accuracy {dropped[0]}, {dropped[1]} fewer: {outcomes[1]}. {verdict} With dropout against "
+        f"without, in the mean absolute correlation of two units: {outcomes[2]}; in the effective rank: {outcomes[3]}.",
+        "Test zamanında ilk gizli katmanın birimlerinin rastgele yarısı çıkarılıp kalanlar ikiyle çarpılınca, hattan "
+        f"düşürmesiz ağ (doğruluk {plain[0]}) test imgelerinin {plain[1]} kadarını, hattan düşürmeyle eğitilen ağ "
+        f"(doğruluk {dropped[0]}) ise {dropped[1]} kadarını artık doğru sınıflandıramıyor (net): {outcomes[1]}. "
+        f"{verdict} Hattan düşürmeyle eğitilen ağın ötekinden farkı, iki birimin ortalama mutlak ilintisinde: "
+        f"{outcomes[2]}; etkin kertede: {outcomes[3]}.",
     )
 
 

@@ -27,7 +27,6 @@ LOSS = Measure("loss", Text("negative log-likelihood (nats)", "negatif log-olabi
 CALIBRATION = Measure("calibration", Text("calibration error", "kalibrasyon hatası"), 1, percent=True)
 COST = Measure("cost", Text("runs of the net", "ağın çalıştırılması"), 0)
 JUDGED = (ACCURACY, LOSS, CALIBRATION)
-LIKELY = (LOSS, CALIBRATION)  # what averaging is said to improve
 
 OFF = Setting("off", Text("off", "kapalı"), {"samples": 0})
 ONCE = Setting("once", Text("on, one sample", "açık, tek örneklem"), {"samples": 1})
@@ -108,26 +107,24 @@ def plot(figure: Figure, result: Result, words: Words) -> None:
 def answer(result: Result, words: Words) -> str:
     many = averaged(result.facts.scale)
     k = words.count(many["samples"])
+    off = words.items([f"{words(each.label)} {words.mean(result.mean(OFF, each), each)}" for each in JUDGED])
     return words(
-        f"Against dropout that is off, the mean of {k} samples has {_outcomes(result, many, LIKELY, words)}. "
-        f"One sample, which is another thinned network each time, has {_outcomes(result, ONCE, JUDGED, words)}. "
+        f"With dropout off: {off}; against that, the mean of {k} samples has {_outcomes(result, many, words)}. "
+        f"One sample, which is another thinned network each time, has {_outcomes(result, ONCE, words)}. "
         f"{_conclusion(result, many, words)}",
-        f"Hattan düşürmenin kapatılmasına göre {k} örneklemin ortalamasında {_outcomes(result, many, LIKELY, words)}. "
-        "Her seferinde başka bir seyreltilmiş ağ olan tek örneklemde "
-        f"{_outcomes(result, ONCE, JUDGED, words)}. {_conclusion(result, many, words)}",
+        f"Hattan düşürme kapalıyken: {off}; buna göre {k} örneklemin ortalamasında {_outcomes(result, many, words)}. "
+        f"Her seferinde başka bir seyreltilmiş ağ olan tek örneklemde {_outcomes(result, ONCE, words)}. "
+        f"{_conclusion(result, many, words)}",
     )
 
 
-def _outcomes(result: Result, setting: Setting, measures: Sequence[Measure], words: Words) -> str:
-    """The outcomes against dropout that is off, each with the two means."""
+def _outcomes(result: Result, setting: Setting, words: Words) -> str:
+    """The outcomes against dropout that is off, each with the setting's mean."""
     found = []
-    for measure in measures:
-        own, off = (words.mean(result.mean(each, measure), measure) for each in (setting, OFF))
-        outcome = words.outcome(result, difference(measure, setting, OFF))
-        text = words(
-            f"a {words(measure.label)} of {own} instead of {off}: ", f"{words(measure.label)} {off} yerine {own}: "
-        )
-        found.append(text + outcome)
+    for measure in JUDGED:
+        mean = words.mean(result.mean(setting, measure), measure)
+        text = words(f"a {words(measure.label)} of {mean}, ", f"{words(measure.label)} {mean}, ")
+        found.append(text + words.outcome(result, difference(measure, setting, OFF)))
     return "; ".join(found)
 
 
