@@ -20,7 +20,7 @@ import multidrop as md
 from ...needs import section_extra
 from ..experiment import Contrast, Experiment, Measure, Measurements, Scale, Setting, difference
 from ..lab import TEST_BATCH
-from ..plots import curves, dots
+from ..plots import COLORS, MARKERS, curves
 from ..words import Text, Words
 
 if TYPE_CHECKING:
@@ -113,8 +113,13 @@ def contrasts(result: Result) -> Sequence[Contrast]:
 
 def plot(figure: Figure, result: Result, words: Words) -> None:
     noise, angles, kept = figure.subplots(1, 3)
-    dots(noise, result, SCORES, (NOISE,), words)
-    noise.set_yticks([], [])
+    for i, setting in enumerate(SCORES):
+        values, mean = result.values(setting, NOISE), result.mean(setting, NOISE)
+        noise.plot(values, np.full(len(values), -i), ".", color=COLORS[i], alpha=0.5)
+        noise.errorbar(mean.mean, -i, xerr=mean.half, fmt=MARKERS[i], color=COLORS[i], capsize=3)
+    noise.set_yticks([])
+    noise.set_ylim(0.6 - len(SCORES), 0.6)
+    noise.set_xlabel(words(NOISE.label))
     curves(angles, result, SCORES, "auroc by angle", words, result.facts.scale["angles"])
     angles.set_xticks(result.facts.scale["angles"])
     angles.set_xlabel(words("rotation (degrees)", "döndürme (derece)"))
