@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from .words import Text
 
 _NAMES: Mapping[str, Text] = {
+    "angles": Text("angles (degrees)", "açılar (derece)"),
     "batch": Text("batch size", "minigrup boyutu"),
     "decay": Text("weight decay λ", "ağırlık sönümü λ"),
     "doublings": Text("doublings of the steps", "adım sayısının ikiye katlanması"),
@@ -16,7 +17,7 @@ _NAMES: Mapping[str, Text] = {
     "features": Text("features", "öznitelik"),
     "first": Text("first measured step", "ölçülen ilk adım"),
     "forgotten": Text("steps before the average", "ortalama öncesi adım"),
-    "halves": Text("random halves", "rastgele ikiye bölme"),
+    "halves": Text("halves drawn", "çekilen yarı"),
     "hidden": Text("units per hidden layer", "gizli katman başına birim"),
     "images": Text("training images", "eğitim imgesi"),
     "lr": Text("learning rate", "öğrenme hızı"),

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 ACCURACY = Measure("accuracy", Text("test accuracy", "test doğruluğu"), 1, percent=True)
 FALL = Measure("fall", Text("lost without half of the units", "birimlerin yarısı olmadan kayıp"), 1, percent=True)
-CORRELATION = Measure("correlation", Text("mean |correlation| of units", "birimlerin ortalama |ilinti|si"), 3)
+CORRELATION = Measure("correlation", Text("mean |correlation| of units", "birimlerin ortalama |ilinti|si"), 4)
 RANK = Measure("rank", Text("effective rank", "etkin kerte"), 1)
 DEAD = Measure("dead", Text("dead units", "ölü birimler"), 1, percent=True)
-MEASURES = (ACCURACY, FALL, CORRELATION, RANK, DEAD)
+COMPARED = (ACCURACY, FALL, CORRELATION, RANK)
 SHOWN, ROW = 16, 8  # units in the picture, of the largest norm
 
 PLAIN = Setting("plain", Text("without dropout", "hattan düşürme olmadan"), {"p": 0.0})
@@ -44,7 +44,7 @@ def run(setting: Setting, lab: Lab) -> Measurements:
     the others are doubled, so that each next unit gets the same sum in the mean; `halves` such halves are drawn."""
     net = lab.net((None, setting["p"], setting["p"]))
     lab.train(net)
-    state = {name: np.asarray(w, np.float64) for name, w in lab.backend.get_state(net).items() if name[0] in "Wb"}  # type: ignore[attr-defined]
+    state = lab.weights(net)
     X, y = lab.test_set
     H = _relu(lab.inputs(X).reshape(len(X), -1).astype(np.float64) @ state["W1"] + state["b1"])
     accuracy = _accuracy(H, state, y)
@@ -73,10 +73,13 @@ def _accuracy(H: npt.NDArray, state: dict[str, npt.NDArray], y: npt.NDArray) -> 
 
 
 def _statistics(H: npt.NDArray) -> dict[str, float]:
-    """Of activations (n, units): the mean |correlation| of two living units; the effective rank of the covariance, e to
-    the entropy of its eigenvalues' shares; and the share of units that are 0 for all examples."""
-    alive = H.max(axis=0) > 0
-    living = H[:, alive]
+    """Of activations (n, units): the mean |correlation| of two units, 0 if there are not two; the effective rank of the
+    covariance, e to the entropy of its eigenvalues' shares; and the share of dead units. A unit is dead if it is the
+    same for all examples; then it has no correlation with any."""
+    alive = np.ptp(H, axis=0) > 0
+    living, dead = H[:, alive], float(1 - alive.mean())
+    if living.shape[1] < 2:
+        return {"correlation": 0.0, "rank": float(living.shape[1]), "dead": dead}
     covariance = np.cov(living.T)
     deviations = np.sqrt(np.diag(covariance))
     correlation = covariance / np.outer(deviations, deviations)
@@ -84,11 +87,11 @@ def _statistics(H: npt.NDArray) -> dict[str, float]:
     shares = np.maximum(np.linalg.eigvalsh(covariance), 0.0)
     shares = shares[shares > 1e-12 * shares.max()] / shares.sum()
     rank = float(np.exp(-(shares * np.log(shares)).sum()))
-    return {"correlation": float(pairs.mean()), "rank": rank, "dead": float(1 - alive.mean())}
+    return {"correlation": float(pairs.mean()), "rank": rank, "dead": dead}
 
 
 def contrasts(result: Result) -> Sequence[Contrast]:
-    return [difference(each, DROPOUT, PLAIN) for each in MEASURES]
+    return [difference(each, DROPOUT, PLAIN) for each in COMPARED]
 
 
 def plot(figure: Figure, result: Result, words: Words) -> None:
@@ -104,11 +107,13 @@ def plot(figure: Figure, result: Result, words: Words) -> None:
     shown = (FALL, CORRELATION, RANK)
     for panel, measure in zip(numbers.subplots(1, len(shown), sharey=True), shown, strict=True):
         dots(panel, result, result.settings, (measure,), words)
+        if measure.percent:
+            panel.set_xlabel(f"{words(measure.label)} {words('(share)', '(oran)')}")
 
 
 def answer(result: Result, words: Words) -> str:
-    plain, dropped = ([words.mean(result.mean(each, m), m) for m in MEASURES] for each in (PLAIN, DROPOUT))
-    outcomes = [words.outcome(result, difference(each, DROPOUT, PLAIN)) for each in MEASURES]
+    plain, dropped = ([words.mean(result.mean(each, m), m) for m in COMPARED] for each in (PLAIN, DROPOUT))
+    outcomes = [words.outcome(result, difference(each, DROPOUT, PLAIN)) for each in COMPARED]
     fall = result.test(difference(FALL, DROPOUT, PLAIN))
     if not fall.found:
         verdict = words(
@@ -129,15 +134,14 @@ def answer(result: Result, words: Words) -> str:
         )
     return words(
         "If a random half of the first hidden layer's units is removed at test time and the others are doubled, the "
-        f"net without dropout loses {plain[1]} of test accuracy, from {plain[0]}; that with dropout loses "
-        f"{dropped[1]}, from {dropped[0]}: {outcomes[1]}. {verdict} Dropout minus none, "
-        "in the mean absolute correlation of two units: "
-        f"{outcomes[2]}; in the effective rank: {outcomes[3]}; in the share of dead units: {outcomes[4]}.",
-        "Test zamanında ilk gizli katmanın birimlerinin rastgele yarısı çıkarılıp kalanlar ikiyle çarpılınca, test "
-        f"doğruluğu hattan düşürme olmadan {plain[0]} değerinden {plain[1]} kaybediyor; hattan düşürmeyle {dropped[0]} "
-        f"değerinden {dropped[1]}: {outcomes[1]}. {verdict} Hattan düşürmeyle eğitilen ağ ile ötekinin farkı, iki "
-        f"birimin ortalama mutlak ilintisinde: {outcomes[2]}; etkin kertede: {outcomes[3]}; ölü birimlerin payında: "
-        f"{outcomes[4]}.",
+        f"net without dropout, of accuracy {plain[0]}, classifies {plain[1]} fewer of the test images correctly; that "
+        f"with dropout, of accuracy {dropped[0]}, {dropped[1]} fewer: {outcomes[1]}. {verdict} With dropout against "
+        f"without, in the mean absolute correlation of two units: {outcomes[2]}; in the effective rank: {outcomes[3]}.",
+        "Test zamanında ilk gizli katmanın birimlerinin rastgele yarısı çıkarılıp kalanlar ikiyle çarpılınca, hattan "
+        f"düşürmesiz ağ (doğruluk {plain[0]}) test imgelerinin {plain[1]} kadarını, hattan düşürmeyle eğitilen ağ "
+        f"(doğruluk {dropped[0]}) ise {dropped[1]} kadarını artık doğru sınıflandıramıyor (net): {outcomes[1]}. "
+        f"{verdict} Hattan düşürmeyle eğitilen ağın ötekinden farkı, iki birimin ortalama mutlak ilintisinde: "
+        f"{outcomes[2]}; etkin kertede: {outcomes[3]}.",
     )
 
 
@@ -156,7 +160,7 @@ EXPERIMENT = Experiment(
     scales={"full": _SIZES, "mini": _SIZES, "tiny": {**_SIZES, **_SMALL}},
     settings=settings,
     run=run,
-    measures=MEASURES,
+    measures=(*COMPARED, DEAD),
     contrasts=contrasts,
     plot=plot,
     answer=answer,

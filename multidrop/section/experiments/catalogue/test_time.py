@@ -12,7 +12,8 @@ import multidrop as md
 
 from ..experiment import Contrast, Experiment, Measure, Measurements, Scale, Setting, difference
 from ..lab import TEST_BATCH, score
-from ..plots import COLORS, curves
+from ..plots import COLORS
+from ..statistics import interval
 from ..words import Text, Words
 
 if TYPE_CHECKING:
@@ -75,92 +76,103 @@ def contrasts(result: Result) -> Sequence[Contrast]:
 
 
 def plot(figure: Figure, result: Result, words: Words) -> None:
+    """The differences of the mean of k samples to dropout that is off, seed by seed."""
     many = averaged(result.facts.scale)
     k = np.arange(1, many["samples"] + 1)
     for panel, measure in zip(figure.subplots(1, len(JUDGED)), JUDGED, strict=True):
-        curves(panel, result, [many], f"{measure.name} by samples", words, k)
-        off = result.mean(OFF, measure)
-        panel.axhline(off.mean, color=COLORS[1], linestyle="--", label=words("dropout off", "hattan düşürme kapalı"))
-        panel.axhspan(off.low, off.high, color=COLORS[1], alpha=0.15, linewidth=0)
-        panel.lines[0].set_label(words("mean of k samples", "k örneklemin ortalaması"))
+        unit = 100 if measure.percent else 1
+        off = result.values(OFF, measure)[:, None]
+        differences = unit * (result.values(many, f"{measure.name} by samples") - off)
+        intervals = [interval(column) for column in differences.T]
+        panel.axhline(0.0, color=COLORS[1], linestyle="--", label=words("dropout off", "hattan düşürme kapalı"))
+        panel.plot(
+            k,
+            [each.mean for each in intervals],
+            color=COLORS[0],
+            label=words("mean of k samples", "k örneklemin ortalaması"),
+        )
+        low, high = [each.low for each in intervals], [each.high for each in intervals]
+        panel.fill_between(k, low, high, color=COLORS[0], alpha=0.2, linewidth=0)
         panel.set_xscale("log")
         ticks = [tick for tick in (1, 2, 5, 10, 30, 100) if tick <= k[-1]]
         panel.set_xticks(ticks, [str(tick) for tick in ticks])
         panel.set_xticks([], minor=True)
         panel.set_xlabel(words("samples k = runs of the net", "örneklem sayısı k = ağın çalıştırılması"))
-        panel.set_title(words(measure.label), fontsize="medium")
-    figure.axes[0].legend(loc="lower right", fontsize="small")
+        points = words(" (points)", " (puan)") if measure.percent else ""
+        panel.set_title(f"{words(measure.label)}{points}", fontsize="medium")
+    figure.axes[0].set_ylabel(words("difference to dropout off", "kapalıya göre fark"))
+    figure.legend(handles=figure.axes[0].lines, loc="outside upper center", ncols=2, frameon=False)
 
 
 def answer(result: Result, words: Words) -> str:
     many = averaged(result.facts.scale)
     k = words.count(many["samples"])
-    off, once, mean = (
-        [words.mean(result.mean(each, measure), measure) for measure in JUDGED] for each in (OFF, ONCE, many)
-    )
-    return (
-        words(
-            f"With dropout off, one run of the net for each image, the test accuracy is {off[0]}, the negative "
-            f"log-likelihood {off[1]} and the calibration error {off[2]}. Left on, one run gives {once[0]}, {once[1]} "
-            f"and {once[2]}, and another answer each time; against off: ",
-            f"Hattan düşürme kapalıyken, her imge için ağ bir kez çalıştırılınca, test doğruluğu {off[0]}, negatif "
-            f"log-olabilirlik {off[1]}, kalibrasyon hatası {off[2]}. Açık bırakılırsa tek çalıştırma sırasıyla "
-            f"{once[0]}, {once[1]} ve {once[2]} verir, yanıt da her seferinde değişir; kapalıya göre: ",
-        )
-        + _outcomes(result, ONCE, words)
-        + words(
-            f". The mean of {k} samples takes {k} runs and gives {mean[0]}, {mean[1]} and {mean[2]}; against off: ",
-            f". {k} örneklemin ortalaması {k} çalıştırma ister ve sırasıyla {mean[0]}, {mean[1]} ve {mean[2]} verir; "
-            "kapalıya göre: ",
-        )
-        + _outcomes(result, many, words)
-        + ". "
-        + _conclusion(result, many, words)
+    off = words.items([f"{words(each.label)} {words.mean(result.mean(OFF, each), each)}" for each in JUDGED])
+    return words(
+        f"With dropout off: {off}; against that, the mean of {k} samples has {_outcomes(result, many, words)}. "
+        f"One sample, which is another thinned network each time, has {_outcomes(result, ONCE, words)}. "
+        f"{_conclusion(result, many, words)}",
+        f"Hattan düşürme kapalıyken: {off}; buna göre {k} örneklemin ortalamasında {_outcomes(result, many, words)}. "
+        f"Her seferinde başka bir seyreltilmiş ağ olan tek örneklemde {_outcomes(result, ONCE, words)}. "
+        f"{_conclusion(result, many, words)}",
     )
 
 
 def _outcomes(result: Result, setting: Setting, words: Words) -> str:
-    return "; ".join(
-        words(measure.label) + ", " + words.outcome(result, difference(measure, setting, OFF)) for measure in JUDGED
-    )
+    """The outcomes against dropout that is off, each with the setting's mean."""
+    found = []
+    for measure in JUDGED:
+        mean = words.mean(result.mean(setting, measure), measure)
+        text = words(f"a {words(measure.label)} of {mean}, ", f"{words(measure.label)} {mean}, ")
+        found.append(text + words.outcome(result, difference(measure, setting, OFF)))
+    return "; ".join(found)
+
+
+def _changed(result: Result, setting: Setting, sign: float, words: Words) -> str:
+    """The measures in which a setting was found better (sign 1) or worse (sign −1) than dropout that is off."""
+    found = []
+    for measure in JUDGED:
+        test = result.test(difference(measure, setting, OFF))
+        good = 1.0 if measure is ACCURACY else -1.0
+        if test.found and sign * good * test.interval.mean > 0:
+            found.append(words(measure.label))
+    return words.items(found) if found else ""
 
 
 def _conclusion(result: Result, many: Setting, words: Words) -> str:
     """What follows for use, as far as the comparisons found it."""
-    accuracy = difference(ACCURACY, many, OFF)
-    gain = result.test(accuracy).found and result.test(accuracy).interval.mean > 0
-    better = [
-        words(measure.label)
-        for measure in (LOSS, CALIBRATION)
-        for test in [result.test(difference(measure, many, OFF))]
-        if test.found and test.interval.mean < 0
-    ]
-    worse = result.test(difference(ACCURACY, ONCE, OFF))
-    text = words("So dropout is off at test time because ", "Demek ki hattan düşürme test zamanında kapatılır, çünkü ")
-    if worse.found and worse.interval.mean < 0:
-        text += words(
-            "one thinned network is less accurate than the whole net",
-            "seyreltilmiş tek bir ağın doğruluğu tüm ağınkinden düşüktür",
+    k = words.count(many["samples"])
+    better, worse = (_changed(result, many, sign, words) for sign in (1.0, -1.0))
+    once = _changed(result, ONCE, -1.0, words)
+    if better and worse:
+        mean = words(
+            f"is better in {better}, but worse in {worse}",
+            f"{better} bakımından daha iyi, ama {worse} bakımından daha kötüdür",
         )
+    elif better:
+        mean = words(f"is better in {better}", f"{better} bakımından daha iyidir")
+    elif worse:
+        mean = words(f"is worse in {worse}", f"{worse} bakımından daha kötüdür")
     else:
-        text += words("the whole net gives the same answer each time", "tüm ağ her seferinde aynı yanıtı verir")
-    if gain:
-        text += words(
-            ", and the mean of many, which is more accurate here, costs many runs",
-            "; burada doğruluğu daha yüksek olan ortalama ise çok sayıda çalıştırma ister",
+        mean = words("was not found to be better or worse", "daha iyi ya da daha kötü bulunmamıştır")
+    use = (
+        words(
+            f"dropout stays on only where that is worth {k} runs",
+            f"hattan düşürme ancak buna {k} çalıştırma değiyorsa açık bırakılır",
         )
-    else:
-        text += words(
-            ", and the mean of many, for many runs, was not found to be more accurate",
-            "; çok sayıda çalıştırmanın ortalamasının daha yüksek doğruluk verdiği de görülmemiştir",
-        )
-    if better:
-        shown = words.items(better)
-        return text + words(
-            f". What the mean does improve is the probabilities: {shown}.",
-            f". Ortalamanın düzelttiği, olasılıklardır: {shown}.",
-        )
-    return text + "."
+        if better
+        else words("dropout is off at test time", "hattan düşürme test zamanında kapatılır")
+    )
+    single = (
+        words(f"one sample is worse in {once}", f"tek örneklem {once} bakımından daha kötüdür")
+        if once
+        else words("one sample brings another answer each time", "tek örneklem her seferinde başka bir yanıt verir")
+    )
+    return words(
+        f"The mean takes {k} runs of the net, dropout off takes one; the mean {mean}, so {use}; {single}.",
+        f"Ortalama için ağ {k} kez, hattan düşürme kapalıyken bir kez çalışır; ortalama {mean}, bu yüzden "
+        f"{use}; {single}.",
+    )
 
 
 _SIZES = {"images": 1000, "hidden": 256, "epochs": 120, "settle": 30, "lr": 0.1, "p1": 0.2, "p2": 0.5, "samples": 100}
