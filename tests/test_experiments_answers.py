@@ -64,8 +64,8 @@ VERDICTS: list[tuple[str, Means, list[str], list[str]]] = [
      ["above 0.9 in the mean lies: mutual information.", "tells noise from clothes better.", "-was not found that"],
      ["ortalaması 0,9 üstünde olan: karşılıklı bilgi.", "daha iyi ayırıyor"]),
     ("uncertainty", {"mutual": {"noise": -0.2}}, ["worse, against the claim"], ["daha kötü ayırıyor"]),
-    ("uncertainty", {"entropy": {"calibration": 0.2}}, ["calibrated worse"], ["daha kötü kalibredir"]),
-    ("uncertainty", {"entropy": {"calibration": -0.2}}, ["calibrated better"], ["daha iyi kalibredir"]),
+    ("uncertainty", {"entropy": {"calibration": 0.2}}, ["calibrated worse"], ["daha kötü kalibre edilmiştir"]),
+    ("uncertainty", {"entropy": {"calibration": -0.2}}, ["calibrated better"], ["daha iyi kalibre edilmiştir"]),
 ]  # fmt: skip
 
 

@@ -108,7 +108,7 @@ def plot(figure: Figure, result: Result, words: Words) -> None:
     for panel, measure in zip(numbers.subplots(1, len(shown), sharey=True), shown, strict=True):
         dots(panel, result, result.settings, (measure,), words)
         if measure.percent:
-            panel.set_xlabel(f"{words(measure.label)} {words('(share)', '(oran)')}")
+            panel.set_xlabel(f"{words(measure.label)}\n{words('(share)', '(oran)')}")
 
 
 def answer(result: Result, words: Words) -> str:

@@ -216,11 +216,11 @@ def _calibration(result: Result, words: Words) -> str:
     elif test.interval.mean > 0:
         verdict = words(
             "the mean's probabilities are calibrated worse, whatever they tell of noise",
-            "gürültü hakkında ne söylerse söylesin, ortalamanın olasılıkları daha kötü kalibredir",
+            "gürültü hakkında ne söylerse söylesin, ortalamanın olasılıkları daha kötü kalibre edilmiştir",
         )
     else:
         verdict = words(
-            "the mean's probabilities are calibrated better", "ortalamanın olasılıkları daha iyi kalibredir"
+            "the mean's probabilities are calibrated better", "ortalamanın olasılıkları daha iyi kalibre edilmiştir"
         )
     return words(
         f"The calibration error is {off} with dropout off and {mean} for the samples' mean, {outcome}: {verdict}. "
