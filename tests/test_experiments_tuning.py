@@ -16,7 +16,8 @@ from multidrop.section.experiments.catalogue import noises, weight_decay, weight
 from multidrop.section.experiments.experiment import named
 from multidrop.section.experiments.lab import Lab
 from multidrop.section.experiments.result import Facts, Result
-from multidrop.section.experiments.tuning import Trial, tuned
+from multidrop.section.experiments.tuning import Trial, at_the_edge, tuned
+from multidrop.section.experiments.words import LANGUAGES
 
 SEEDS = 5
 
@@ -130,3 +131,12 @@ def test_weights_counts_decisions_as_the_masks_have_elements(member):
 def test_weights_names_what_was_found_better(language, words):
     result = made_up("weights", {"none": 0.7, "Dropout 0.5": 0.75, "DropConnect 0.5": 0.7})
     assert words in result.answer(language)
+
+
+def test_choices_at_the_edge_are_told() -> None:
+    grid = [0.1, 0.5, 0.8]
+    chosen = {"a": (np.full(3, 0.8), grid), "b": (np.full(3, 0.1), grid), "c": (np.array([0.8, 0.5, 0.8]), grid)}
+    text = at_the_edge(chosen, LANGUAGES["en"])
+    assert text.startswith(" Every seed chose at the edge of the grid for a (strongest, 0.80) and b (weakest, 0.10):")
+    assert "a (en güçlü, 0,80)" in at_the_edge(chosen, LANGUAGES["tr"])
+    assert at_the_edge({"c": chosen["c"], "d": (np.zeros(3), [0.0])}, LANGUAGES["en"]) == ""

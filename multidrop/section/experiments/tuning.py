@@ -6,12 +6,14 @@ then measured on the test images is what someone gets who tunes in this way, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from .lab import Lab
+from .words import Text, Words
 
 Candidate = TypeVar("Candidate")
 
@@ -71,3 +73,26 @@ def tuned(candidates: Sequence[Candidate], attempt: Callable[[Candidate], Trial]
     by_accuracy = int(np.argmax([each.validation_accuracy for each in trials]))
     by_loss = int(np.argmin([each.validation_loss for each in trials]))
     return Tuned(trials, by_accuracy, by_loss)
+
+
+def at_the_edge(chosen: Mapping[str, tuple[npt.NDArray[np.float64], Sequence[float]]], words: Words) -> str:
+    """A sentence on choices that a grid may have bounded: those that every seed made at its edge; empty if none.
+
+    Args:
+        chosen: what each seed chose, shape (seeds,), and the grid, which leaves out no strength at all; by the name of
+            what was chosen.
+        words: the language.
+    """
+    edges = ((max, Text("strongest", "en güçlü")), (min, Text("weakest", "en zayıf")))
+    found = [
+        f"{name} ({words(label)}, {words.small(edge(grid))})"
+        for name, (values, grid) in chosen.items()
+        for edge, label in edges
+        if len(grid) > 1 and (values == edge(grid)).all()
+    ]
+    if not found:
+        return ""
+    return words(
+        f" Every seed chose at the edge of the grid for {words.items(found)}: what is best may lie beyond.",
+        f" Her tohum ızgaranın ucunu seçti: {words.items(found)}; en iyisi daha ötede olabilir.",
+    )

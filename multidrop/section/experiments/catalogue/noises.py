@@ -10,7 +10,7 @@ import multidrop as md
 
 from ..experiment import Contrast, Experiment, Measure, Measurements, Scale, Setting, difference
 from ..plots import dots
-from ..tuning import trial, tuned
+from ..tuning import at_the_edge, trial, tuned
 from ..words import Text, Words
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def answer(result: Result, words: Words) -> str:
     return " ".join([
         _method(result, words),
         _verdict(result, ACCURACY, 1.0, words),
-        _verdict(result, LOSS, -1.0, words),
+        _verdict(result, LOSS, -1.0, words) + _edges(result, words),
         _left_out(result, words),
     ])  # fmt: skip
 
@@ -150,6 +150,18 @@ def _verdict(result: Result, measure: Measure, sign: float, words: Words) -> str
     if worse:
         text += words(f" Worse: {words.items(worse)}.", f" Daha kötü olan: {words.items(worse)}.")
     return text
+
+
+def _edges(result: Result, words: Words) -> str:
+    by = ((CHOSEN, Text("accuracy", "doğruluk")), (CHOSEN_BY_LOSS, Text("loss", "kayıp")))
+    return at_the_edge(
+        {
+            f"{words(each.label)}, {words(label)}": (result.values(each, measure), result.facts.scale[each["strength"]])
+            for measure, label in by
+            for each in (DROPOUT, *others(result))
+        },
+        words,
+    )
 
 
 def _left_out(result: Result, words: Words) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from ..experiment import Contrast, Experiment, Measure, Measurements, Scale, Setting, difference
 from ..plots import COLORS, LINES, MARKERS
 from ..statistics import Interval, interval
-from ..tuning import trial, tuned
+from ..tuning import at_the_edge, trial, tuned
 from ..words import Text, Words
 
 if TYPE_CHECKING:
@@ -134,10 +134,23 @@ def answer(result: Result, words: Words) -> str:
     images = words.count(result.facts.scale["validation"])
     return words(
         f"Each seed chose p and λ on {images} validation images: of dropout alone, of weight decay alone, and of both "
-        f"together. Accuracy: {_outcomes(result, ACCURACY, 1.0, words)} Loss: {_outcomes(result, LOSS, -1.0, words)}",
+        f"together. Accuracy: {_outcomes(result, ACCURACY, 1.0, words)} Loss: {_outcomes(result, LOSS, -1.0, words)}"
+        f"{_edges(result, words)}",
         f"p ile λ'yı her tohum {images} doğrulama imgesiyle seçti: yalnız hattan düşürme için, yalnız ağırlık sönümü "
         f"için ve ikisi birden için. Doğruluk: {_outcomes(result, ACCURACY, 1.0, words)} Kayıp: "
-        f"{_outcomes(result, LOSS, -1.0, words)}",
+        f"{_outcomes(result, LOSS, -1.0, words)}{_edges(result, words)}",
+    )
+
+
+def _edges(result: Result, words: Words) -> str:
+    return at_the_edge(
+        {
+            f"{words(measure.label)} ({words(each.label)})": (result.values(each, measure), grid(each, scale)[column])
+            for scale in [result.facts.scale]
+            for each in ALL
+            for measure, column in zip(CHOSEN, (0, 1, 0, 1), strict=True)
+        },
+        words,
     )
 
 
