@@ -32,6 +32,7 @@ def made_up(name, means):
             "accuracy": means[setting] + spread[i, seed],
             "loss": 3.0 - means[setting] + spread[i, seed],
             "gap": 0.1 + spread[i, seed],
+            **dict.fromkeys(("p", "decay", "p by loss", "decay by loss", "chosen", "chosen by loss"), 0.0),
         }
         for i, setting in enumerate(means)
         for seed in range(SEEDS)
