@@ -38,8 +38,8 @@ def trained(noise: Any, sizes: Any = SIZES, steps: int = 3) -> tuple[dict[str, A
     net = md.perceptron(sizes, noise, seed=SEED, dtype="float64")
     before = backend.get_state(net)
     trainer = backend.Trainer(net, 0.5, 0.1)
-    losses = [trainer.step(backend.tensor(X), backend.tensor(Y))[0] for _ in range(steps)]
-    losses.append(trainer.evaluate(backend.tensor(X), backend.tensor(Y)))
+    losses = [float(trainer.step(backend.tensor(X), backend.tensor(Y))[0]) for _ in range(steps)]
+    losses.append(float(trainer.evaluate(backend.tensor(X), backend.tensor(Y))[0]))
     return before, losses, backend.get_state(net)
 
 
@@ -81,7 +81,7 @@ def test_the_net_of_the_section(backend: Any) -> None:
     for net, state in zip(nets, states, strict=True):
         assert all(same_bits(state[name], array) for name, array in states[0].items())
         trainer = backend.Trainer(net, 0.5)
-        losses.append([trainer.step(backend.tensor(X), backend.tensor(Y))[0] for _ in range(3)])
+        losses.append([float(trainer.step(backend.tensor(X), backend.tensor(Y))[0]) for _ in range(3)])
     assert np.allclose(losses, losses[0], rtol=1e-11, atol=0)
 
 
