@@ -191,7 +191,7 @@ _SIZES = {
 EXPERIMENT = Experiment(
     name="noises",
     exercise=7,
-    title=Text("other noise than dropout", "hattan düşürmeden başka gürültüler"),
+    title=Text("Other noise than dropout", "Hattan düşürmeden başka gürültüler"),
     question=Text(
         "Is there noise for the hidden layers that makes the same net better than dropout does?",
         "Aynı ağı hattan düşürmeden daha iyi yapan, gizli katmanlara verilecek başka bir gürültü var mı?",

@@ -118,7 +118,7 @@ _SIZES = {"images": 1000, "hidden": 256, "epochs": 100, "settle": 20, "lr": 0.1,
 EXPERIMENT = Experiment(
     name="probabilities",
     exercise=1,
-    title=Text("the probabilities of the two layers", "iki katmanın olasılıkları"),
+    title=Text("The probabilities of the two layers", "İki katmanın olasılıkları"),
     question=Text(
         "How does the net's accuracy depend on the two probabilities of dropout, and does it matter which of the two "
         "hidden layers has which?",

@@ -180,7 +180,7 @@ _SMALL = {"images": 200, "tests": 200, "hidden": 16, "epochs": 2, "settle": 1, "
 EXPERIMENT = Experiment(
     name="test-time",
     exercise=4,
-    title=Text("dropout at test time", "test zamanında hattan düşürme"),
+    title=Text("Dropout at test time", "Test zamanında hattan düşürme"),
     question=Text(
         "Why is dropout not used at test time? What becomes of accuracy and probabilities if it is left on, for one "
         "sample or for the mean of many?",

@@ -88,7 +88,7 @@ def plot(figure: Figure, result: Result, words: Words) -> None:
         _lines(panels[0][column], result, name, words)
         panels[0][column].set_ylabel(words(measure.label))
         _gains(panels[1][column], result, measure, sign, words)
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
     panels[1][0].set_xlabel(words("gain in test accuracy", "test doğruluğunda kazanç"))
     panels[1][1].set_xlabel(words("reduction of the test loss (nats)", "test kaybında azalma (nat)"))
 
@@ -226,7 +226,7 @@ _SIZES = {
 EXPERIMENT = Experiment(
     name="weight-decay",
     exercise=5,
-    title=Text("dropout and weight decay", "hattan düşürme ve ağırlık sönümü"),
+    title=Text("Dropout and weight decay", "Hattan düşürme ve ağırlık sönümü"),
     question=Text(
         "How do dropout and weight decay compare, and do their effects add up, diminish or cancel when both are used?",
         "Hattan düşürme ile ağırlık sönümünün etkileri birbirine göre nasıl; ikisi birlikte kullanılınca etkiler "

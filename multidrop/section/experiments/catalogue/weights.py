@@ -136,7 +136,7 @@ _SIZES = {
 EXPERIMENT = Experiment(
     name="weights",
     exercise=6,
-    title=Text("dropping weights", "ağırlıkları düşürmek"),
+    title=Text("Dropping weights", "Ağırlıkları düşürmek"),
     question=Text(
         "What happens if single weights are dropped in the place of activations, and what does it cost?",
         "Etkinleştirmeler yerine tek tek ağırlıklar düşürülürse ne olur, bunun bedeli nedir?",
