@@ -35,6 +35,7 @@ except md.Interrupted as error:
     print(len(error.history.epochs), "epochs")
 """,
     "history": "history",
+    "plot": "md.plot_histories(history)",
     "comparison": "md.compare(md.Net(**sizes, seed=1), md.Net(**sizes, seed=1), batches)",
     "audit": "md.audit(net, batches[0][0])",
     "mask": "md.last_mask(net.dropout1)",
@@ -62,7 +63,7 @@ print(json.dumps([cell.outputs for cell in notebook.cells]))
 
 
 def pages(outputs: list[Any]) -> list[str]:
-    return ["".join(each["data"].get("text/html", "")) for each in outputs if "data" in each]
+    return ["".join(each["data"]["text/html"]) for each in outputs if "text/html" in each.get("data", {})]
 
 
 def pictures(page: str) -> list[bytes]:
@@ -102,6 +103,12 @@ def test_other_results_show_themselves(outputs: dict[str, list[Any]], name: str)
         "mask": ("<td", "shared axes"),
     }
     assert all(text in page for text in expected[name])
+
+
+def test_a_plot_shows_itself(outputs: dict[str, list[Any]]) -> None:
+    """Although this notebook does not import `matplotlib.pyplot`, which registers the display of figures."""
+    (shown,) = outputs["plot"]
+    assert base64.b64decode(shown["data"]["image/png"]).startswith(b"\x89PNG")
 
 
 def test_no_page_sets_a_colour(outputs: dict[str, list[Any]]) -> None:

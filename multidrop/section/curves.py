@@ -248,10 +248,11 @@ def _figure(count: int) -> Iterator[tuple[Figure, list[Axes]]]:
     """A figure with a number of panels, on white in any notebook and with any style in force."""
     with section_extra("a plot"):
         from matplotlib import style
-        from matplotlib.figure import Figure
+
+        from .picture import Picture
 
     with style.context(["default", {"lines.scale_dashes": False}]):  # so that the dashes of equal curves coincide
-        figure = Figure(figsize=(1.2 + 4.2 * count, 4.2), layout="constrained", facecolor="white")
+        figure = Picture(figsize=(1.2 + 4.2 * count, 4.2), layout="constrained", facecolor="white")
         yield figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..curves import COLORS
 from ..needs import section_extra
 from .experiment import Measure, Setting
 from .words import Words
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from .result import Result
 
-# Distinguishable with any colour vision. Source: M. Okabe, K. Ito, "Color universal design" (2008).
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 _DPI = 130
@@ -30,10 +29,11 @@ def figure_of(result: Result, words: Words) -> Figure:
     """An experiment's plot."""
     with section_extra("a plot"):
         from matplotlib import rc_context
-        from matplotlib.figure import Figure
+
+        from ..picture import Picture
 
     with rc_context(_STYLE):  # type: ignore[arg-type]  # whose keys are literals
-        figure = Figure(figsize=result.experiment.figsize, layout="constrained", facecolor="white")
+        figure = Picture(figsize=result.experiment.figsize, layout="constrained", facecolor="white")
         result.experiment.plot(figure, result, words)
         for panel in figure.axes:
             _numbers_in(panel, words)
