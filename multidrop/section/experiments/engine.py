@@ -15,7 +15,7 @@ from typing import Any
 from ... import checks
 from ..needs import section_extra
 from .experiment import Measurements
-from .runs import Run, compute_alone, compute_beside
+from .runs import Run, compute_alone, end_with
 
 ENGINES = ("joblib", "dask", "ray")
 
@@ -56,14 +56,13 @@ def _results(
     with section_extra("an experiment"):
         from joblib import Parallel, delayed
 
-    function = compute_beside if engine == "joblib" else compute_alone
     with _CLUSTERS[engine](jobs, address) as (workers, in_flight):
         if engine == "ray":  # joblib's backend for it gives results only when all are there
             for i in range(0, len(runs), in_flight):
-                yield from Parallel(workers)(delayed(function)(run) for run in runs[i : i + in_flight])
+                yield from Parallel(workers)(delayed(compute_alone)(run) for run in runs[i : i + in_flight])
             return
         parallel = Parallel(workers, return_as="generator_unordered", batch_size=1, pre_dispatch=in_flight)
-        results = parallel(delayed(function)(run) for run in runs)
+        results = parallel(delayed(compute_alone)(run) for run in runs)
         try:
             for found in results:  # noqa: UP028  # `yield from` would close it before warnings are off
                 yield found
@@ -78,7 +77,7 @@ def _on_this_machine(jobs: int | None, address: None) -> Iterator[tuple[int, int
     from joblib import parallel_config
 
     jobs = jobs or cores()
-    with parallel_config("loky", inner_max_num_threads=1):
+    with parallel_config("loky", inner_max_num_threads=1, initializer=end_with, initargs=(os.getpid(),)):
         # For one worker joblib would compute in this process, whose libraries have their threads already.
         yield max(2, jobs), jobs
 

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -102,16 +101,13 @@ def compute_alone(run: Run) -> tuple[Run, Measurements]:
     return run, compute(run)
 
 
-def compute_beside(run: Run) -> tuple[Run, Measurements]:
-    """`compute_alone` for a worker process on the machine of its parent. It ends with the parent, however that ends;
-    without its parent, a worker would wait for the next run until its time is out."""
-    _end_with_parent()
-    return compute_alone(run)
+def end_with(parent: int) -> None:
+    """Has this process, a worker, end with its parent, however that ends: without it, the worker would wait for the
+    next run until its time is out. Called where the worker starts, when the parent may be gone already.
 
-
-@cache
-def _end_with_parent() -> None:
-    parent = os.getppid()
+    Args:
+        parent: the parent's process number.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:
