@@ -249,10 +249,10 @@ def _figure(count: int) -> Iterator[tuple[Figure, list[Axes]]]:
     with section_extra("a plot"):
         from matplotlib import style
 
-        from .picture import Picture
+        from .picture import Figure
 
     with style.context(["default", {"lines.scale_dashes": False}]):  # so that the dashes of equal curves coincide
-        figure = Picture(figsize=(1.2 + 4.2 * count, 4.2), layout="constrained", facecolor="white")
+        figure = Figure(figsize=(1.2 + 4.2 * count, 4.2), layout="constrained", facecolor="white")
         yield figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 

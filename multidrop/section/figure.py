@@ -38,9 +38,9 @@ def draw_dropout(path: str | Path | None = None, seed: int = SEED, p: float = 0.
         OSError: if the file cannot be written; the previous file is unchanged.
     """
     with section_extra("a figure"):
-        from .picture import Picture
+        from .picture import Figure
 
-    figure = Picture(figsize=(9, 3.6), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(9, 3.6), layout="constrained", facecolor="white")
     before, after = figure.subplots(1, 2)
     keep = keep_mask(HIDDEN, p, Key(seed))
     _draw_net(before, np.ones(HIDDEN, bool))

@@ -7,10 +7,10 @@ import io
 from .needs import section_extra
 
 with section_extra("a plot"):
-    from matplotlib.figure import Figure
+    from matplotlib import figure
 
 
-class Picture(Figure):
+class Figure(figure.Figure):
     """A Matplotlib figure that shows itself in a notebook, also where `matplotlib.pyplot` was not imported: that import
     alone registers the display of figures."""
 

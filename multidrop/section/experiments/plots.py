@@ -30,10 +30,10 @@ def figure_of(result: Result, words: Words) -> Figure:
     with section_extra("a plot"):
         from matplotlib import rc_context
 
-        from ..picture import Picture
+        from ..picture import Figure
 
     with rc_context(_STYLE):  # type: ignore[arg-type]  # whose keys are literals
-        figure = Picture(figsize=result.experiment.figsize, layout="constrained", facecolor="white")
+        figure = Figure(figsize=result.experiment.figsize, layout="constrained", facecolor="white")
         result.experiment.plot(figure, result, words)
         for panel in figure.axes:
             _numbers_in(panel, words)
