@@ -66,3 +66,14 @@ def gluon_net() -> Any:
 
 
 NETS = {"torch": torch_net, "tensorflow": keras_net, "mxnet": gluon_net}
+
+
+def numpy_net(p: float = 0.5) -> Any:
+    import multidrop_numpy as backend
+
+    return backend.Sequential(
+        backend.Linear(W1, b1),
+        backend.ReLU(),
+        backend.Dropout(p, seed=0),
+        backend.Linear(W2, b2),
+    )
