@@ -67,8 +67,8 @@ class Event:
 
 @pytest.fixture
 def frozen() -> Iterator[None]:
-    """Keeps the objects of other tests from the garbage collector, which each measurement runs: it takes a second to look
-    through them."""
+    """Keeps the objects of other tests from the garbage collector, which each measurement runs: looking through them
+    takes a second."""
     gc.freeze()
     yield
     gc.unfreeze()
