@@ -105,12 +105,12 @@ def _run(member: Member, X: Tensor, at: Key | Tensor, start: int, learned: Tenso
         at = position_of(at)  # a subclass sees an operator
     by_operator = isinstance(at, Tensor) and (apart or programs.tracing())
     if learned is not None:
-        numbers = programs.Draw(at, start) if by_operator else Draw(at, start)  # type: ignore[arg-type]
+        numbers = programs.Draw(at, start) if by_operator else Draw(at, start)  # type: ignore[arg-type]  # `at` is a position
         return family.run(member, X, numbers, learned=learned)
     if member.idle:
         return X
     if by_operator:
-        return programs.apply(member, X, at, start)  # type: ignore[arg-type]
+        return programs.apply(member, X, at, start)  # type: ignore[arg-type]  # `at` is a position
     if not autograd.transforms_active() and not (X.requires_grad and torch.is_grad_enabled()):
         return family.run(member, X, Draw(at, start))
     return _Applied.apply(X, autograd.offsets_of(X, Mask(0.0, at, start), random), member, at, start, False)

@@ -338,7 +338,7 @@ def tile(
     z = ()
     for j in tl.static_range(8):  # each eighth row in a tensor of its own, whose threads lie as those of the blocks do
         v = tl.load(apart(X + at, j * columns, ALIGNED), mask=inside)
-        z += (scaled(v, scale, RELU, DOUBLE),)  # type: ignore[assignment]
+        z += (scaled(v, scale, RELU, DOUBLE),)  # type: ignore[assignment]  # Triton unrolls it
     kept = byte(block, seed, call, high, low, TIES)
     for j in tl.static_range(8):
         tl.store(apart(Y + at, j * columns, ALIGNED), tl.where((kept >> j) & 1 != 0, z[j], 0), mask=inside)
