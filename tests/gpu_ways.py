@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import ptx
 import pytest
 
 from multidrop import Key, host
@@ -60,9 +63,27 @@ def kernels_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(host, "keep_mask", refuse)
     else:
-        from triton.runtime.interpreter import InterpretedFunction
+        from triton.runtime.interpreter import InterpretedFunction, InterpreterBuilder
 
         assert isinstance(kernels.linear, InterpretedFunction), "Triton was imported before `gpu_ways`"
+        monkeypatch.setattr(InterpreterBuilder, "create_inline_asm", assembled)
+
+
+def assembled(
+    self: Any, text: str, constraints: str, values: Sequence[Any], types: Sequence[Any], pure: bool, pack: int
+) -> Any:
+    """What Triton's interpreter lacks: assembly. A thread gets consecutive elements."""
+    from triton.runtime.interpreter import TensorHandle
+
+    (shape,) = {value.data.shape for value in values}
+    given = [each for value in values for each in value.data.reshape(-1, pack).T]
+    found = ptx.run(text, constraints.count("="), given)
+
+    def result(number: int) -> Any:
+        each = np.stack(found[number * pack : (number + 1) * pack], axis=1).reshape(shape)
+        return TensorHandle(each.astype(np.uint32).view(np.int32), types[number].scalar)
+
+    return SimpleNamespace(get_result=result)
 
 
 def drop(X: Any, mask: Mask, relu: bool = False) -> Any:

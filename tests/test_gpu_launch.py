@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import gpu_ways  # before torch: it sets Triton's variable, or skips
-import numpy as np
 import pytest
 import torch
 from gpu_ways import (
@@ -19,75 +17,7 @@ from gpu_ways import (
 )
 from multidrop_torch.gpu import launch
 
-from multidrop import Key
-from multidrop.spec import masks
-
 pytestmark, kernels_alone = gpu_ways.marks, gpu_ways.kernels_alone
-
-
-@without_gpu
-class TestTies:
-    """The PTX by which each thread settles ties, run line by line on arrays."""
-
-    @staticmethod
-    def run(text: str, given: list[Any]) -> list[Any]:
-        """The four results of the assembly for arrays of uint32; every thread goes its own way past the branch."""
-        registers: dict[str, Any] = {f"${i}": each for i, each in enumerate(given, 4)}
-        active = np.ones(given[0].shape, np.bool_)
-
-        def value(name: str) -> Any:
-            return registers[name] if name in registers else np.uint64(int(name, 0))
-
-        operations: dict[str, Callable[..., Any]] = {
-            "mov.b32": lambda a: a,
-            "not.b32": lambda a: ~a,
-            "and.b32": lambda a, b: a & b,
-            "or.b32": lambda a, b: a | b,
-            "xor.b32": lambda a, b: a ^ b,
-            "shr.u32": lambda a, b: a >> b,
-            "add.u32": lambda a, b: a + b,
-            "sub.u32": lambda a, b: a - b,
-            "mul.lo.u32": lambda a, b: a * b,
-            "mul.hi.u32": lambda a, b: (a * b) >> np.uint64(32),
-            "setp.eq.u32": lambda a, b: a == b,
-            "setp.lt.and.u32": lambda a, b, p: (a < b) & p,
-        }
-        for line in text.splitlines():
-            if line in ("{", "}", "NONE:") or line.startswith(".reg"):
-                continue
-            where, line = active, line.rstrip(";")
-            if line.startswith("@p "):
-                where, line = active & registers["p"], line[3:]
-            operation, _, rest = line.partition(" ")
-            if operation == "bra":
-                active = active & ~registers["p"]
-                continue
-            target, *sources = rest.split(", ")
-            new = operations[operation](*(value(name) for name in sources))
-            if not operation.startswith("setp"):
-                new = np.broadcast_to(new, active.shape) & np.uint64(2**32 - 1)
-            registers[target] = np.where(where, new, registers.get(target, new))
-        return [registers[f"${i}"] for i in range(4)]
-
-    def test_assembly(self) -> None:
-        from multidrop_torch.gpu import ties
-
-        key, first, blocks = Key(2**63 + 5, 2**64 - 2), 2**33 - 100, 5000
-        block = np.arange(first, first + blocks, dtype=np.uint64)
-        words = [word.astype(np.uint64) for word in masks.philox4x32(self.counter(block, key, 0), key.seed)]
-        uniforms = masks.uniforms(8 * blocks, key, 8 * first)
-        for index, offset in ((3, 0), (3, 1), (20_001, 0), (20_001, 1)):
-            high, low = divmod(int(uniforms[index]) + offset, 2**16)
-            numbers = (*self.counter(block, key, 1), key.seed % 2**32, key.seed >> 32, high, low)
-            given = words + [np.broadcast_to(np.uint64(number), block.shape) for number in numbers]
-            found = np.stack(self.run(ties.TEXT.value, given), axis=1)
-            lanes = np.stack([found & np.uint64(0xFFFF), found >> np.uint64(16)], axis=2).reshape(-1)
-            assert np.array_equal(lanes < high, uniforms < (high << 16) + low)
-
-    @staticmethod
-    def counter(block: Any, key: Key, plane: int) -> tuple[Any, ...]:
-        half = np.uint64(2**32 - 1)
-        return block & half, (block >> np.uint64(32)) + np.uint64(plane << 31), key.call % 2**32, key.call >> 32
 
 
 @without_gpu

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import importlib
 import re
 import types
 from collections.abc import Callable
@@ -171,13 +172,22 @@ def test_the_handle_of_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     assert internals._public_stream(3) == 53
 
 
-def test_inductors_table(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("torch._inductor.lowering", "register_lowering"),
+        ("torch._inductor.ir", "Pointwise"),
+        ("torch._inductor.virtualized", "ops"),
+        ("torch.utils._sympy.functions", "FloorDiv"),
+    ],
+)
+def test_parts_of_inductor(module: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A dropout stays an operator in compiled programs, with the same mask."""
-    from torch._inductor import decomposition
-
-    assert internals.inductor_table() is not None
-    monkeypatch.delattr(decomposition, "fast_random_decomps")
-    assert internals.inductor_table() is None
+    found = internals.inductor()
+    assert found is not None
+    assert found.assembles
+    monkeypatch.delattr(importlib.import_module(module), name)
+    assert internals.inductor.__wrapped__() is None
 
 
 def test_methods_that_torch_calls(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from multidrop.spec import masks
 from multidrop.spec.masks import Mask
 
 torch = pytest.importorskip("torch", reason="it is about torch's compiler")
+layers = pytest.importorskip("multidrop_torch.layers")
 functional = pytest.importorskip("multidrop_torch.functional")
 programs = pytest.importorskip("multidrop_torch.programs")
 positions = pytest.importorskip("multidrop_torch.position")
@@ -24,27 +25,21 @@ KEY = Key(2**63 + 5, 2**64 - 1)
 
 
 @pytest.fixture
-def fused() -> Iterator[list[Any]]:
-    """Inductor's table has `drop` for the operator on a CPU too; the calls are noted."""
-    from torch._inductor import decomposition
+def fused(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """Inductor fuses a dropout on a CPU too; those that it fused are noted."""
+    found: list[Any] = []
+    read = pointwise._Dropout._read
 
-    calls: list[Any] = []
+    def noting(self: Any, place: Any) -> Any:
+        found.append(self)
+        return read(self, place)
 
-    def noting(*arguments: Any) -> Any:
-        calls.append(arguments)
-        return pointwise.drop(*arguments)
-
-    before = decomposition.decompositions.get(programs.drop_values)
-    decomposition.decompositions[programs.drop_values] = noting
-    decomposition.fast_random_decomps.cache_clear()
+    monkeypatch.setattr(pointwise, "fuses", lambda place: True)
+    monkeypatch.setattr(pointwise._Dropout, "_read", noting)
+    pointwise.fuse()
     torch.compiler.reset()
-    with torch.compiler.config.patch(force_disable_caches=True):  # whose keys do not see the table
-        yield calls
-    if before is None:
-        del decomposition.decompositions[programs.drop_values]
-    else:
-        decomposition.decompositions[programs.drop_values] = before
-    decomposition.fast_random_decomps.cache_clear()
+    with torch.compiler.config.patch(force_disable_caches=True):  # whose keys do not see what is patched
+        yield found
     torch.compiler.reset()
 
 
@@ -75,16 +70,19 @@ def test_bits(shape: tuple[int, ...], p: float, start: int, axes: tuple[int, ...
 
 
 def test_what_is_kept(fused: list[Any]) -> None:
-    """An eighth of a byte an element for the backward pass, and no tensor of the input's size."""
-    X, sizes = torch.randn(64, 128, requires_grad=True), list[int]()
+    """The position alone is kept for the backward pass, 16 bytes."""
+    X, sizes, layer = torch.randn(64, 128, requires_grad=True), list[int](), layers.Dropout(0.2, seed=KEY)
 
     def pack(Y: Any) -> Any:
         sizes.append(Y.nbytes)
         return Y
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda Y: Y):
-        torch.compile(lambda X: functional.dropout_layer(X * 2.0, 0.2, KEY) * 3.0, fullgraph=True)(X)
-    assert sum(sizes) <= X.numel() / 8 + 16, sizes
+        Y = torch.compile(lambda X: layer(X * 2.0) * 3.0, fullgraph=True)(X)
+    assert sum(sizes) == 16, sizes
+    (dX,) = torch.autograd.grad(Y, X, torch.ones_like(Y))
+    assert torch.equal(dX, expected(torch.ones(64, 128), Mask(0.2, KEY)) * 6.0)
+    assert len(fused) == 2  # one for each pass
 
 
 def test_ties(fused: list[Any]) -> None:
@@ -95,16 +93,24 @@ def test_ties(fused: list[Any]) -> None:
         assert bool(Y[70] == 1.0) != bool(offset)
 
 
+def test_sizes_that_change(fused: list[Any]) -> None:
+    """One program for all sizes, whose threads, starts and bytes depend on them."""
+    run = torch.compile(lambda X: functional.dropout_layer(X * 2.0, 0.2, KEY, start=13), fullgraph=True, dynamic=True)
+    for shape in ((3, 40), (5, 17), (9, 64)):
+        X = torch.randn(shape)
+        assert torch.equal(run(X), expected(X * 2.0, Mask(0.2, KEY, 13)))
+    assert len(fused) == 1
+
+
 def test_a_cpu_keeps_the_operator() -> None:
-    position = positions.position_of(KEY)
-    assert pointwise._fused(torch.ones(3), position, 0.5, 0, ()) is NotImplemented
+    assert not pointwise.fuses(torch.device("cpu"))
 
 
-def test_without_inductors_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch moved the name: the operator stays as it is."""
-    from torch._inductor import decomposition
+def test_without_inductor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch moved a name: the operator stays as it is."""
+    from torch._inductor import lowering
 
-    monkeypatch.delattr(decomposition, "fast_random_decomps")
-    before = dict(decomposition.decompositions)
+    monkeypatch.setattr(pointwise.internals, "inductor", lambda: None)
+    before = dict(lowering.lowerings)
     pointwise.fuse()
-    assert decomposition.decompositions == before
+    assert lowering.lowerings == before

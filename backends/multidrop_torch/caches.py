@@ -15,7 +15,7 @@ import torch
 
 from multidrop import __version__ as version
 
-SOURCES = "programs.py", "gpu/pointwise.py"  # what a compiled program is made of
+SOURCES = "programs.py", "gpu/assembly.py", "gpu/pointwise.py"  # what a compiled program is made of
 
 
 def mark() -> None:
