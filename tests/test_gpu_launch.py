@@ -135,10 +135,10 @@ gpu.relu_gradient(X, X, 0.2)
 gpu.keep_mask((5,), 0.5, key, 3, torch.device("cpu"))
 stream = torch.zeros(2, dtype=torch.int64)
 gpu.take(stream)
-gpu.take_and_drop(X, Mask(0.2, None), stream)
+gpu.take_and_drop(X, 0.2, 0, (), stream)
 positions.follow(stream, Key(2**64 - 1, 2**64 - 2))
 gpu.take(stream)
-gpu.take_and_drop(X, Mask(0.2, None), stream)
+gpu.take_and_drop(X, 0.2, 0, (), stream)
 names = [source.fn.__name__ for source, _ in launched]
 assert names == ["linear", "plane", "permuted", "tile", "gate", "linear", "take", "linear", "take", "linear"], names
 for source, arguments in launched:

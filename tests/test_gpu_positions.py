@@ -69,7 +69,7 @@ class TestPositions:
             monkeypatch.setattr(gpu, "TOGETHER", together)
             stream, X = position(Key(7, 2**64 - 1)), values(n)
             for call in (2**64 - 1, 0, 1):
-                Y, mask = gpu.take_and_drop(X, Mask(P, None, 3), stream, relu)
+                Y, mask = gpu.take_and_drop(X, P, 3, (), stream, relu)
                 assert same_bits(Y, expected(X, Mask(P, Key(7, call), 3), relu))
                 assert key_at(mask.key) == Key(7, call)
                 assert mask == (P, mask.key, 3, ())
@@ -81,7 +81,7 @@ class TestPositions:
         image = values(2, 20, 4, 6)
         inputs = (image, (1,)), (image.to(memory_format=torch.channels_last), ()), (image[:0], ()), (image[..., 1:], ())
         for call, (X, axes) in enumerate(inputs):
-            Y, mask = gpu.take_and_drop(X, Mask(P, None, 0, axes), stream)
+            Y, mask = gpu.take_and_drop(X, P, 0, axes, stream)
             assert same_bits(Y, expected(X, Mask(P, Key(7, call), 0, axes)))
             assert key_at(mask.key) == Key(7, call)
 
@@ -97,7 +97,7 @@ class TestPositions:
         """The host knows the keys of a stream that it follows; the stream moves on all the same, past the last call."""
         stream, X = self.followed(Key(2**63 + 7, 2**64 - 1)), values(n)
         for call in (2**64 - 1, 0, 1):
-            Y, mask = gpu.take_and_drop(X, Mask(P, None, 3), stream, relu)
+            Y, mask = gpu.take_and_drop(X, P, 3, (), stream, relu)
             assert mask == (P, Key(2**63 + 7, call), 3, ())
             assert same_bits(Y, expected(X, mask, relu))
             assert key_at(stream) == Key(2**63 + 7, (call + 1) % 2**64)
@@ -106,7 +106,7 @@ class TestPositions:
         stream, image = self.followed(Key(7)), values(2, 20, 4, 6)
         inputs = (image, (1,)), (image.to(memory_format=torch.channels_last), ()), (image[:0], ()), (image[..., 1:], ())
         for call, (X, axes) in enumerate(inputs):
-            Y, mask = gpu.take_and_drop(X, Mask(P, None, 0, axes), stream)
+            Y, mask = gpu.take_and_drop(X, P, 0, axes, stream)
             assert key_at(mask.key) == Key(7, call)
             assert same_bits(Y, expected(X, Mask(P, Key(7, call), 0, axes)))
             assert key_at(stream) == Key(7, call + 1)
@@ -117,7 +117,7 @@ class TestPositions:
         X = values(300)
 
         def call_of(stream: Any) -> int:
-            _, mask = gpu.take_and_drop(X, Mask(P, None), stream)
+            _, mask = gpu.take_and_drop(X, P, 0, (), stream)
             return known(mask.key).call
 
         for taken in (False, True):

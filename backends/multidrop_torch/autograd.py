@@ -64,13 +64,11 @@ def masked_next(
     if inplace:
         _check_in_place(X)
     elif stream is not None and p > 0.0 and stream.is_cuda and ranks is None and _by_kernels(X, stream):
-        mask = Mask(p, None, start, axes)
         if X.requires_grad and torch.is_grad_enabled():
-            taken: list[Mask] = []
-            Y = (_Rectified if relu else _Masked).apply(X, mask, stream, taken)
-            (mask,) = taken
+            Y = (_Rectified if relu else _Masked).apply(X, Mask(p, None, start, axes), stream)
+            mask = Y.grad_fn.mask
         else:
-            Y, mask = gpu.take_and_drop(X, mask, stream, relu)
+            Y, mask = gpu.take_and_drop(X, p, start, axes, stream, relu)
         if note is not None:  # as `noted` does: nothing hides the shape from the kernels
             note["last"] = mask, X.shape, calls.drawn_in_programs
         return Y
@@ -104,14 +102,11 @@ def noted(note: dict[str, Any], X: Tensor, mask: Mask) -> None:
 
 def _by_kernels(X: Tensor, stream: Tensor) -> bool:
     """Whether one launch on a GPU can take a mask's position and drop by it, and nothing else is to see that."""
-    return not (
-        type(X) not in subclasses.PLAIN
-        or X.get_device() != stream.get_device()
-        or internals.dispatch_modes()
-        or watched()
-        or transforms_active()
-        or X.is_nested
-        or not gpu.fits(X)
+    return (
+        type(X) in subclasses.PLAIN
+        and X.get_device() == stream.get_device()
+        and not (internals.dispatch_modes() or watched() or transforms_active() or X.is_nested)
+        and gpu.fits(X)
     )
 
 
@@ -235,13 +230,11 @@ def _differentiable(X: Tensor, mask: Mask, random: bool = False, inplace: bool =
     return _drop_(X, mask) if inplace else _drop(X, mask, relu)
 
 
-def _dropped(X: Tensor, mask: Mask, relu: bool, stream: Tensor | None, taken: Any) -> tuple[Tensor, Mask]:
-    """X through a mask, or through the next of a stream on its GPU, which the list `taken` gets; and that mask."""
+def _dropped(X: Tensor, mask: Mask, relu: bool, stream: Tensor | None) -> tuple[Tensor, Mask]:
+    """X through a mask, or through the next of a stream on its GPU; and that mask."""
     if stream is None:
         return _drop(X, mask, relu), mask
-    Y, mask = gpu.take_and_drop(X, mask, stream, relu)
-    taken.append(mask)
-    return Y, mask
+    return gpu.take_and_drop(X, mask.p, mask.start, mask.axes, stream, relu)
 
 
 class _Masked(torch.autograd.Function):
@@ -249,13 +242,13 @@ class _Masked(torch.autograd.Function):
     It can be differentiated again."""
 
     @staticmethod
-    def forward(ctx: Any, X: Tensor, mask: Mask, stream: Tensor | None = None, taken: Any = None) -> Tensor:
-        Y, ctx.mask = _dropped(X, mask, False, stream, taken)
+    def forward(ctx: Any, X: Tensor, mask: Mask, stream: Tensor | None = None) -> Tensor:
+        Y, ctx.mask = _dropped(X, mask, False, stream)
         return Y
 
     @staticmethod
     def backward(ctx: Any, dY: Tensor) -> tuple[Tensor | None, ...]:
-        return (draw.drop_by_operators if draw.is_batched(dY) else _differentiable)(dY, ctx.mask), None, None, None
+        return (draw.drop_by_operators if draw.is_batched(dY) else _differentiable)(dY, ctx.mask), None, None
 
 
 class _MaskedInPlace(_Masked):
@@ -272,16 +265,15 @@ class _Rectified(torch.autograd.Function):
     """ReLU, then dropout. The backward pass keeps the output, which the next layer mostly keeps anyway."""
 
     @staticmethod
-    def forward(ctx: Any, X: Tensor, mask: Mask, stream: Tensor | None = None, taken: Any = None) -> Tensor:
-        Y, _ = _dropped(X, mask, True, stream, taken)
+    def forward(ctx: Any, X: Tensor, mask: Mask, stream: Tensor | None = None) -> Tensor:
+        Y, ctx.mask = _dropped(X, mask, True, stream)
         ctx.save_for_backward(Y)
-        ctx.p = mask.p
         return Y
 
     @staticmethod
     def backward(ctx: Any, dY: Tensor) -> tuple[Tensor | None, ...]:
         (Y,) = ctx.saved_tensors
-        return _gated(dY, Y.detach(), ctx.p), None, None, None
+        return _gated(dY, Y.detach(), ctx.mask.p), None, None
 
 
 def _gated(dY: Tensor, Y: Tensor, p: float) -> Tensor:

@@ -21,10 +21,10 @@ from .position import key_at, known
 
 def drop(X: Tensor, mask: Mask, relu: bool = False) -> Tensor:
     """X, or max(X, 0), through a mask, without a gradient: a new tensor, in X's layout where that is dense."""
+    if X.is_cuda and gpu.fits(X):
+        return gpu.drop(X, mask, relu)
     if on_host.fits(X):
         return on_host.drop(X, _known(mask), relu)
-    if not X.is_cpu and gpu.fits(X):
-        return gpu.drop(X, mask, relu)
     return drop_by_operators(rectified(X) if relu else X, mask)
 
 
@@ -35,20 +35,20 @@ def _known(mask: Mask) -> Mask:
 
 def drop_(X: Tensor, mask: Mask) -> Tensor:
     """`drop` in place."""
+    if X.is_cuda and gpu.fits(X):
+        return gpu.drop_(X, mask)
     if on_host.fits(X):
         return on_host.drop_(X, _known(mask))
-    if not X.is_cpu and gpu.fits(X):
-        return gpu.drop_(X, mask)
     return X.copy_(drop(X, mask))
 
 
 def relu_gradient(dY: Tensor, Y: Tensor, p: float) -> Tensor:
     """The gradient of a `drop` with ReLU whose output is Y, from dY, the one with respect to Y."""
     if not is_batched(dY):
+        if dY.is_cuda and gpu.fits(dY) and gpu.fits(Y):
+            return gpu.relu_gradient(dY, Y, p)
         if on_host.fits(dY) and on_host.fits(Y):
             return on_host.relu_gradient(dY, Y, p)
-        if not dY.is_cpu and gpu.fits(dY) and gpu.fits(Y):
-            return gpu.relu_gradient(dY, Y, p)
     return torch.where(Y == 0, torch.zeros((), dtype=dY.dtype, device=dY.device), scaled(dY, p))
 
 

@@ -83,7 +83,8 @@ def relu_dropout(X: Tensor, dropout: float, key: int | Key | None = None, *, sta
 def _dropout(
     X: Tensor, dropout: float, key: int | Key | None, start: int, axes: int | Sequence[int], relu: bool
 ) -> Tensor:
-    X = tensor(X)
+    if not isinstance(X, Tensor):
+        X = tensor(X)
     check_floating(X)
     p, count = checks.probability("dropout", dropout), X.numel()
     axes = checks.axes(axes, X.ndim)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils import checkpoint
 
 
@@ -49,6 +50,9 @@ Without it a keyed layer refuses to run."""
 
 dispatch_modes: Callable[[], int] = find("_C._len_torch_dispatch_stack")
 """How many dispatch modes are active. Some of them trace what runs (see `traces`). Without it every call refuses."""
+
+jit_traces: Callable[[], bool] = getattr(torch._C, "_is_tracing", torch.jit.is_tracing)
+"""Whether `torch.jit.trace` runs. Without it torch's public function tells the same, in more time."""
 
 transforms: Callable[[], bool] = find("_C._are_functorch_transforms_active")
 """Whether a transform of `torch.func` is active, under which tensors are wrapped. Without it every call refuses."""
@@ -86,6 +90,13 @@ def _public_stream(index: int) -> int:
 raw_stream: Callable[[int], int] = getattr(torch._C, "_cuda_getCurrentRawStream", _public_stream)
 """The handle of a GPU's current stream, on which kernels are launched. Without it torch's public stream gives the same
 handle, in ten times the time."""
+
+
+stream_captures: Callable[[], bool] = getattr(
+    torch._C, "_cuda_isCurrentStreamCapturing", torch.cuda.is_current_stream_capturing
+)
+"""Whether the current CUDA stream records what runs into a graph. Without it torch's public function tells the same, in
+more time."""
 
 
 class Inductor:
@@ -162,7 +173,7 @@ def functionalizes() -> bool:
 def forward_mode() -> bool:
     """Whether forward-mode differentiation is active, which plain autograd functions do not support. Without torch's
     number for it, every call takes the slower functions, which support all modes."""
-    return getattr(torch.autograd.forward_ad, "_current_level", 0) >= 0
+    return getattr(forward_ad, "_current_level", 0) >= 0
 
 
 def traces() -> bool:
@@ -205,11 +216,9 @@ def is_one_of_several(X: Tensor) -> bool:
         return False
 
 
-def version_of(X: Tensor) -> int | None:
-    """How often a tensor was written to. Without it None: the host does not count the calls of layers on a GPU, which
-    then take their masks by the GPU alone, in more time."""
-    version: int | None = getattr(X, "_version", None)
-    return version
+version_of: Callable[[Tensor], int | None] = attrgetter("_version") if hasattr(Tensor, "_version") else lambda X: None
+"""How often a tensor was written to. Without it None: the host does not count the calls of layers on a GPU, which then
+take their masks by the GPU alone, in more time."""
 
 
 def base_of(X: Tensor) -> Tensor | None:

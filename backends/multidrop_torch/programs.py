@@ -34,7 +34,7 @@ def tracing() -> bool:
     """Whether what runs is traced, or runs without memory, so that operators are needed."""
     return (
         torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+        or internals.jit_traces()
         or (internals.dispatch_modes() > 0 and internals.traces())
     )
 

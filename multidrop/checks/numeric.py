@@ -46,7 +46,7 @@ def probability(name: str, value: object) -> float:
     Raises:
         ValueError: if it is not a number (a string, None, a bool), is NaN, or is outside [0, 1].
     """
-    p = _real(value)
+    p = value if type(value) is float else _real(value)
     if p is not None and 0.0 <= p <= 1.0:
         return p + 0.0  # -0.0 becomes 0.0
     raise ValueError(f"{name}: expected a probability, a number in [0, 1]; got {shown(value)}")
@@ -83,7 +83,7 @@ def word64(name: str, value: object) -> int:
     Raises:
         ValueError: if it is not an integer in [0, 2^64).
     """
-    number = _integer(value)
+    number = value if type(value) is int else _integer(value)
     if number is None or not 0 <= number < 2**64:
         raise ValueError(f"{name}: expected an integer in [0, 2^64); got {shown(value)}")
     return number

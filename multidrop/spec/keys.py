@@ -14,7 +14,7 @@ _DERIVE = 1 << 30
 _FROM_INT, _FROM_STR = _DERIVE, _DERIVE + 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Key:
     """Names a mask: `seed` names a stream of masks, and `call` one mask in it.
 
@@ -29,9 +29,9 @@ class Key:
     seed: int
     call: int = 0
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "seed", word64("seed", self.seed))
-        object.__setattr__(self, "call", word64("call", self.call))
+    def __init__(self, seed: int, call: int = 0) -> None:
+        object.__setattr__(self, "seed", word64("seed", seed))
+        object.__setattr__(self, "call", word64("call", call))
 
     @classmethod
     def of_words(cls, seed: int, call: int) -> Key:

@@ -31,6 +31,7 @@ from .positions import drawn as drawn
 
 KERNELS = "kernels"
 BLOCKS, WARPS = 128, 2  # a program's blocks of eight elements, which reach the speed of a copy on an H200
+ELEMENTS = 8 * BLOCKS
 SIZE, SIZE_WARPS = 1024, 4  # a program's elements in `permuted` and `gate`, its blocks in `plane`
 TILE_COLUMNS, TILE_BLOCKS, TILE_WARPS = 64, 8, 4  # what a program takes of a matrix
 BY_THREAD = ("plane", "tile")  # the kernels in which each thread settles its ties, in PTX
@@ -70,16 +71,17 @@ def ready(index: int) -> bool:
     return True
 
 
-def take_and_drop(X: Tensor, mask: Mask, stream: Tensor, relu: bool = False) -> tuple[Tensor, Mask]:
+def take_and_drop(
+    X: Tensor, p: float, start: int, axes: tuple[int, ...], stream: Tensor, relu: bool = False
+) -> tuple[Tensor, Mask]:
     """`drop` by the next mask of a stream on X's GPU, and that mask, by its key or its position.
 
     Args:
         X: as for `drop`.
-        mask: the mask but for its key.
+        p, start, axes: the mask but for its key.
         stream: the stream, which moves on by one call.
         relu: as for `drop`.
     """
-    p, _, start, axes = mask
     n = X.numel()
     if axes or not n or not X.is_contiguous() or X.is_neg():
         mask = Mask(p, take(stream), start, axes)
@@ -89,12 +91,13 @@ def take_and_drop(X: Tensor, mask: Mask, stream: Tensor, relu: bool = False) -> 
         mask, Y = Mask(p, key, start), torch.empty_like(X)
         _linear(X, Y, mask, relu, False, stream)
         return Y, mask
-    if n + 7 > 8 * BLOCKS * TOGETHER or capturing(X):
+    if n + 7 > ELEMENTS * TOGETHER or capturing(X):
         mask = Mask(p, take(stream), start)
         return drop(X, mask, relu), mask
     Y, position = torch.empty_like(X), new_position(stream.device)
+    mask = Mask(p, position, start)
     _linear(X, Y, mask, relu, False, stream, position)
-    return Y, Mask(p, position, start)
+    return Y, mask
 
 
 def drop(X: Tensor, mask: Mask, relu: bool = False) -> Tensor:
@@ -105,7 +108,8 @@ def drop(X: Tensor, mask: Mask, relu: bool = False) -> Tensor:
         mask: the mask.
         relu: whether X first goes through ReLU.
     """
-    X = X.resolve_neg()
+    if X.is_neg():
+        X = X.resolve_neg()
     if X.is_contiguous() and not mask.axes:
         Y = torch.empty_like(X)
         _linear(X, Y, mask, relu)
@@ -199,7 +203,7 @@ def _drawn(Y: Tensor, key: Key | Tensor, start: int, mean: float, stddev: float,
         types, constants = (Y.dtype, torch.int64), (BLOCKS, source, normal)
         launch = program("number_kernels", "numbers", types, Y.get_device(), constants, SIZE_WARPS)
         numbers = n, skip, first, seed, call, _bits(mean), _bits(stddev)
-        launch(-(-(n + skip) // (8 * BLOCKS)), (Y, position), *numbers)
+        launch(-(-(n + skip) // ELEMENTS), (Y, position), *numbers)
     return Y
 
 
@@ -219,7 +223,7 @@ def _linear(
     if not n:
         return
     p, key, start, _ = mask
-    index, dtype, skip = Y.get_device(), X.dtype, start & 7
+    skip = start & 7
     if kept is not None:
         position, seed, call, source, done = stream, 0, 0, 2, counter(Y)
     elif stream is not None:
@@ -231,41 +235,24 @@ def _linear(
     else:
         position, seed, call, source = _named(key, Y)
         kept = done = position
-    high, low, scale, programs = _plan(dtype, index, p, source, keep, relu)
-    way = skip, not (X.data_ptr() | Y.data_ptr() | n | skip) & 15
-    launch = programs.get(way)
-    if launch is None:
-        launch = programs[way] = _planned(dtype, index, p, source, keep, relu, skip != 0, way[1])
-    size = (n + skip + 8 * BLOCKS - 1) // (8 * BLOCKS)
-    launch(size, (X, Y, position, kept, done), n, skip, start >> 3, seed, call, high, low, scale)
+    aligned = not (X.data_ptr() | Y.data_ptr() | n | skip) & 15
+    launch, numbers = _plan(X.dtype, Y.get_device(), p, source, keep, relu, skip != 0, aligned)
+    size = (n + skip + ELEMENTS - 1) // ELEMENTS
+    launch(size, (X, Y, position, kept, done), n, skip, start >> 3, seed, call, *numbers)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def _plan(
-    dtype: torch.dtype, index: int, p: float, source: int, keep: bool, relu: bool
-) -> tuple[int, int, int, dict[tuple[int, bool], Program]]:
-    """The numbers of a launch of `linear`, and its programs by (elements skipped, ALIGNED), each compiled when it is
-    needed: one look-up for all."""
-    return *_numbers(p, dtype == torch.float64), {}
-
-
-def _planned(
-    dtype: torch.dtype,
-    index: int,
-    p: float,
-    source: int,
-    keep: bool,
-    relu: bool,
-    skips: bool,
-    aligned: bool,
-) -> Program:
-    """Compiles a program of a plan. One that takes a position comes with what does so while a graph is captured, in two
-    launches, because nothing can be loaded then."""
+    dtype: torch.dtype, index: int, p: float, source: int, keep: bool, relu: bool, skips: bool, aligned: bool
+) -> tuple[Program, tuple[int, int, int]]:
+    """A program of `linear`, and its last numbers: one look-up for all. One that takes a position comes with what does
+    so while a graph is captured, in two launches, because nothing can be loaded then."""
     rest = keep, relu, dtype == torch.float64, _ties("linear", p, index), skips, aligned
     if source > 1:
         program(KERNELS, "linear", _TYPES[dtype], index, (BLOCKS, 1, *rest), WARPS)
         program("position_kernels", "take", (torch.int64,) * 2, index, (), 1)
-    return program(KERNELS, "linear", _TYPES[dtype], index, (BLOCKS, source, *rest), WARPS)
+    launch = program(KERNELS, "linear", _TYPES[dtype], index, (BLOCKS, source, *rest), WARPS)
+    return launch, _numbers(p, dtype == torch.float64)
 
 
 _TYPES = {

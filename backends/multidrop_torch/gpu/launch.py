@@ -72,13 +72,12 @@ def _directly(kernel: Any, index: int, constants: tuple[Any, ...]) -> Program | 
     launch, function, packed = run.launch, kernel.function, kernel.packed_metadata
     options = run.launch_cooperative_grid, run.launch_pdl, None, None, packed, None, None, None
 
-    several = torch.cuda.device_count() > 1
+    address, several = Tensor.data_ptr, torch.cuda.device_count() > 1
 
     def launched(size: int, tensors: tuple[Tensor, ...], *numbers: int) -> None:
         if several and torch.cuda.current_device() != index:
             with torch.cuda.device(index):
                 return launched(size, tensors, *numbers)
-        addresses = [X.data_ptr() for X in tensors]
-        return launch(size, 1, 1, raw_stream(index), function, *options, *addresses, *numbers, *constants)
+        return launch(size, 1, 1, raw_stream(index), function, *options, *map(address, tensors), *numbers, *constants)
 
     return launched

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from multidrop.spec.keys import Key
 
-from ..internals import raw_stream, version_of
+from ..internals import raw_stream, stream_captures, version_of
 from .launch import program
 
 POSITIONS = 64  # allocated at once
@@ -82,7 +82,7 @@ def drawn(place: torch.device, position: Tensor | None = None) -> Tensor:
 def new_position(place: torch.device) -> Tensor:
     """Memory for a position on a GPU: one of those that were allocated together, which takes a tenth of the time; while
     a CUDA graph is captured, one of the graph's own."""
-    if place.type == "cpu" or torch.cuda.is_current_stream_capturing():
+    if place.type == "cpu" or stream_captures():
         return torch.empty(2, dtype=torch.int64, device=place)
     index = torch.cuda.current_device() if place.index is None else place.index
     at = index, raw_stream(index)
@@ -115,4 +115,4 @@ _counters: dict[tuple[int, int], Tensor] = {}
 
 def capturing(X: Tensor) -> bool:
     """Whether the current CUDA stream records what runs into a graph."""
-    return X.is_cuda and torch.cuda.is_current_stream_capturing()
+    return X.is_cuda and stream_captures()
