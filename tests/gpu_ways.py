@@ -81,7 +81,8 @@ def assembled(
 
     def result(number: int) -> Any:
         each = np.stack(found[number * pack : (number + 1) * pack], axis=1).reshape(shape)
-        return TensorHandle(each.astype(np.uint32).view(np.int32), types[number].scalar)
+        type = types[number].scalar
+        return TensorHandle(each.astype(np.uint32).view(np.uint32 if type.is_int_unsigned() else np.int32), type)
 
     return SimpleNamespace(get_result=result)
 

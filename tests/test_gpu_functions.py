@@ -8,6 +8,7 @@ import gpu_ways  # before torch: it sets Triton's variable, or skips
 import pytest
 import torch
 from gpu_ways import (
+    CUDA,
     KEY,
     PROBABILITIES,
     P,
@@ -33,25 +34,28 @@ from multidrop.spec.masks import Mask
 pytestmark, kernels_alone = gpu_ways.marks, gpu_ways.kernels_alone
 
 
+@pytest.mark.parametrize("by_thread", [(), ("linear", "plane", "tile")])
+def test_who_settles_ties(by_thread: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program, or each thread: in all kernels, for thresholds that elements lie on, and for extreme ones."""
+    ties = gpu._ties
+    monkeypatch.setattr(gpu, "BY_THREAD", by_thread)
+    monkeypatch.setattr(gpu, "_ties", lambda kernel, p, index: ties(kernel, p, max(index, 0)))  # also without a GPU
+    forget()
+    n, shape = (200_000, (2, 50, 40, 50)) if CUDA else (6144, (2, 16, 12, 16))
+    X = torch.full((n,), 3.0, device="cuda" if CUDA else "cpu")
+    last = X.reshape(shape).to(memory_format=torch.channels_last)
+    thresholds = [tie(KEY, index, offset) for index in (3, 1063, n - 10) for offset in (0, 1)]
+    for p in (*thresholds, *PROBABILITIES, 1 - 2**-20):
+        keep = torch.from_numpy(masks.keep_mask(n, p, KEY))
+        for dtype in (torch.float32, torch.bfloat16):
+            assert torch.equal(mask_of(drop(X.to(dtype), Mask(p, KEY))), keep)
+            assert torch.equal(mask_of(drop(last.to(dtype), Mask(p, KEY))).flatten(), keep)
+        assert_bits(n, Mask(p, KEY))
+    forget()
+
+
 @on_gpu
 class TestOnGpu:
-    @pytest.mark.parametrize("by_thread", [(), ("linear", "plane", "tile")])
-    def test_who_settles_ties(self, by_thread: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-        """The program, or each thread: in all kernels, for thresholds that elements lie on, and for extreme ones."""
-        monkeypatch.setattr(gpu, "BY_THREAD", by_thread)
-        forget()
-        n = 200_000
-        X = torch.full((n,), 3.0, device="cuda")
-        last = torch.full((2, 50, 40, 50), 3.0, device="cuda").to(memory_format=torch.channels_last)
-        thresholds = [tie(KEY, index, offset) for index in (3, 1063, 199_990) for offset in (0, 1)]
-        for p in (*thresholds, *PROBABILITIES, 1 - 2**-20):
-            keep = torch.from_numpy(masks.keep_mask(n, p, KEY))
-            for dtype in (torch.float32, torch.bfloat16):
-                assert torch.equal(mask_of(drop(X.to(dtype), Mask(p, KEY))), keep)
-                assert torch.equal(mask_of(drop(last.to(dtype), Mask(p, KEY))).flatten(), keep)
-            assert_bits(n, Mask(p, KEY))
-        forget()
-
     def test_functions_and_gradients(self) -> None:
         X, dY = values(40, 50).requires_grad_(), values(40, 50, seed=1)
         mask = Mask(P, KEY, 3)

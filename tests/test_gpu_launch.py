@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
@@ -27,30 +28,56 @@ class TestLaunch:
     @pytest.fixture
     def launched(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         monkeypatch.setattr(launch, "raw_stream", lambda index: 1000 + index)
-        monkeypatch.setattr("triton.__version__", launch.LAUNCHERS[0] + "0")  # whichever is installed
         return []
 
     @staticmethod
-    def kernel(launched: list[Any], scratch: int = 0) -> Any:
-        run = SimpleNamespace(
-            launch=lambda *arguments: launched.append(arguments),
-            launch_cooperative_grid=False,
-            launch_pdl=False,
-            global_scratch_size=scratch,
-            profile_scratch_size=0,
-        )
-        return SimpleNamespace(run=run, function=77, packed_metadata=(4, 1, 0))
+    def kernel(launched: list[Any], **options: Any) -> Any:
+        common = {
+            "launch": lambda *arguments: launched.append(arguments),
+            "launch_cooperative_grid": False,
+            "launch_pdl": False,
+            "global_scratch_size": 0,
+            "profile_scratch_size": 0,
+            "arg_annotations": ("annotations",),
+            "kernel_signature": b"signature",
+        }
+        return SimpleNamespace(run=SimpleNamespace(**common | options), function=77, packed_metadata=(4, 1, 0))
 
-    def test_arguments(self, launched: list[Any]) -> None:
+    def test_arguments(self, launched: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
         X, Y = torch.ones(3), torch.ones(3)
-        direct: Any = launch._directly(self.kernel(launched), 2, (128, True))
-        direct(5, (X, Y), 7, 8)
-        before = 5, 1, 1, 1002, 77, False, False, None, None, (4, 1, 0), None, None, None
-        assert launched == [(*before, X.data_ptr(), Y.data_ptr(), 7, 8, 128, True)]
+        begin, given = (5, 1, 1, 1002, 77, False, False), (X.data_ptr(), Y.data_ptr(), 7, 8, 128, True)
+        metadata, hooks, scratch = (4, 1, 0), (None, None, None), (None, None)
+        for versions, rest in (
+            (launch.SPREAD, (*scratch, metadata, *hooks, *given)),
+            (launch.TOGETHER, (metadata, *hooks, *scratch, ("annotations",), b"signature", given)),
+        ):
+            for version in versions:
+                monkeypatch.setattr("triton.__version__", f"{version}1")
+                direct: Any = launch._directly(self.kernel(launched), 2, (128, True))
+                direct(5, (X, Y), 7, 8)
+                assert launched.pop() == (*begin, *rest)
+
+    def test_the_installed_version(self) -> None:
+        """Triton's own launcher passes what is passed here: if not, look at what has changed there."""
+        from triton import __version__ as version
+        from triton.backends.nvidia.driver import CudaLauncher
+
+        source = " ".join(inspect.getsource(CudaLauncher.__call__).split())
+        options = "self.launch_cooperative_grid, self.launch_pdl, "
+        if version.startswith(launch.SPREAD):
+            rest = "global_scratch, profile_scratch, *args"
+        else:
+            assert version.startswith(launch.TOGETHER), f"Triton {version} is not known: small calls take longer"
+            rest = (
+                "kernel_metadata, launch_metadata, launch_enter_hook, launch_exit_hook, global_scratch, "
+                "profile_scratch, self.arg_annotations, self.kernel_signature, "
+            )
+        assert f"self.launch(gridX, gridY, gridZ, stream, function, {options}{rest}" in source
 
     def test_unknown_versions(self, launched: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
         """Another version of Triton may take other arguments: its own launcher is slower, and right."""
-        assert launch._directly(self.kernel(launched, scratch=8), 0, ()) is None
+        for options in ({"global_scratch_size": 8}, {"profile_scratch_size": 8}, {"gsan_enabled": True}):
+            assert launch._directly(self.kernel(launched, **options), 0, ()) is None
         monkeypatch.setattr("triton.__version__", "3.99.0")
         assert launch._directly(self.kernel(launched), 0, ()) is None
 

@@ -29,8 +29,8 @@ def _philox() -> list[str]:
 
 
 def _unless_tied(words: list[str], high: str, label: str) -> list[str]:
-    """Goes to a label where no half of four words equals the threshold's high half, nor nearly does: the test of
-    `kernels.any_tie`."""
+    """Goes to a label where no half of four words equals the threshold's high half: SWAR's test for a zero, which holds
+    for a few others too."""
     lines = [f"mul.lo.u32 both, {high}, 0x00010001;", "mov.b32 found, 0;"]
     for word in words:
         lines += [f"xor.b32 v, {word}, both;", "sub.u32 t, v, 0x00010001;", "not.b32 v, v;", "and.b32 t, t, v;"]

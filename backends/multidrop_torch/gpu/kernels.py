@@ -38,14 +38,14 @@ def lanes(w0, w1, w2, w3, BLOCKS: tl.constexpr):
 
 @triton.jit
 def equal_half(w, both):
-    """Not 0 where a half of w equals the threshold's high half, of which `both` holds two: SWAR's test for a zero."""
+    """Not 0 where a half of w equals the threshold's high half, of which `both` holds two. No sum leaves its half."""
     v = w ^ both
-    return tl.sub(v, 0x00010001, sanitize_overflow=False) & (v ^ 0xFFFFFFFF) & 0x80008000
+    return ((((v & 0x7FFF7FFF) + 0x7FFF7FFF) | v) & 0x80008000) ^ 0x80008000
 
 
 @triton.jit
 def any_tie(w0, w1, w2, w3, high):
-    """Whether a half of any word equals the threshold's high half; true for a few more."""
+    """Whether a half of any word equals the threshold's high half."""
     both = high.to(tl.uint32) * 0x10001
     found = equal_half(w0, both) | equal_half(w1, both) | equal_half(w2, both) | equal_half(w3, both)
     return tl.max((found != 0).to(tl.int32), 0) != 0

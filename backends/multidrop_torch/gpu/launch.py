@@ -18,7 +18,8 @@ Program: TypeAlias = Callable[..., None]
 """A compiled kernel: takes the grid's size, the tensors, and the numbers, and runs on its GPU's current stream."""
 
 _HERE: AbstractContextManager[Any] = nullcontext()
-LAUNCHERS = ("3.6.",)  # the versions of Triton whose launch function takes the arguments that `_directly` passes
+SPREAD, TOGETHER = ("3.5.", "3.6."), ("3.7.", "3.8.", "3.9.")
+"""The versions of Triton whose launch function is known, by how it takes a kernel's arguments: each, or as a tuple."""
 
 
 @cache
@@ -63,21 +64,28 @@ def _by_triton(kernel: Any, index: int, constants: tuple[Any, ...]) -> Program:
 def _directly(kernel: Any, index: int, constants: tuple[Any, ...]) -> Program | None:
     """A launch by the C function under Triton's launcher, in half of the time of `kernel[grid]`. It passes addresses,
     and calls no launch hooks, which Triton's profiler sets. None where this version of Triton is not known to take
-    these arguments, or the kernel needs scratch memory."""
+    these arguments, or the kernel needs scratch memory or Triton's sanitizer."""
     import triton
 
     run = kernel.run  # loads the kernel on the current GPU
-    if not triton.__version__.startswith(LAUNCHERS) or run.global_scratch_size or run.profile_scratch_size:
+    spread, together = (triton.__version__.startswith(versions) for versions in (SPREAD, TOGETHER))
+    if not (spread or together) or run.global_scratch_size or run.profile_scratch_size:
         return None
-    launch, function, packed = run.launch, kernel.function, kernel.packed_metadata
-    options = run.launch_cooperative_grid, run.launch_pdl, None, None, packed, None, None, None
-
-    address, several = Tensor.data_ptr, torch.cuda.device_count() > 1
+    if getattr(run, "gsan_enabled", False):
+        return None
+    how, scratch, hooks = (run.launch_cooperative_grid, run.launch_pdl), (None, None), (None, None, None)
+    options: tuple[Any, ...] = (*how, *scratch, kernel.packed_metadata, *hooks)
+    if together:
+        options = (*how, kernel.packed_metadata, *hooks, *scratch, run.arg_annotations, run.kernel_signature)
+    launch, function, address, several = run.launch, kernel.function, Tensor.data_ptr, torch.cuda.device_count() > 1
 
     def launched(size: int, tensors: tuple[Tensor, ...], *numbers: int) -> None:
         if several and torch.cuda.current_device() != index:
             with torch.cuda.device(index):
                 return launched(size, tensors, *numbers)
-        return launch(size, 1, 1, raw_stream(index), function, *options, *map(address, tensors), *numbers, *constants)
+        given = *map(address, tensors), *numbers, *constants
+        if together:
+            return launch(size, 1, 1, raw_stream(index), function, *options, given)
+        return launch(size, 1, 1, raw_stream(index), function, *options, *given)
 
     return launched
