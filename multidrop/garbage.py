@@ -15,12 +15,22 @@ def put_off() -> Iterator[None]:
     framework.
     """
     collecting = gc.isenabled()
-    gc.disable()
     try:
+        gc.disable()  # in here, because a signal handler may raise an exception right after it
         yield
     finally:
         if collecting:
-            if not gc.get_freeze_count():  # `unfreeze` would also release objects that the program froze itself
-                gc.freeze()
-                gc.unfreeze()
-            gc.enable()
+            try:
+                _age()
+            finally:
+                gc.enable()
+
+
+def _age() -> None:
+    """Moves all objects to the oldest generation."""
+    if gc.get_freeze_count():  # `unfreeze` would also release objects that the program froze itself
+        return
+    try:
+        gc.freeze()
+    finally:
+        gc.unfreeze()

@@ -173,20 +173,30 @@ def in_this_process(key: Key) -> Key:
     return key if _manual.process is None else Key(key.seed ^ _manual.process.seed)
 
 
+# For each thread that forks now, by its identifier: the child's number, and the parent's `root` and `process`.
+_forking: dict[int, tuple[int, Key | None, Key | None]] = {}
+
+
 def _before_fork() -> None:
-    lock.acquire()  # so that each fork has its own number, and no stream is copied half-way through an update
-    _manual.forks += 1
+    # The lock is not held during the fork. A signal handler may end the function that would release it by an exception,
+    # which Python discards there. No child finds a stream half-way through an update: each is one assignment.
+    with lock:
+        _manual.forks += 1
+        _forking[threading.get_ident()] = _manual.forks, _manual.root, _manual.process
 
 
 def _after_fork_in_parent() -> None:
-    lock.release()
+    _forking.pop(threading.get_ident(), None)
 
 
 def _after_fork_in_child() -> None:
     global lock
-    lock = threading.Lock()  # releasing the old one is unsafe on some systems if other threads waited for it
-    number, root, process = _manual.forks, _manual.root, _manual.process or Key(0)
-    _manual.restart(None if root is None else _forked(root, number), _forked(process, number))
+    lock = threading.Lock()  # another thread may hold the old one
+    # A signal handler's exception may have ended `_before_fork`: then any number that no other child has.
+    unnumbered = 2**32 + os.getpid(), _manual.root, _manual.process
+    number, root, process = _forking.get(threading.get_ident(), unnumbered)
+    _forking.clear()
+    _manual.restart(None if root is None else _forked(root, number), _forked(process or Key(0), number))
     if root is not None:
         for listener in _manual.listeners:
             listener(_manual.root)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import itertools
+import sys
 from collections.abc import Iterator
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -46,6 +50,37 @@ def test_garbage_is_found_afterwards() -> None:
         del node
     gc.collect()
     assert not any(type(thing) is Node for thing in gc.get_objects())
+
+
+class Interrupted(BaseException):
+    """Raised in the place of a signal handler's exception."""
+
+
+def test_an_exception_of_a_signal_handler_changes_nothing() -> None:
+    """Such an exception comes as a function begins or after a call."""
+    frozen = gc.get_freeze_count()
+    for step in itertools.count():
+        left = step
+
+        def interrupt(frame: FrameType, event: str, _: Any) -> None:
+            nonlocal left
+            if event in ("call", "c_return") and frame.f_code.co_filename == garbage.__file__:
+                left -= 1
+                if left < 0:
+                    raise Interrupted
+
+        sys.setprofile(interrupt)
+        try:
+            with garbage.put_off():
+                pass
+        except Interrupted:
+            assert gc.isenabled(), step
+            assert gc.get_freeze_count() == frozen, step
+        else:
+            break
+        finally:
+            sys.setprofile(None)
+    assert step > 5
 
 
 def test_what_a_program_set_stays() -> None:

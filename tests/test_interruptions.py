@@ -12,18 +12,27 @@ import pytest
 
 import multidrop as md
 
-SCRIPT = Path(__file__).parent / "interrupted.py"
+HERE = Path(__file__).parent
 
 
 @pytest.mark.parametrize("name", ["numpy", "torch", "tensorflow", "mxnet"])
 def test_interrupted_calls(need: Any, name: str, pytestconfig: pytest.Config) -> None:
     need(name)
     count = pytestconfig.getoption("--interruptions")
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), name, str(count)], capture_output=True, text=True, check=False, timeout=600
-    )
+    assert ended("interrupted.py", name, str(count)) == count
+
+
+def test_an_exception_at_each_step_of_the_pool() -> None:
+    """The next call is right, does not wait, and has all its threads."""
+    assert ended("stepped.py") > 100
+
+
+def ended(script: str, *arguments: str) -> int:
+    """How many calls a script says that it ended."""
+    command = [sys.executable, str(HERE / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, f"{done.returncode}: {done.stderr}"
-    assert done.stdout.split() == [str(count)]
+    return int(done.stdout)
 
 
 def test_calls_that_fail_write_nothing() -> None:

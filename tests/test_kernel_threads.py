@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 import multidrop as md
 from multidrop import host
-from multidrop.host import memory
+from multidrop.host import memory, pool
 from multidrop.spec import masks
 from multidrop.testing import same_bits
 
@@ -56,6 +57,7 @@ def python(code: str, cwd: Path | None = None, **environment: str) -> str:
         env={**os.environ, **environment},
         cwd=cwd,
         check=False,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -71,11 +73,11 @@ def digest() -> str:
 @pytest.mark.parametrize("threads", ["1", "2", "5"])
 def test_numbers_of_threads(threads: str) -> None:
     """The caller's, and the helpers, of which fewer may do when they are quick."""
-    code = "import threading; from multidrop.host import pool"
-    code += "; print(digest(), threading.active_count(), pool._helpers.count)"
-    drawn, running, helpers = python(code, MULTIDROP_NUM_THREADS=threads).split()
+    code = "import sys; from multidrop.host import pool"
+    code += "; print(digest(), len(sys._current_frames()), pool.workers())"
+    drawn, running, workers = python(code, MULTIDROP_NUM_THREADS=threads).split()
     assert drawn == digest()
-    assert int(running) <= int(threads) == int(helpers) + 1
+    assert int(running) <= int(threads) == int(workers)
 
 
 @pytest.mark.parametrize("bad", ["0", "-1", "two"])
@@ -107,7 +109,7 @@ def test_after_fork() -> None:
     """In a child that was forked while the parent's threads were at work, and that has a helper of its own; and the
     parent works on."""
     code = """
-import os, sys, threading, warnings
+import os, signal, sys, threading, warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which is what is tested
 print(digest())
 stop = threading.Event()
@@ -121,8 +123,10 @@ sys.stdout.flush()
 for _ in range(5):
     child = os.fork()
     if child == 0:
-        drawn = digest()
-        print(drawn if threading.active_count() == 2 else "without a helper", flush=True)
+        signal.alarm(60)  # ends it if the next line does not
+        print(digest(), flush=True)
+        while len(sys._current_frames()) != 2:  # its helper begins
+            pass
         os._exit(0)
     os.waitpid(child, 0)
 stop.set()
@@ -131,6 +135,57 @@ for thread in busy:
 print(digest())
 """
     assert python(code, MULTIDROP_NUM_THREADS="2").splitlines() == [digest()] * 7
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_forked_child_ends_by_itself() -> None:
+    """Python ends the child as it ends the parent, and waits for no thread that only the parent has."""
+    code = """
+import os, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which is what is tested
+print(digest(), flush=True)
+if child := os.fork():
+    print(os.waitpid(child, 0)[1])
+"""
+    assert python(code, MULTIDROP_NUM_THREADS="3").splitlines() == [digest(), "0"]
+
+
+def test_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller works alone, and keeps no jobs for threads that there are not."""
+
+    def start(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    alone = pool._Pool(2)
+    monkeypatch.setattr(pool, "start_new_thread", start)
+    monkeypatch.setitem(pool._pools, "pool", alone)
+    x = np.random.default_rng(0).normal(size=LARGE).astype(np.float32)
+    assert same_bits(host.dropout(x, 0.2, KEY, 3), masks.dropout(x, 0.2, KEY, 3))
+    assert alone.running == alone._jobs.qsize() == 0
+
+
+def test_an_idle_thread_keeps_no_job() -> None:
+    idle, gone = pool._Pool(1), threading.Event()
+    job = np.array((1, 0, 0, 0, 0, 1, 0, 0), np.int64)  # open, and with nothing left to do
+    weakref.finalize(job, gone.set)
+    idle.help(job, memory.address_of(job), 1)
+    del job
+    assert gone.wait(60)
+    assert idle.running == 1
+    idle.end()
+
+
+def test_threads_that_end() -> None:
+    """Those that are one too many at once, the others with the pool."""
+    ending = pool._Pool(2)
+    threads = [threading.Thread(target=ending._run, daemon=True) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    ending.end()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert ending._jobs.qsize() == 1  # which ends a thread that begins only now
 
 
 def test_a_package_that_cannot_be_written(tmp_path: Path) -> None:
@@ -174,8 +229,8 @@ def test_threads_that_take_a_position_at_once() -> None:
     calls = np.empty((2, count), np.uint64)
     take_all(calls[0, :0])  # compiled before they begin
     start = threading.Barrier(2)
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda part: (start.wait(), take_all(part)), calls))
+    with ThreadPoolExecutor(2) as takers:
+        list(takers.map(lambda part: (start.wait(), take_all(part)), calls))
     taken = np.sort(calls.ravel() + np.uint64(5000))
     assert (taken == np.arange(2 * count, dtype=np.uint64)).all()
     assert stream.tolist() == [3, 2 * count - 5000]

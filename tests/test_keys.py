@@ -149,8 +149,9 @@ def test_bad_seeds(backend: Any) -> None:
             md.Dropout(0.5, seed=bad)  # type: ignore[arg-type]  # what is tested
 
 
-def forked(code: str) -> list[str]:
-    """The lines that a program of forks prints: `child(f)` prints `f()` in a child, and waits for it."""
+def forked(code: str, first: str = "") -> list[str]:
+    """The lines that a program of forks prints: `child(f)` prints `f()` in a child, and waits for it. `first` is run
+    before this library is imported."""
     begin = """
 import os, threading, warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which is what is tested
@@ -164,7 +165,8 @@ def child(f):
         os._exit(0)
     os.waitpid(pid, 0)
 """
-    done = subprocess.run([sys.executable, "-c", begin + code], capture_output=True, text=True, check=False, timeout=60)
+    command = [sys.executable, "-c", first + begin + code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -242,6 +244,49 @@ for thread in forking:
 stop.set()
 """)
     assert len(set(lines)) == len(lines) == 40
+
+
+@needs_fork
+@pytest.mark.parametrize("hook", ["before", "after_in_parent"])
+def test_a_signal_during_a_fork(hook: str) -> None:
+    """Its handler's exception ends one of this library's functions around the fork, and Python discards it. The lock is
+    free afterwards, and each child has keys of its own."""
+    # A C function raises the signal. Its handler runs as the next Python function begins, which is this library's.
+    first = """
+import ctypes, functools, os, signal, sys
+trip = functools.partial(ctypes.CDLL(None)["raise"], signal.SIGUSR1)
+"""
+    if hook == "after_in_parent":  # these are called in the order in which they are registered, the others in reverse
+        first += "os.register_at_fork(after_in_parent=trip)\n"
+    code = """
+def interrupt(*_):
+    if ending:
+        raise ending.pop()
+
+def number():
+    seed = streams.call_key("numpy").seed
+    return next((n for n in range(9) if md.Key(7).fold_in("fork").fold_in(n).fold_in("calls").seed == seed), seed)
+
+ending = []
+signal.signal(signal.SIGUSR1, interrupt)
+sys.unraisablehook = lambda ignored: print(ignored.object.__name__, flush=True)
+"""
+    if hook == "before":
+        code += "os.register_at_fork(before=trip)\n"
+    code += """
+md.manual_seed(7)
+child(number)
+ending.append(KeyboardInterrupt())
+child(number)
+print(ending, streams.lock.locked(), flush=True)
+child(number)
+"""
+    lines = forked(code, first)
+    if hook == "before":
+        assert lines[:2] + lines[3:] == ["1", "_before_fork", "[] False", "2"]
+        assert int(lines[2]) > 9  # not numbered
+    else:
+        assert sorted(lines) == sorted(["1", "2", "_after_fork_in_parent", "[] False", "3"])
 
 
 @needs_fork

@@ -235,6 +235,21 @@ if child := os.fork():
     assert (done.returncode, done.stdout.strip()) == (0, "0"), done.stderr
 
 
+def test_a_compiled_kernel_that_is_registered_twice() -> None:
+    """An exception from a signal handler may come after the first time, before it is noted."""
+    code = """
+import numpy as np, tensorflow as tf, multidrop as md
+from multidrop_tensorflow import native
+for _ in range(2):
+    native._compiled = False
+    Y = tf.function(lambda X: md.dropout_layer(X, 0.5, 1), autograph=False)(tf.ones((4, 8)))
+    assert native._compiled
+    print(np.array_equal(Y.numpy(), 2.0 * md.keep_mask((4, 8), 0.5, 1)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.split() == ["True", "True"], done.stderr
+
+
 def test_in_a_dataset() -> None:
     """Which runs its functions in threads of its own."""
     import tensorflow as tf

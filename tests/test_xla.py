@@ -12,6 +12,7 @@ import pytest
 from tensorflow_programs import traced
 
 import multidrop as md
+from multidrop import host
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +122,22 @@ assert not xla._registered
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=quiet)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "XLA's calls are of version" in done.stderr
+
+
+@pytest.mark.parametrize("xla", [False, True], ids=["function", "xla"])
+def test_an_interrupted_operator_fails(xla: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its output, which is written in part or not at all, is not given away."""
+    import tensorflow as tf
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    program = traced(lambda X: md.dropout_layer(X, 0.5, 1), jit_compile=xla)
+    X = tf.ones(2**20)
+    program(X)
+    monkeypatch.setattr(host, "drop", interrupted)
+    with pytest.raises(tf.errors.OpError, match="KeyboardInterrupt"):
+        program(X)
 
 
 @pytest.mark.parametrize("xla", [False, True], ids=["function", "xla"])

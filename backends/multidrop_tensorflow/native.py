@@ -9,6 +9,7 @@ operator runs in any process that has imported this module.
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import time
 from ctypes import byref, c_int, c_int64, c_void_p, cast
@@ -157,7 +158,7 @@ def _register() -> None:
             if size := tfc.count(X):
                 of, key = settings[number], key_of(words(tfc.data(position), 3))
                 host.drop(tfc.data(X), tfc.data(Y), size, of.dtype, of.p, key, of.start)
-        except Exception as error:  # C has no exceptions; TensorFlow raises it from the call of the program
+        except BaseException as error:  # C has no exceptions; TensorFlow raises it from the call of the program
             tfc.set_status(status, INVALID_ARGUMENT, f"{type(error).__name__}: {error}".encode())
             tfc.fail(context, status)
         finally:
@@ -190,6 +191,7 @@ def _register() -> None:
 
 
 _compiled = False
+_priorities = itertools.count(1)
 
 
 def _compiled_kernel() -> None:
@@ -199,10 +201,12 @@ def _compiled_kernel() -> None:
     if _compiled:
         return
     address = library(_ENTRIES).address("compute")  # before the lock, since this takes another lock
-    with streams.lock:  # TensorFlow runs neither of two kernels of equal priority
+    with streams.lock:
         if not _compiled:
             *_, tfc, create, delete = _registered
-            tfc.register(OP, create, COMPUTE(address), delete, priority=1)
+            # A higher priority for each attempt, since TensorFlow runs neither of two kernels of equal priority: an
+            # exception from a signal handler may come between the registration and its note.
+            tfc.register(OP, create, COMPUTE(address), delete, priority=next(_priorities))
             _compiled = True
 
 

@@ -181,7 +181,7 @@ def _handler(given: Any) -> int | None:
         size, target = math.prod(X.sizes[: X.rank]), call.results.items[0].contents.data
         key, dtype = key_of(words(position.data, 3)), _TYPE_CODES[X.dtype]
         host.drop(X.data, target, size, dtype, float(p.view(np.float64)), key, int(start.view(np.uint64)))
-    except Exception as error:  # C has no exceptions; XLA raises it from the call of the program
+    except BaseException as error:  # C has no exceptions; XLA raises it from the call of the program
         message = f"{type(error).__name__}: {error}".encode()
         return api.create_error(_sized(_ERROR, message=message, code=_INTERNAL))
     return None
