@@ -112,5 +112,24 @@ def test_without_inductor(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(pointwise.internals, "inductor", lambda: None)
     before = dict(lowering.lowerings)
-    pointwise.fuse()
+    pointwise.fuse.__wrapped__()
     assert lowering.lowerings == before
+
+
+def test_after_a_program_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inductor has taken the operator for one that it runs on its own, and learns better."""
+    from torch._inductor import lowering
+
+    monkeypatch.delitem(lowering.lowerings, programs.drop_values, raising=False)
+    torch.compiler.reset()
+    with torch.compiler.config.patch(force_disable_caches=True):
+        X = torch.randn(3, 40)
+        run = torch.compile(lambda X: functional.dropout_layer(X * 2.0, 0.2, KEY), fullgraph=True)
+        assert torch.equal(run(X), expected(X * 2.0, Mask(0.2, KEY)))
+    assert programs.drop_values in lowering.fallbacks
+    assert lowering.maybe_layout_constraints(programs.drop_values) is None
+    before = lowering.lowerings[programs.drop_values]
+    pointwise.fuse.__wrapped__()
+    assert lowering.lowerings[programs.drop_values] is not before
+    assert programs.drop_values not in lowering.fallbacks
+    torch.compiler.reset()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import cache, partial
 from operator import attrgetter
 from types import FrameType
 from typing import Any, TypeVar
@@ -104,8 +104,6 @@ class Inductor:
     it is private.
 
     Attributes:
-        lowerings: what it knows by operator.
-        register: adds to that: (operator, function of its arguments in Inductor's terms).
         apart: a function that has an operator run on its own.
         pointwise: makes a value out of a function of an element's place.
         ops: what such a function may use.
@@ -119,15 +117,18 @@ class Inductor:
         from torch._inductor.virtualized import V, ops
         from torch.utils._sympy.functions import FloorDiv
 
-        self.lowerings: Any = lowering.lowerings
-        self.apart: Callable[[Any], Callable[..., Any]] = lowering.fallback_handler
+        self.apart: Callable[[Any], Callable[..., Any]] = partial(lowering.fallback_handler, add_to_fallback_set=False)
         self.pointwise: Callable[..., Any] = ir.Pointwise.create
         self.ops: Any = ops
         self.assembles = hasattr(TritonOverrides, "inline_asm_elementwise") and torch.version.hip is None
         self.integer: Callable[[int], Any] = sympy.Integer
         self._register, self._graph, self._floor = lowering.register_lowering, V, FloorDiv
+        self._fallbacks = lowering.fallbacks
 
     def register(self, operator: Any, function: Callable[..., Any]) -> None:
+        """Has it compute an operator by a function of the arguments in its own terms, also where a program has run the
+        operator on its own before."""
+        self._fallbacks.discard(operator)
         self._register(operator, type_promotion_kind=None)(function)
 
     def eighth(self, number: Any) -> Any:

@@ -103,12 +103,17 @@ _library = torch.library.Library("multidrop", "DEF")
 
 
 def operator(
-    schema: str, *, composed: bool = False, random: bool = False
+    schema: str, *, composed: bool = False, random: bool = False, fused: bool = False
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Registers a function as an operator for the tensors of every device: below autograd, or where it is composed of
-    operators and gets its gradient from them, above. Compilers neither merge nor remove a random one."""
-    seeded = (torch.Tag.nondeterministic_seeded,) if random else ()
-    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag, *seeded))
+    operators and gets its gradient from them, above. Compilers neither merge nor remove a random one. For one that may
+    be fused, they need not bring the input into memory, in the layout that it has eagerly."""
+    tags = [torch.Tag.pt2_compliant_tag]
+    if random:
+        tags.append(torch.Tag.nondeterministic_seeded)
+    if fused and hasattr(torch.Tag, "flexible_layout"):  # older versions do so without it
+        tags.append(torch.Tag.flexible_layout)
+    _library.define(schema, tags=tuple(tags))
 
     def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         kind = "CompositeImplicitAutograd" if composed else "CompositeExplicitAutograd"
@@ -195,7 +200,7 @@ def _(position: Tensor, X: Tensor | None, ranks: Sequence[int], holders: Sequenc
     return torch.empty_like(position)
 
 
-@operator("drop(Tensor X, Tensor position, float p, SymInt start, int[] axes) -> Tensor")
+@operator("drop(Tensor X, Tensor position, float p, SymInt start, int[] axes) -> Tensor", fused=True)
 def _drop(X: Tensor, position: Tensor, p: float, start: int, axes: Sequence[int]) -> Tensor:
     """X through the mask at a position."""
     return draw.drop(X, _mask(p, by_kernels(position), start, axes))

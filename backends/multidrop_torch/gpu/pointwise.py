@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -60,10 +61,11 @@ def _(position: Tensor, count: int, p: float, start: int, device: torch.device) 
     return torch.empty((start % 8 + count + 7) // 8, dtype=torch.uint8, device=device)
 
 
+@cache
 def fuse() -> None:
     """Tells Inductor how to compute `multidrop::drop`."""
     inductor = internals.inductor()
-    if inductor is None or programs.drop_values in inductor.lowerings:
+    if inductor is None:
         return
     apart = inductor.apart(programs.drop_values)
 
