@@ -18,10 +18,11 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from multidrop_torch import Dropout, functional, gpu
@@ -53,17 +54,18 @@ Record = dict[str, Any]
 def run(out: Path, commit: str = "") -> int:
     """Measures, writes the results, prints a table, and returns the exit status. `commit` is that of
     `machine.facts`."""
-    result: dict[str, Any] = {"experiment": "gpu", "machine": machine.facts("gpu", commit), "p": P, "records": []}
-    if not torch.cuda.is_available():
-        result["left_out"] = NONE
-    else:
+    measured = torch.cuda.is_available()
+    result: dict[str, Any] = {"experiment": "gpu", "machine": machine.facts("gpu", commit), "p": P}
+    if measured:
         result["kernels"] = gpu.ready(torch.cuda.current_device())
         check()
-        result["records"] = records()
+    else:
+        result["left_out"] = NONE
+    result["records"] = records(measured)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")
     out.with_suffix(".md").write_text(report(result))
-    if result["records"]:
+    if measured:
         _plot(result, out.with_suffix(".png"))
     print(table(result))
     return 0
@@ -77,34 +79,70 @@ def check() -> None:
             raise RuntimeError(f"mask: expected the specification's; got a different one from a {name} on this GPU")
 
 
-def records() -> list[Record]:
-    """Runs all comparisons, and returns a record for each."""
-    found = []
+@dataclass(frozen=True)
+class Comparison:
+    """Calls that are timed together.
+
+    Args:
+        dtype, size, what: name it.
+        calls: makes the calls, by name; their tensors exist while they are timed, and no longer.
+        base: the call that the others are compared with.
+        host: whether the host's time is measured, and not the GPU's.
+    """
+
+    dtype: str
+    size: str
+    what: str
+    calls: Callable[[], Mapping[str, Call]]
+    base: str = "copy"
+    host: bool = False
+
+    @property
+    def names(self) -> Record:
+        """What a record of it begins with."""
+        return {"dtype": self.dtype, "size": self.size, "what": self.what, "base": self.base}
+
+    def measured(self) -> Record:
+        seconds = (on_host if self.host else on_device)(self.calls())
+        times = {name: quartiles(each) for name, each in seconds.items()}
+        return {**self.names, "rounds": len(seconds[self.base]), "seconds": times}
+
+
+def comparisons() -> Iterator[Comparison]:
+    """All that is timed, in its order."""
+
+    def random(shape: int | tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.randn(shape, dtype=dtype, device=PLACE)
+
     for name, dtype in DTYPES.items():
         for size in SIZES:
-            X = torch.randn(size, dtype=dtype, device=PLACE)
-            found.append(_record(name, f"2^{size.bit_length() - 1}", "forward", on_device(forward(X))))
-            found.append(_record(name, f"2^{size.bit_length() - 1}", "forward + backward", on_device(both(X))))
-            del X
-        X = torch.randn(IMAGES, dtype=dtype, device=PLACE)
-        shape = "×".join(map(str, IMAGES))
-        found.append(_record(name, f"{shape}, channels last", "forward", on_device(forward(_last(X)))))
-        found.append(_record(name, f"{shape}, channels", "forward", on_device(forward(X, channels=True))))
-        del X
-        calls = gpu_models.chain(LARGE, dtype, P, PLACE)
-        found.append(_record(name, f"2^{LARGE.bit_length() - 1}", "compiled chain", on_device(calls), "none"))
-        del calls
+            place, large = f"2^{size.bit_length() - 1}", partial(random, size, dtype)
+            yield Comparison(name, place, "forward", lambda large=large: forward(large()))
+            yield Comparison(name, place, "forward + backward", lambda large=large: both(large()))
+        images, shape = partial(random, IMAGES, dtype), "×".join(map(str, IMAGES))
+        yield Comparison(name, f"{shape}, channels last", "forward", lambda images=images: forward(_last(images())))
+        yield Comparison(name, f"{shape}, channels", "forward", lambda images=images: forward(images(), channels=True))
+        chain, place = partial(gpu_models.chain, LARGE, dtype, P, PLACE), f"2^{LARGE.bit_length() - 1}"
+        yield Comparison(name, place, "compiled chain", chain, "none")
+        yield Comparison(name, place, "compiled chain + backward", partial(chain, backward=True), "none")
     for shape in SMALL:
-        X = torch.randn(shape, device=PLACE)
-        size = "×".join(map(str, shape))
-        for what, calls in (("function", forward(X)), ("layer", layers(X))):
-            found.append(_record("float32", size, what, on_device(calls)))
-            found.append(_record("float32", size, f"{what}, host", on_host(calls)))
-        found.append(_record("float32", size, "function + backward, host", on_host(both(X))))
-    found += gpu_models.kept_bytes(P, PLACE)
-    for what, calls in (("transformer", gpu_models.transformer), ("section's net, captured", gpu_models.captured_net)):
-        found.append(_record(*gpu_models.DESCRIBED[what], "training step", on_device(calls(PLACE)), "none"))
-    return found
+        place, small = "×".join(map(str, shape)), partial(random, shape)
+        for what, kind in (("function", forward), ("layer", layers)):
+            calls = lambda kind=kind, small=small: kind(small())  # noqa: E731  # two comparisons take it
+            yield Comparison("float32", place, what, calls)
+            yield Comparison("float32", place, f"{what}, host", calls, host=True)
+        yield Comparison("float32", place, "function + backward, host", lambda small=small: both(small()), host=True)
+    for model, step in (("transformer", gpu_models.transformer), ("section's net, captured", gpu_models.captured_net)):
+        yield Comparison(*gpu_models.DESCRIBED[model], "training step", partial(step, PLACE), "none")
+
+
+def records(measured: bool) -> list[Record]:
+    """A record for each comparison, and for the bytes kept; their names alone where nothing is measured."""
+    timed = [each.measured() if measured else each.names for each in comparisons()]
+    kept: list[Record] = [{"dtype": "float32", "size": f"{gpu_models.KEPT}", "what": way} for way in gpu_models.WAYS]
+    for record in kept if measured else ():
+        record["bytes"] = gpu_models.kept_bytes(record["what"], P, PLACE)
+    return timed + kept
 
 
 def forward(X: torch.Tensor, channels: bool = False) -> dict[str, Call]:
@@ -144,17 +182,6 @@ def layers(X: torch.Tensor) -> dict[str, Call]:
 
 def _last(X: torch.Tensor) -> torch.Tensor:
     return X.to(memory_format=torch.channels_last)
-
-
-def _record(dtype: str, size: str, what: str, seconds: Mapping[str, list[float]], base: str = "copy") -> Record:
-    return {
-        "dtype": dtype,
-        "size": size,
-        "what": what,
-        "base": base,
-        "rounds": len(seconds[base]),
-        "seconds": {name: quartiles(each) for name, each in seconds.items()},
-    }
 
 
 def on_device(calls: Mapping[str, Call]) -> dict[str, list[float]]:
@@ -197,52 +224,66 @@ def _host_sample(call: Call) -> float:
     return seconds / CALLS
 
 
-def judged(result: dict[str, Any]) -> list[tuple[str, float, str, float]]:
-    """What bounds are set for: (what, measured, "≥" or "≤", bound)."""
-    rows = []
-    for record in result["records"]:
-        dtype, size, what = record["dtype"], record["size"], record["what"]
-        place = f"{dtype}, {size}"
-        if "bytes" in record:
-            bound = 0.0 if what.startswith("eager") else 1 / 8
-            rows.append((f"bytes kept an element, {what}", record["bytes"]["multidrop"], "≤", bound))
-            continue
+Judged: TypeAlias = tuple[str, float | None, str, float]
+"""What is judged, its measure (None where it was not measured), "≥" or "≤", and the bound."""
+
+
+def judged(result: dict[str, Any]) -> list[Judged]:
+    """What bounds are set for."""
+    return [row for record in result["records"] if (row := _judged(record)) is not None]
+
+
+def _judged(record: Record) -> Judged | None:
+    what, brain = record["what"], record["dtype"] == "bfloat16"
+    place = f"{record['dtype']}, {record['size']}"
+    if what in gpu_models.WAYS:
+        kept = record["bytes"]["multidrop"] if "bytes" in record else None
+        return f"bytes kept an element, {what}", kept, "≤", 0.0 if what == "eager" else 1 / 8
+    share = faster = slower = None
+    if "seconds" in record:
         times = {name: each["median"] for name, each in record["seconds"].items()}
-        ours, base, brain = times["multidrop"], times[record["base"]], dtype == "bfloat16"
-        faster = times["torch"] / ours
-        if what == "forward" and size == "2^26":
-            rows.append((f"share of a copy's speed, {place}", base / ours, "≥", 0.92 if brain else 0.97))
-        elif what == "forward + backward":
-            rows.append((f"speed over torch's, with backward, {place}", faster, "≥", 1.4 if brain else 1.3))
-        elif what == "compiled chain":
-            rows.append((f"speed over torch's, compiled chain, {place}", faster, "≥", 1.7 if brain else 1.15))
-        elif what.startswith(("function", "layer")) and "backward" not in what:
-            rows.append((f"time over torch's, {what}, {size}", 1 / faster, "≤", 1.2))
-        elif what == "training step":
-            rows.append((f"time over torch's, training step, {size}", 1 / faster, "≤", 1.0))
-    return rows
+        share, faster = times[record["base"]] / times["multidrop"], times["torch"] / times["multidrop"]
+        slower = 1 / faster
+    if what == "forward":
+        bound = 0.92 if brain else 0.97
+        return (f"share of a copy's speed, {place}", share, "≥", bound) if record["size"] == "2^26" else None
+    if what == "forward + backward":
+        return f"speed over torch's, with backward, {place}", faster, "≥", 1.4 if brain else 1.3
+    if what == "compiled chain":
+        return f"speed over torch's, compiled chain, {place}", faster, "≥", 1.7 if brain else 1.15
+    if what == "training step":
+        return f"time over torch's, training step, {record['size']}", slower, "≤", 1.0
+    if "backward" in what:
+        return None
+    return f"time over torch's, {what}, {record['size']}", slower, "≤", 1.2
+
+
+def _shown(measured: float | None) -> str:
+    return "–" if measured is None else f"{measured:.3f}"
 
 
 def table(result: dict[str, Any]) -> str:
     """What is judged, with its bounds."""
-    if "left_out" in result:
-        return result["left_out"]
-    lines = [f"{result['machine']['gpu']}, p = {P}; kernels: {result['kernels']}"]
+    facts, left_out = result["machine"], result.get("left_out")
+    lines = [left_out or f"{facts['gpu']}, p = {P}; kernels: {result['kernels']}"]
     for what, measured, sign, bound in judged(result):
-        held = measured >= bound if sign == "≥" else measured <= bound
-        lines.append(f"{what:62}{measured:8.3f}  {sign} {bound:<6.4g} {'yes' if held else 'NO'}")
+        held = "not measured"
+        if measured is not None:
+            held = "yes" if (measured >= bound if sign == "≥" else measured <= bound) else "NO"
+        lines.append(f"{what:62}{_shown(measured):>8}  {sign} {bound:<6.4g} {held}")
     return "\n".join(lines)
 
 
 def report(result: dict[str, Any]) -> str:
     """The page: what is judged, and all medians in microseconds, with the share of the base's speed."""
-    if "left_out" in result:
-        return f"# GPU\n\n{result['left_out']}\n"
     facts = result["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    lines = [f"# GPU\n\n{facts['gpu']}, {versions}; {facts['date']}, {facts['commit']}; p = {P} but for the models.\n"]
+    about = f"{result.get('left_out') or facts['gpu']}, {versions}; {facts['date']}, {facts['commit']}"
+    lines = [f"# GPU\n\n{about}; p = {P} but for the models.\n"]
     lines += ["| what | measured | bound |\n|---|--:|--:|"]
-    lines += [f"| {what} | {measured:.3f} | {sign} {bound:.4g} |" for what, measured, sign, bound in judged(result)]
+    lines += [f"| {what} | {_shown(measured)} | {sign} {bound:.4g} |" for what, measured, sign, bound in judged(result)]
+    if "left_out" in result:
+        return "\n".join(lines) + "\n"
     lines += ["\nMedians in µs, and the share of the first one's speed.\n\n| type | size | what | |\n|---|---|---|---|"]
     for record in result["records"]:
         if "bytes" in record:

@@ -38,16 +38,17 @@ def layer(kind: str, p: float, number: int = 0) -> nn.Module:
 KINDS = ("none", "multidrop", "torch")
 
 
-def chain(size: int, dtype: torch.dtype, p: float, place: str) -> dict[str, Call]:
-    """relu(x + b) → dropout → · c, compiled, forward."""
+def chain(size: int, dtype: torch.dtype, p: float, place: str, backward: bool = False) -> dict[str, Call]:
+    """relu(x + b) → dropout → · c, compiled, forward, or with the gradient of x."""
     width = min(size, 1024)
-    X = torch.randn(size // width, width, dtype=dtype, device=place)
+    X = torch.randn(size // width, width, dtype=dtype, device=place, requires_grad=backward)
     b, c = (torch.randn(width, dtype=dtype, device=place) for _ in range(2))
+    dY = torch.randn_like(X)
 
     def call(kind: str) -> Call:
         drop = layer(kind, p).to(place)
         run = compiled(lambda X: drop(torch.relu(X + b)) * c)
-        return lambda: run(X)
+        return (lambda: torch.autograd.grad(run(X), X, dY)) if backward else (lambda: run(X))
 
     return {kind: call(kind) for kind in KINDS}
 
@@ -138,28 +139,28 @@ def _captured(step: Call, place: str) -> Call:
     return graph.replay
 
 
-def kept_bytes(p: float, place: str) -> list[dict[str, Any]]:
-    """Bytes that the backward pass keeps for each element of a dropout's input, but for the input itself."""
+WAYS: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
+    "eager": lambda run: run,
+    "compiled": lambda run: compiled(run),
+}
+"""How a dropout is called whose bytes are counted."""
 
-    def count(run: Callable[[Tensor], Tensor]) -> float:
-        X, kept = torch.randn(KEPT // 64, 64, device=place, requires_grad=True), dict[int, int]()
+
+def kept_bytes(way: str, p: float, place: str) -> dict[str, float]:
+    """Bytes that the backward pass of multidrop's dropout and of torch's keeps for each element of the input, but for
+    the input itself."""
+
+    def count(kind: str) -> float:
+        drop, kept = layer(kind, p).to(place), dict[int, int]()
+        X = torch.randn(KEPT // 64, 64, device=place, requires_grad=True)
 
         def pack(Y: Tensor) -> Tensor:
             kept[Y.data_ptr()] = Y.nbytes
             return Y
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda Y: Y):
-            run(X)
+            WAYS[way](lambda X: drop(X * 2.0))(X)  # after a product, which keeps nothing
         kept.pop(X.data_ptr(), None)
         return sum(kept.values()) / X.numel()
 
-    records = []
-
-    def after_a_product(kind: str) -> Callable[[Tensor], Tensor]:
-        drop = layer(kind, p).to(place)
-        return lambda X: drop(X * 2.0)
-
-    for how, way in (("eager", lambda run: run), ("compiled", compiled)):
-        found = {kind: count(way(after_a_product(kind))) for kind in ("multidrop", "torch")}
-        records.append({"dtype": "float32", "size": f"{KEPT}", "what": how, "bytes": found})
-    return records
+    return {kind: count(kind) for kind in ("multidrop", "torch")}

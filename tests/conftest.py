@@ -71,6 +71,19 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     return f"--device cuda: torch alone, and of {', '.join(FILES)}" if config.getoption("--device") == "cuda" else None
 
 
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """With `--device cuda`, prints a table of the files, last."""
+    terminal: Any = config.pluginmanager.get_plugin("terminalreporter")
+    if config.getoption("--device") != "cuda" or terminal is None:
+        return
+    kinds = ("passed", "failed", "error", "skipped")
+    files = [(Path(each.nodeid.partition("::")[0]).name, kind) for kind in kinds for each in terminal.getreports(kind)]
+    terminal.section("on the GPU")
+    terminal.write_line(f"{'':36}" + "".join(f"{kind:>9}" for kind in kinds))
+    for name in sorted({name for name, _ in files}):
+        terminal.write_line(f"{name:36}" + "".join(f"{files.count((name, kind)):>9}" for kind in kinds))
+
+
 def parameters(config: pytest.Config, modes: dict[str, tuple[str, ...]]) -> list[Any]:
     """A parameter (backend, mode) for each mode of the chosen backends."""
     return [pytest.param((name, mode), id=mode) for name in modes if name in chosen(config) for mode in modes[name]]

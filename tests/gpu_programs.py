@@ -88,6 +88,10 @@ def made(function: Callable[..., Any]) -> tuple[Any, Programs]:
                 else X
                 for X in example
             ]
+            for node in graph.graph.nodes:
+                if "device" in node.kwargs:
+                    node.kwargs = {**node.kwargs, "device": torch.device("cuda", 0)}
+            graph.recompile()
             placed = make_fx(graph)(*there)
         texts: list[str] = []
 
