@@ -5,11 +5,13 @@ Each function returns the calls to time: without dropout ("none"), with multidro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from multidrop_torch import Dropout, Net
+from multidrop_torch.gpu import pointwise
 from torch import Tensor, nn
 
 from multidrop import Key
@@ -32,10 +34,11 @@ def layer(kind: str, p: float, number: int = 0) -> nn.Module:
     """A dropout layer: none, multidrop's, or torch's own."""
     if kind == "none":
         return nn.Identity()
-    return Dropout(p, seed=Key(11, 0).fold_in(number)) if kind == "multidrop" else nn.Dropout(p)
+    return nn.Dropout(p) if kind == "torch" else Dropout(p, seed=Key(11, 0).fold_in(number))
 
 
 KINDS = ("none", "multidrop", "torch")
+DRAWN = "multidrop, drawn"  # with masks drawn in all fused code, where multidrop reads them beside a reduction
 
 
 def chain(size: int, dtype: torch.dtype, p: float, place: str, backward: bool = False) -> dict[str, Call]:
@@ -87,9 +90,23 @@ def transformer(place: str) -> dict[str, Call]:
             run().backward()
             optimizer.step()
 
+        if kind == DRAWN:
+            with _drawn_everywhere():
+                step()  # which compiles it
         return step
 
-    return {kind: call(kind) for kind in KINDS}
+    return {kind: call(kind) for kind in (*KINDS, DRAWN)}
+
+
+@contextmanager
+def _drawn_everywhere() -> Iterator[None]:
+    """Has compiled programs draw masks wherever they are fused. Caches do not see it."""
+    before, pointwise.SMALL = pointwise.SMALL, 2**62
+    try:
+        with torch.compiler.config.patch(force_disable_caches=True):
+            yield
+    finally:
+        pointwise.SMALL = before
 
 
 class OwnNet(nn.Module):

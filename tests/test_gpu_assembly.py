@@ -57,6 +57,19 @@ def test_bytes(start: int, wide: bool, order: Any) -> None:
         assert np.array_equal(keep != 0, uniforms[each] < threshold)
 
 
+def test_a_thread_with_fewer_elements() -> None:
+    """What Triton fills it up with has neither an index nor a key, and costs nothing."""
+    uniforms, steps = masks.uniforms(8, KEY), list[str]()
+    garbage = [np.array([number], np.uint64) for number in (5, 99, 2**31, 77)]
+    key = [[np.array([word], np.uint64)] * 4 + garbage for word in (KEY.seed, KEY.call)]
+    given = [*(np.array([at], np.uint64) for at in range(4, 8)), *garbage, *key[0], *key[1]]
+    found = ptx.run(assembly.bytes_text(0x8000, 0), assembly.TOGETHER, given, steps)
+    for at in range(4):
+        assert (int(found[at][0]) >> (4 + at)) & 1 == (uniforms[4 + at] < 2**31)
+    words = assembly.bytes_text(0x8000, 0).count("mul.hi.u32")
+    assert sum(line.startswith("mul.hi.u32") for line in steps) == words
+
+
 def test_a_block_is_drawn_once() -> None:
     """A thread whose elements share a block goes through the rounds once."""
     words = assembly.bytes_text(0x8000, 0).count("mul.hi.u32")

@@ -158,6 +158,20 @@ class TestForm:
     def test_after_a_reduction(self) -> None:
         assert self.forms(lambda X: chain()(torch.softmax(X, -1)), torch.randn(SHAPE)) == (0, 1)
 
+    def test_several_users(self) -> None:
+        """What several kernels use is drawn once, and kept in memory."""
+
+        def alone(X: Tensor, W: Tensor) -> Tensor:
+            Y = functional.dropout_layer(X, P, KEY)
+            return torch.relu(Y) @ W + Y
+
+        def negated(X: Tensor, W: Tensor) -> Tensor:
+            Y = -functional.dropout_layer(X, P, KEY)
+            return torch.relu(Y) @ W + Y
+
+        for function in (alone, negated):
+            assert self.forms(function, torch.randn(40, 40), torch.randn(40, 40)) == (1, 0)
+
     def test_the_backward_pass_chooses_for_itself(self) -> None:
         """A bias' gradient is a sum."""
         X, b = torch.randn(SHAPE), torch.randn(40, requires_grad=True)

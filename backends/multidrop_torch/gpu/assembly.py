@@ -82,7 +82,10 @@ def bytes_text(high: int, low: int, first: int = 0, wide: bool = False) -> str:
     words = [f"w{i}" for i in range(4)]
     registers = ", ".join([*_COUNTER, *_KEY, *_PRODUCTS, *words, "kept", "left", "both", "found", "v", "t", "no"])
     lines = ["{", ".reg .pred p;", f".reg .b32 {registers};", f".reg .b{bits} at, d;", ".reg .b64 block;"]
-    lines += [f"mov.b{bits} at, {indices[0]};", f"mov.b32 left, {2**TOGETHER - 1};", "NEXT:"]
+    lines += [f"mov.b{bits} at, {indices[0]};", f"mov.b32 left, {2**TOGETHER - 1};"]
+    for i in range(1, TOGETHER):  # what fills up for a thread that has fewer elements has no seed, and needs no mask
+        lines += [f"setp.ne.u64 p, ${2 * TOGETHER + i}, {seed};", f"@p and.b32 left, left, {255 - (1 << i)};"]
+    lines += ["NEXT:"]
 
     def draw(plane: int) -> list[str]:
         # `no` is 0, which the assembler does not see: it would keep the 20 words of all rounds' keys in registers.

@@ -102,7 +102,8 @@ class _Dropout:
     def fused(self) -> Any:
         """The output, computed where it is used."""
         ops, place, dtype = self.ops, self.X.get_device(), self.X.get_dtype()
-        byte = self._drawn() if place.type == "cuda" and self._draws() else self._read(place)
+        draws = place.type == "cuda" and self._draws()
+        byte = self._drawn() if draws else self._read(place)
         load, compute = self.X.make_loader(), torch.float64 if dtype == torch.float64 else torch.float32
         scale = masks.scale(self.p, NAMES[dtype])
 
@@ -114,7 +115,12 @@ class _Dropout:
             scaled = ops.mul(ops.to_dtype(load(where), compute), ops.constant(scale, compute))
             return ops.where(keep, ops.to_dtype(scaled, dtype), ops.constant(0.0, dtype))
 
-        return self.inductor.pointwise(device=place, dtype=dtype, inner_fn=value, ranges=self.sizes)
+        Y = self.inductor.pointwise(device=place, dtype=dtype, inner_fn=value, ranges=self.sizes)
+        if draws and len(self.inductor.node().users) > 1:
+            # Or each kernel that uses it would draw. Inductor itself realizes what has more than 30 operations: a drawn
+            # mask together with any other.
+            Y.realize()
+        return Y
 
     def _at(self, where: Sequence[Any], steps: Sequence[Any]) -> Any:
         return sum((index * step for index, step in zip(where, steps, strict=True)), self.inductor.integer(0))
