@@ -150,6 +150,11 @@ class TestForm:
         assert self.forms(Mixed(), X) == (2, 0)
         assert self.forms(Mixed(nn.GELU()), X) == (2, 0)
 
+    def test_after_one_of_several_results(self) -> None:
+        """A convolution's gradient comes with that of its weight."""
+        W, X = torch.randn(4, 3, 3, 3, requires_grad=True), torch.randn(2, 3, 6, 6, requires_grad=True)
+        assert self.forms(lambda X, W: nn.functional.conv2d(chain()(X), W), X, W) == (2, 0)
+
     def test_before_a_reduction(self) -> None:
         X = torch.randn(SHAPE)
         assert self.forms(Mixed(nn.LayerNorm(40)), X) == (0, 1)

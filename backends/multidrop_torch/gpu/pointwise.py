@@ -14,6 +14,7 @@ Either way the backward pass draws again, and nothing is kept for it.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeAlias
@@ -179,6 +180,8 @@ def _among_pointwise(node: Any) -> bool:
 
 def _is_kernel(node: Any) -> bool:
     """Whether Inductor does not fuse a node with what is before it; a matrix' transpose is a part of its product."""
+    if node.target is operator.getitem:  # one of several results
+        return _is_kernel(node.args[0])
     name = _name(node)
     if name in ("permute", "transpose", "t"):
         return all(_is_kernel(user) for user in node.users)
