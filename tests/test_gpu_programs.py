@@ -80,9 +80,9 @@ class TestBits:
         self.assert_bits(shape, Mask(P, KEY, 5, axes))
 
     def test_more_elements_than_32_bits_count(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        below = pointwise.internals.Inductor.below
+        below = pointwise.compiler.Inductor.below
         monkeypatch.setattr(
-            pointwise.internals.Inductor, "below", lambda self, size, bound: bound < 2**31 and below(self, size, bound)
+            pointwise.compiler.Inductor, "below", lambda self, size, bound: bound < 2**31 and below(self, size, bound)
         )
         self.assert_bits(SHAPE, Mask(P, KEY, 2**40))
 
@@ -195,7 +195,7 @@ class TestForm:
 
     def test_without_assembly(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """On another maker's GPU, or where torch lacks the name."""
-        monkeypatch.setattr(pointwise.internals.inductor(), "assembles", False)
+        monkeypatch.setattr(pointwise.compiler.inductor(), "assembles", False)
         assert self.forms(Mixed(), torch.randn(SHAPE)) == (0, 1)
 
 

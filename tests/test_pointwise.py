@@ -110,7 +110,7 @@ def test_without_inductor(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch moved a name: the operator stays as it is."""
     from torch._inductor import lowering
 
-    monkeypatch.setattr(pointwise.internals, "inductor", lambda: None)
+    monkeypatch.setattr(pointwise.compiler, "inductor", lambda: None)
     before = dict(lowering.lowerings)
     pointwise.fuse.__wrapped__()
     assert lowering.lowerings == before

@@ -27,7 +27,8 @@ from multidrop import host
 from multidrop.spec import masks
 from multidrop.spec.masks import Mask
 
-from .. import gpu, internals, programs
+from .. import gpu, programs
+from ..internals import compiler
 from ..on_host import NAMES
 from ..position import by_kernels, known
 from . import assembly
@@ -65,7 +66,7 @@ def _(position: Tensor, count: int, p: float, start: int, device: torch.device) 
 @cache
 def fuse() -> None:
     """Tells Inductor how to compute `multidrop::drop`."""
-    inductor = internals.inductor()
+    inductor = compiler.inductor()
     if inductor is None:
         return
     apart = inductor.apart(programs.drop_values)
@@ -85,7 +86,7 @@ class _Dropout:
     """A call of `multidrop::drop` in Inductor's terms.
 
     Args:
-        inductor: see `internals`.
+        inductor: see `internals.compiler`.
         X, position: the operator's tensors, as Inductor knows them.
         p, start, axes: the mask.
     """
