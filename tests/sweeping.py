@@ -1,6 +1,7 @@
 """Runs a small sweep of experiments and writes its report, for `test_experiments_sweeps`. To be run as
 `python sweeping.py FOLDER ENGINE JOBS KEPT`: it ends itself by SIGKILL where it has kept KEPT runs and is about to keep
-one more; with KEPT −1 it goes on to the end. With KEPT −2 it is interrupted as by Ctrl-C after its first run."""
+one more; with KEPT −1 it goes on to the end. After its first run, KEPT −2 interrupts it as by Ctrl-C, and KEPT −3 kills
+its workers."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ import os
 import signal
 import sys
 from pathlib import Path
+
+from joblib.externals.loky import get_reusable_executor
 
 import multidrop as md
 from multidrop.section.experiments import report, runs
@@ -26,6 +29,9 @@ def main(folder: Path, engine: str, jobs: int, kept: int) -> None:
         count += 1
         if kept == -2:
             os.kill(os.getpid(), signal.SIGINT)
+        if kept == -3:
+            for process in get_reusable_executor(reuse=True)._processes.values():
+                os.kill(process.pid, signal.SIGKILL)
 
     runs.Shelf.put = put_or_end  # type: ignore[method-assign]
     results = md.experiments.run_all(

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from multidrop.section.experiments import experiment
-from multidrop.section.experiments.catalogue import co_adaptation
+from multidrop.section.experiments import experiment, table
+from multidrop.section.experiments.catalogue import co_adaptation, smoothness
 from multidrop.section.experiments.result import Facts, Result
+from multidrop.section.experiments.words import LANGUAGES
 
 SEEDS = 5
 Means = Mapping[str, Mapping[str, float]]  # by setting and measure
@@ -92,3 +93,62 @@ def test_features_of_few_living_units(alive: int) -> None:
     found = co_adaptation._statistics(H)
     expected = {"correlation": float(alive == 2), "rank": min(1.0, alive), "dead": 1 - alive / 4}
     assert found == pytest.approx(expected)
+
+
+def of_accuracies(plain: list[float], dropped: list[float]) -> Result:
+    """A result of `co-adaptation` with these accuracies by seed; all else is equal."""
+    each = experiment.named("co-adaptation")
+    scale = each.scales["tiny"]
+    runs = {
+        (setting.name, seed): {**dict.fromkeys((one.name for one in each.measures), 0.5), "accuracy": accuracy}
+        for setting, accuracies in zip(each.settings(scale), (plain, dropped), strict=True)
+        for seed, accuracy in enumerate(accuracies)
+    }
+    return Result(each, Facts(len(plain), "made up", "numpy", "", "float64", scale), runs)
+
+
+@pytest.mark.parametrize(
+    ("plain", "dropped", "mean", "english", "turkish"),
+    [
+        ([0.80, 0.70], [0.85, 0.75], 0.05, "not tested, because all runs have +5.0 points", "her koşuda +5,0 puan"),
+        ([0.1, 0.7], [0.1, 0.7], 0.0, "no difference in any run", "hiçbir koşuda fark yok"),
+        ([0.3, 0.7], [0.1 + 0.2, 0.7], 0.0, "no difference in any run", "hiçbir koşuda fark yok"),
+    ],
+)
+def test_equal_differences(plain: list[float], dropped: list[float], mean: float, english: str, turkish: str) -> None:
+    """Their rounding errors are no spread, by which the t-test would be sure. What is said names the difference."""
+    result = of_accuracies(plain, dropped)
+    (contrast, *_) = result.contrasts
+    test = result.test(contrast)
+    assert (test.found, test.p, test.interval.deviation) == (False, 1.0, 0.0)
+    assert test.interval.mean == pytest.approx(mean, abs=1e-12)
+    for language, text in (("en", english), ("tr", turkish)):
+        words = LANGUAGES[language]
+        assert text in words.outcome(result, contrast)
+        assert text in table.comparisons(result, words).splitlines()[2]
+
+
+def test_a_small_spread_is_one() -> None:
+    """One image in 10,000 is more than a rounding error."""
+    result = of_accuracies([0.8, 0.7], [0.85, 0.7501])
+    assert result.test(result.contrasts[0]).interval.deviation == pytest.approx(0.0001 / 2**0.5)
+
+
+def test_a_difference_of_zero_has_no_sign() -> None:
+    words = LANGUAGES["en"]
+    assert [words.number(value, 1, sign=True) for value in (0.04, -0.04, 0.06, -0.06)] == ["0.0", "0.0", "+0.1", "−0.1"]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "sigma"),
+    [
+        ([0.9, 0.7, 0.3], 1.5),
+        ([0.9, 0.5, 0.3], 1.0),
+        ([0.9, 0.8, 0.8], 2.0),
+        ([0.05, 0.05, 0.05], 0.0),
+        ([0.1, 0.1, 0.1], 0.0),
+    ],
+)
+def test_the_noise_that_halves_the_excess(accuracies: list[float], sigma: float) -> None:
+    """A net that is no better than chance has none, and its run must not fail."""
+    assert smoothness.halving([0.0, 1.0, 2.0], accuracies) == pytest.approx(sigma)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,66 @@ BAD = [
 def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         md.experiments.run(**{"name": "bishop", "data": "mini", "scale": "tiny", **options})
+
+
+def test_bad_names_in_a_result() -> None:
+    result = in_numpy("test-time")
+    for call, message in (
+        (lambda: result.values("on", "loss"), "setting: expected one of 'off', 'once', 'averaged'; got 'on'"),
+        (lambda: result.values("off", "los"), "measure: expected one of 'accuracy', 'loss', .*; got 'los'"),
+        (lambda: result.answer("de"), "language: expected one of 'en', 'tr'; got 'de'"),
+        (lambda: result.plot("de"), "language: expected one of 'en', 'tr'; got 'de'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+@pytest.mark.parametrize("lost", ["a run", "a seed", "a setting"])
+def test_a_result_without_some_runs_is_none(lost: str) -> None:
+    content = json.loads(in_numpy("test-time").to_json())
+    keep = {"a run": lambda each, i: i, "a seed": lambda each, i: each["seed"] < 1,
+            "a setting": lambda each, i: each["setting"] != "once"}[lost]  # fmt: skip
+    content["runs"] = [each for i, each in enumerate(content["runs"]) if keep(each, i)]
+    if lost == "a seed":
+        content["facts"]["seeds"] = 1
+    with pytest.raises(ValueError, match="result: expected a run of each setting with each of at least 2 seeds, "):
+        Result.from_dict(content)
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_the_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sweep.engines, "results", pytest.fail)
+    with pytest.raises(OSError, match=re.escape(str(tmp_path / "file"))) as error:
+        md.experiments.run("bishop", data="mini", scale="tiny", out=tmp_path / "file")
+    assert ".json" not in str(error.value)
+
+
+def test_an_experiment_that_is_named_twice_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def results(runs: Any, *_: Any) -> Any:
+        asked.extend(runs)
+        return ((run, {"distance": 0.5}) for run in runs)
+
+    monkeypatch.setattr(sweep.engines, "results", results)
+    first, second = md.experiments.run_all(["bishop", "bishop"], data="mini", seeds=2, scale="tiny", backend="numpy")
+    assert len(asked) == len(first.runs) == len(second.runs) == 2
+
+
+def test_a_warning_is_shown_before_the_runs_are_done(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run_all(*_: Any, **__: Any) -> Any:
+        warnings.warn("the mini edition", stacklevel=1)
+        assert "warning: the mini edition" in capsys.readouterr().out
+        raise md.experiments.RunError("ends here")
+
+    monkeypatch.setattr(commands, "run_all", run_all)
+    monkeypatch.setattr(commands, "console", commands.plain_console())
+    with pytest.raises(md.experiments.RunError, match="ends here"):
+        commands.run("bishop", {}, tmp_path, "en")
 
 
 @pytest.mark.parametrize("package", ["joblib", "markdown_it", "matplotlib", "scipy"])

@@ -73,3 +73,17 @@ def test_few_experiments_find_what_is_not_there() -> None:
 def test_without_spread_nothing_is_found() -> None:
     (same,) = statistics.tests([np.full(5, 0.25)], [0.0])
     assert (same.found, same.p, same.detectable) == (False, 1.0, 0.0)
+
+
+@pytest.mark.parametrize("values", [[0.1], [], [0.1, np.nan], [0.1, np.inf], [[0.1, 0.2], [0.3, 0.4]]])
+def test_an_interval_of_what_has_none(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="values: expected at least two finite numbers; got "):
+        statistics.interval(values)
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 0.7])
+def test_equal_numbers_have_no_spread(value: float) -> None:
+    """Not even that of rounding errors: three times 0.1 is not 0.3."""
+    for n in range(2, 12):
+        found = statistics.interval([value] * n)
+        assert (found.mean, found.low, found.high, found.deviation) == (value, value, value, 0.0)

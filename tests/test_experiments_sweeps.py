@@ -88,6 +88,15 @@ def test_an_interrupted_sweep_says_how_to_go_on(tmp_path: Path) -> None:
     assert len(kept(tmp_path)) == 1
 
 
+def test_a_killed_worker_ends_the_sweep_with_an_error_of_its_own(tmp_path: Path) -> None:
+    """One that the command line shows in a line. The finished runs are kept."""
+    done = sweep(tmp_path, kept=-3)
+    assert done.returncode == 1
+    *_, last = done.stderr.strip().splitlines()
+    assert "RunError: the engine joblib failed: TerminatedWorkerError: A worker process" in done.stderr, last
+    assert kept(tmp_path)
+
+
 @pytest.mark.parametrize("engine", ["dask", "ray"])
 def test_clusters_give_the_same_report(engine: str, tmp_path: Path, expected: dict[str, bytes]) -> None:
     pytest.importorskip(engine, reason="its extra is not installed")

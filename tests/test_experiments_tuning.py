@@ -63,6 +63,7 @@ def test_the_choice_looks_at_validation_alone():
     [
         (0.70, 0.75, 0.72, 0.77, "additive"),
         (0.70, 0.75, 0.72, 0.80, "synergy"),
+        (0.70, 0.60, 0.60, 0.60, "synergy"),  # of harms: both gain nothing
         (0.70, 0.75, 0.74, 0.76, "diminishing"),
         (0.70, 0.75, 0.74, 0.75, "no more"),
         (0.70, 0.75, 0.74, 0.745, "cancelling"),

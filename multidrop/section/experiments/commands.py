@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +30,6 @@ def show() -> None:
 
 def run(name: str, options: Mapping[str, Any], out: Path, language: str) -> None:
     """Runs one experiment or all, writes the report, and prints the answers."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides start-up messages
     language = checks.choice("lang", language, (*LANGUAGES, "both"))
     languages = tuple(LANGUAGES) if language == "both" else (language,)
     if name != "all":
@@ -41,13 +39,17 @@ def run(name: str, options: Mapping[str, Any], out: Path, language: str) -> None
         import markdown_it  # noqa: F401
         import matplotlib  # noqa: F401
         import scipy  # noqa: F401
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings():
         warnings.simplefilter("always")
+        # At once, because a sweep may take an hour: that it runs on the mini data, for example.
+        warnings.showwarning = _show
         results = run_all(tuple(catalogue()) if name == "all" else (name,), out=out, **options)
-    for warning in caught:
-        console.print(f"warning: {warning.message}", style="yellow", soft_wrap=True)
     for result in results:
         console.print(f"\n{LANGUAGES[languages[0]](result.experiment.title)}", style="bold", soft_wrap=True)
         console.print(result.answer(languages[0]), soft_wrap=True)
     report.write(results, out, languages)
     console.print(f"\nreport in {out}", soft_wrap=True)
+
+
+def _show(message: Warning | str, *_: object, **__: object) -> None:
+    console.print(f"warning: {message}", style="yellow", soft_wrap=True)

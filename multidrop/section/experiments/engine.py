@@ -15,7 +15,7 @@ from typing import Any
 from ... import checks
 from ..needs import section_extra
 from .experiment import Measurements
-from .runs import Run, compute_alone, end_with
+from .runs import Run, RunError, compute_alone, end_with
 
 ENGINES = ("joblib", "dask", "ray")
 
@@ -39,7 +39,7 @@ def results(
     Raises:
         ValueError: for a bad number of jobs or an unknown engine, or an address without a cluster.
         ImportError: if the engine's package is not installed.
-        RunError: if a run fails.
+        RunError: if a run fails; or the engine, as when a worker process is killed.
     """
     jobs = None if jobs is None else checks.positive("jobs", jobs)
     engine = checks.choice("engine", engine, ENGINES)
@@ -53,23 +53,37 @@ def _results(
 ) -> Generator[tuple[Run, Measurements], None, None]:
     if not runs:
         return
+    with _CLUSTERS[engine](jobs, address) as (workers, in_flight):
+        try:
+            yield from (_in_turns if engine == "ray" else _as_done)(runs, workers, in_flight)
+        except RunError:
+            raise
+        except Exception as error:  # such as a worker that was killed; each engine has its own
+            raise RunError(f"the engine {engine} failed: {type(error).__name__}: {error}") from error
+
+
+def _as_done(runs: Sequence[Run], workers: int, in_flight: Any) -> Generator[tuple[Run, Measurements], None, None]:
     with section_extra("an experiment"):
         from joblib import Parallel, delayed
 
-    with _CLUSTERS[engine](jobs, address) as (workers, in_flight):
-        if engine == "ray":  # joblib's backend for it gives results only when all are there
-            for i in range(0, len(runs), in_flight):
-                yield from Parallel(workers)(delayed(compute_alone)(run) for run in runs[i : i + in_flight])
-            return
-        parallel = Parallel(workers, return_as="generator_unordered", batch_size=1, pre_dispatch=in_flight)
-        results = parallel(delayed(compute_alone)(run) for run in runs)
-        try:
-            for found in results:  # noqa: UP028  # `yield from` would close it before warnings are off
-                yield found
-        finally:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # joblib warns of the runs that an interruption cancels
-                results.close()
+    parallel = Parallel(workers, return_as="generator_unordered", batch_size=1, pre_dispatch=in_flight)
+    results = parallel(delayed(compute_alone)(run) for run in runs)
+    try:
+        for found in results:  # noqa: UP028  # `yield from` would close it before warnings are off
+            yield found
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # joblib warns of the runs that an interruption cancels
+            results.close()
+
+
+def _in_turns(runs: Sequence[Run], workers: int, in_flight: int) -> Generator[tuple[Run, Measurements], None, None]:
+    """For Ray, from which joblib returns results only when all are there."""
+    with section_extra("an experiment"):
+        from joblib import Parallel, delayed
+
+    for i in range(0, len(runs), in_flight):
+        yield from Parallel(workers)(delayed(compute_alone)(run) for run in runs[i : i + in_flight])
 
 
 @contextmanager

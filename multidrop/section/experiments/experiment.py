@@ -83,7 +83,8 @@ class Contrast:
 
 def difference(measure: Measure, a: Setting, b: Setting) -> Contrast:
     """The contrast a − b of one measure."""
-    label = Text(f"{measure.label.en}: {a.label.en} − {b.label.en}", f"{measure.label.tr}: {a.label.tr} − {b.label.tr}")
+    (a_en, a_tr), (b_en, b_tr) = (map(_in_a_sum, each.label) for each in (a, b))
+    label = Text(f"{measure.label.en}: {a_en} − {b_en}", f"{measure.label.tr}: {a_tr} − {b_tr}")
     return Contrast(
         f"{measure.name}: {a.name} - {b.name}",
         label,
@@ -91,6 +92,11 @@ def difference(measure: Measure, a: Setting, b: Setting) -> Contrast:
         digits=measure.digits,
         percent=measure.percent,
     )
+
+
+def _in_a_sum(label: str) -> str:
+    """A label beside a minus: "(p1 = 0, p2 = 0.5)", in parentheses if it has a comma of its own."""
+    return f"({label})" if ", " in label else label
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,16 @@ import multidrop as md
 
 from ...dispatch import current, part
 from ...protocol import Backend, Section
-from ..data import Batches
-from ..data.fashion_mnist import ImageSet, load
+from ..data import Batches, fashion_mnist
+from ..data.image_set import ImageSet
 from ..history import History
 from ..progress import Display
 from .experiment import Scale
 
 BATCH, TEST_BATCH = 64, 1000
+CLASSES = len(fashion_mnist.CLASSES)
 SETTLED = 10.0  # what the rate is divided by at the end
-images_of = cache(load)  # a worker process reads the data once
+images_of = cache(fashion_mnist.load)  # a worker process reads the data once
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Lab:
             hidden: units of each hidden layer; None takes `scale["hidden"]`.
         """
         units = hidden or self.scale["hidden"]
-        return md.perceptron((784, units, units, 10), noise, seed=self.seed, dtype=self.dtype)
+        return md.perceptron((fashion_mnist.SIDE**2, units, units, CLASSES), noise, seed=self.seed, dtype=self.dtype)
 
     def weights(self, net: Any) -> dict[str, npt.NDArray[np.float64]]:
         """A net's weights and biases by name: W1, shape (inputs, outputs), b1, shape (outputs,), and so on."""
@@ -146,11 +147,11 @@ class Lab:
             (self.scale.get("settle", 0), lr / SETTLED, ()),
         ):
             if epochs:
-                part = md.train(
+                trained = md.train(
                     net, train_iter, test_iter, epochs, rate, weight_decay, callbacks=watchers,
                     test_every=test_every or epochs, train_accuracy=True, display=Display(),
                 )  # fmt: skip
-                history = part if history is None else _joined(history, part)
+                history = trained if history is None else _joined(history, trained)
         assert history is not None  # there is at least one epoch
         return history
 
@@ -177,7 +178,8 @@ def _joined(first: History, second: History) -> History:
 
 
 def score(probabilities: npt.NDArray, y: npt.NDArray) -> tuple[float, float]:
-    """The accuracy and the mean negative log-likelihood (nats) of probabilities of shape (n, classes)."""
+    """The accuracy and the mean negative log-likelihood (nats) of probabilities of shape (n, classes). A label of
+    probability 0 gives a finite number, unlike in `md.negative_log_likelihood`: one such image must not end a run."""
     right = probabilities[np.arange(len(y)), y]
     accuracy = float((probabilities.argmax(axis=1) == y).mean())
     return accuracy, float(-np.log(np.maximum(right, np.finfo(np.float64).tiny)).mean())

@@ -80,7 +80,7 @@ def dots(panel: Axes, result: Result, settings: Sequence[Setting], measures: Seq
     """Draws the numbers of each setting in a row: each seed as a dot, and the mean with its 95 % interval."""
     rows = np.arange(len(settings))[::-1]
     for i, measure in enumerate(measures):
-        shift = 0.3 * (i - (len(measures) - 1) / 2) / max(1, len(measures) - 1) if len(measures) > 1 else 0.0
+        shift = 0.3 * (i - (len(measures) - 1) / 2) / max(1, len(measures) - 1)
         color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
         for row, setting in zip(rows, settings, strict=True):
             values, mean = result.values(setting, measure), result.mean(setting, measure)

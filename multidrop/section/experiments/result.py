@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ...checks import shown
+from ... import checks
 from . import statistics
 from .experiment import Contrast, Experiment, Measure, Measurements, Scale, Setting, named
 from .statistics import Interval, Test
-from .words import LANGUAGES
+from .words import LANGUAGES, words_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,9 +64,15 @@ class Result:
         return tuple(self.experiment.settings(self.facts.scale))
 
     def values(self, setting: Setting | str, measure: Measure | str) -> npt.NDArray[np.float64]:
-        """A measurement of each seed: shape (seeds,) for a number, (seeds, …) for lists."""
-        name, key = _name(setting), _name(measure)
-        return np.array([self.runs[name, seed][key] for seed in range(self.facts.seeds)], np.float64)
+        """A measurement of each seed: shape (seeds,) for a number, (seeds, …) for lists.
+
+        Raises:
+            ValueError: for another setting or measurement.
+        """
+        name = checks.choice("setting", _name(setting), tuple(each.name for each in self.settings))
+        runs = [self.runs[name, seed] for seed in range(self.facts.seeds)]
+        key = checks.choice("measure", _name(measure), tuple(runs[0]))
+        return np.array([run[key] for run in runs], np.float64)
 
     def mean(self, setting: Setting | str, measure: Measure | str) -> Interval:
         """A number's mean over seeds, with its 95 % interval."""
@@ -96,18 +102,24 @@ class Result:
         return self.tests[contrast.name]
 
     def sample(self, contrast: Contrast) -> npt.NDArray[np.float64]:
-        """A contrast's value for each seed, shape (seeds,)."""
-        return sum(weight * self.values(setting, measure) for weight, setting, measure in contrast.terms)  # type: ignore[return-value]
+        """A contrast's value for each seed, shape (seeds,). Seeds that differ by rounding errors alone are equal: to a
+        t-test such a spread would look like a certain difference."""
+        terms = np.array([weight * self.values(setting, measure) for weight, setting, measure in contrast.terms])
+        found: npt.NDArray[np.float64] = terms.sum(axis=0)
+        rounding = 4 * np.finfo(np.float64).eps * np.abs(terms).sum(axis=0).max()
+        if np.ptp(found) > rounding:
+            return found
+        return np.full_like(found, found[0] if abs(found[0]) > rounding else 0.0)
 
     def answer(self, language: str = "en") -> str:
         """The answer in a paragraph, in "en" or "tr"."""
-        return self.experiment.answer(self, LANGUAGES[language])
+        return self.experiment.answer(self, words_of(language))
 
     def plot(self, language: str = "en") -> Figure:
         """The plot, a Matplotlib figure."""
         from . import plots
 
-        return plots.figure_of(self, LANGUAGES[language])
+        return plots.figure_of(self, words_of(language))
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON holds it: facts, measurements of each run, means and comparisons."""
@@ -153,13 +165,23 @@ class Result:
             facts = Facts(**{**content["facts"], "examples": tuple(content["facts"]["examples"])})
             runs = {(each["setting"], each["seed"]): each["measurements"] for each in content["runs"]}
             version = content["version"]
+            result = cls(experiment, facts, runs)
+            whole = {(setting.name, seed) for setting in result.settings for seed in range(facts.seeds)}
         except (KeyError, TypeError) as error:
-            raise ValueError(f"result: expected what Result.to_dict gives: {error!r}; got {shown(content)}") from error
+            raise ValueError(
+                f"result: expected what Result.to_dict gives: {error!r}; got {checks.shown(content)}"
+            ) from error
         if version != experiment.version:
             raise ValueError(
-                f"result: expected results of version {experiment.version} of {experiment.name}; got {shown(version)}"
+                f"result: expected results of version {experiment.version} of {experiment.name}; "
+                f"got {checks.shown(version)}"
             )
-        return cls(experiment, facts, runs)
+        if facts.seeds < 2 or runs.keys() != whole:
+            raise ValueError(
+                f"result: expected a run of each setting with each of at least 2 seeds, {len(whole)} runs for "
+                f"{facts.seeds} seeds; got {len(runs)}, without {sorted(whole - runs.keys())}"
+            )
+        return result
 
     def __str__(self) -> str:
         return f"{self.experiment.name}: {self.answer()}"

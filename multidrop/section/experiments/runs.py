@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -130,10 +131,17 @@ def _plain(name: str, value: Any) -> Any:
 
 
 class Shelf:
-    """The finished runs in a folder, each in a file that its digest names."""
+    """The finished runs in a folder, each in a file that its digest names.
+
+    Raises:
+        OSError: if the folder cannot be created or written: before hours of runs, not after.
+    """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = checks.path("out", folder) / "runs"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=self.folder):
+            pass
 
     def path(self, run: Run) -> Path:
         return self.folder / f"{run.digest}.json"
@@ -143,12 +151,11 @@ class Shelf:
         try:
             content = json.loads(self.path(run).read_bytes())
             return content["measurements"] if content["run"] == _json(run.identity) else None
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, ValueError, RecursionError, KeyError, TypeError):
             return None
 
     def put(self, run: Run, measurements: Measurements) -> None:
         """Keeps a run, atomically."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         content = {"run": run.identity, "measurements": measurements}
         files.write(self.path(run), (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 

@@ -34,7 +34,7 @@ _NAMES: Mapping[str, Text] = {
     "stddev": Text("σ of the noise", "gürültünün σ'sı"),
     "tests": Text("test images", "test imgesi"),
     "trained": Text("σ in training", "eğitimde σ"),
-    "validation": Text("validation images", "geçerleme imgesi"),
+    "validation": Text("validation images", "doğrulama imgesi"),
 }
 
 

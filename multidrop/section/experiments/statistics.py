@@ -60,13 +60,17 @@ def interval(values: Sequence[float] | npt.NDArray) -> Interval:
     """The mean of values of independent runs, with its t-interval.
 
     Args:
-        values: at least two numbers.
+        values: at least two finite numbers. Equal numbers have the deviation 0, without a rounding error.
+
+    Raises:
+        ValueError: for fewer numbers, another shape, or numbers that are not finite.
     """
-    stats = _scipy()
     array = np.asarray(values, np.float64)
-    n = len(array)
-    mean, deviation = float(array.mean()), float(array.std(ddof=1))
-    half = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * deviation / math.sqrt(n)
+    if array.ndim != 1 or len(array) < 2 or not np.isfinite(array).all():
+        raise ValueError(f"values: expected at least two finite numbers; got {array.tolist()}")
+    n, equal = len(array), np.ptp(array) == 0.0
+    mean, deviation = (float(array[0]), 0.0) if equal else (float(array.mean()), float(array.std(ddof=1)))
+    half = float(_scipy().t.ppf(1 - LEVEL / 2, n - 1)) * deviation / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, deviation, n)
 
 
@@ -110,7 +114,8 @@ def detectable(deviation: float, n: int, level: float) -> float:
 
 
 def _p(each: Interval, against: float) -> float:
-    """The two-sided p-value. Without any spread there is no t-test; nothing then counts as found."""
+    """The two-sided p-value. Without any spread there is no t-test, and nothing counts as found: accuracies are
+    multiples of 1/n, so that a few seeds may agree by chance."""
     if each.deviation == 0.0:
         return 1.0
     t = (each.mean - against) / (each.deviation / math.sqrt(each.n))

@@ -55,8 +55,8 @@ def run(
         DataError: if the data is missing, truncated or altered.
         BackendError: if the backend's framework is not installed.
         ImportError: if the engine's package is not installed.
-        RunError: if a run fails; the message names its setting and seed.
-        OSError: if a run cannot be kept.
+        RunError: if a run fails; the message names its setting and seed. Or if a worker process is killed.
+        OSError: if `out` cannot be written.
     """
     return run_all([name], data=data, seeds=seeds, backend=backend, dtype=dtype, jobs=jobs, engine=engine,
                    address=address, out=out, scale=scale)[0]  # fmt: skip
@@ -79,7 +79,7 @@ def run_all(
     experiments = [named(name) for name in names]
     seeds = checks.positive("seeds", seeds)
     if seeds < 2:
-        raise ValueError(f"seeds: expected at least 2, for there is no interval from one run; got {seeds}")
+        raise ValueError(f"seeds: expected at least 2, because one run has no interval; got {seeds}")
     dtype = checks.choice("dtype", dtype, DTYPES)
     backend = dispatch.load(dispatch.get_backend() if backend is None else backend).name
     images = load(data)
@@ -114,15 +114,10 @@ def _computed(
     runs: Sequence[Run], shelf: Shelf | None, jobs: int | None, engine: str, address: str | None
 ) -> dict[str, Measurements]:
     """The measurements of runs by digest: those that are kept, and the others as they get done."""
-    found: dict[str, Any] = {}
-    left = []
-    for each in runs:
-        kept = None if shelf is None else shelf.get(each)
-        if kept is None:
-            left.append(each)
-        else:
-            found[each.digest] = kept
-    results = engines.results(left, jobs, engine, address)
+    runs = list({each.digest: each for each in runs}.values())  # an experiment may be named twice
+    kept = {} if shelf is None else {each.digest: shelf.get(each) for each in runs}
+    found: dict[str, Any] = {digest: measurements for digest, measurements in kept.items() if measurements is not None}
+    results = engines.results([each for each in runs if each.digest not in found], jobs, engine, address)
     with closing(results), Progress(len(runs), len(found)) as progress:
         try:
             for each, measurements in results:

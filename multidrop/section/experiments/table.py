@@ -18,10 +18,7 @@ def means(result: Result, words: Words) -> str:
     measures = result.experiment.measures
     head = [words("setting", "ayar"), *(words(measure.label) for measure in measures)]
     rows = [
-        [
-            words(setting.label),
-            *(words.mean(result.mean(setting, each), each) for each in measures),
-        ]
+        [words(setting.label), *(words.mean(result.mean(setting, each), each) for each in measures)]
         for setting in result.settings
     ]
     return markdown(head, rows)
@@ -33,11 +30,13 @@ def comparisons(result: Result, words: Words) -> str:
     rows = []
     for contrast in result.contrasts:
         test = result.test(contrast)
-        mean, low, high = (
-            words.amount(value, contrast) for value in (test.interval.mean, test.interval.low, test.interval.high)
-        )
-        interval = words(f"{low} to {high}", f"{low} ile {high} arası")
-        rows.append([words(contrast.label), mean, interval, words.probability(test.p), verdict(contrast, test, words)])
+        rows.append([
+            words(contrast.label),
+            words.amount(test.interval.mean, contrast),
+            words.range(test, contrast),
+            words.probability(test.p),
+            verdict(contrast, test, words),
+        ])  # fmt: skip
     return markdown(head, rows)
 
 
@@ -55,7 +54,7 @@ def verdict(contrast: Contrast, test: Test, words: Words) -> str:
     if test.found:
         return words("difference found", "fark bulundu")
     if test.interval.deviation == 0.0:
-        return words("no difference: equal in all runs", "fark yok: tüm koşularda aynı")
+        return words.untested(test, contrast)
     least = words.detectable(test, contrast)
     return words(f"no difference found (detectable: {least})", f"fark bulunamadı (saptanabilir: {least})")
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from ... import checks
+
 if TYPE_CHECKING:
     from .experiment import Contrast, Measure
     from .result import Result
@@ -14,14 +16,20 @@ if TYPE_CHECKING:
 
 
 class Text(NamedTuple):
-    """A text in English and Turkish. `Text.same` is for one that needs no translation."""
+    """A text in English and Turkish."""
 
     en: str
     tr: str
 
     @classmethod
     def same(cls, text: str) -> Text:
+        """A text that needs no translation."""
         return cls(text, text)
+
+    @classmethod
+    def numbers(cls, text: str) -> Text:
+        """A text in which only decimal signs differ: "p = 0.5" and "p = 0,5"."""
+        return cls(text, text.replace(".", ","))
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ class Words:
             return "∞" if value > 0 else "−∞"
         shown = round(100 * value if percent else value, digits) + 0.0  # -0.0 becomes 0.0
         text = f"{abs(shown):,.{digits}f}"
-        mark = "−" if shown < 0 else "+" if sign else ""
+        mark = "−" if shown < 0 else "+" if sign and shown > 0 else ""
         if self.language == "tr":
             text = text.translate(str.maketrans(",.", ".,"))
             return f"{mark}%{text}" if percent else f"{mark}{text}"
@@ -84,6 +92,12 @@ class Words:
             return self.number(value, contrast.digits, percent=contrast.percent)
         return self._points(value, contrast, sign=True)
 
+    def range(self, test: Test, contrast: Contrast) -> str:
+        """The ends of a comparison's interval, with their unit once: "−4.2 to −2.4 points"."""
+        low, high = (self.amount(value, contrast) for value in (test.interval.low, test.interval.high))
+        low = low.removesuffix(f" {self._unit}")
+        return self(f"{low} to {high}", f"{low} ile {high} arası")
+
     def detectable(self, test: Test, contrast: Contrast) -> str:
         """The smallest difference that a comparison would have found and that the digits can show: rounded up, because
         a smaller one might not have been found."""
@@ -93,14 +107,25 @@ class Words:
     def _points(self, value: float, contrast: Contrast, *, sign: bool = False) -> str:
         if not contrast.percent:
             return self.number(value, contrast.digits, sign=sign)
-        return f"{self.number(100 * value, contrast.digits, sign=sign)} {self('points', 'puan')}"
+        return f"{self.number(100 * value, contrast.digits, sign=sign)} {self._unit}"
+
+    @property
+    def _unit(self) -> str:
+        return self("points", "puan")
+
+    def untested(self, test: Test, contrast: Contrast) -> str:
+        """The outcome of a comparison that has the same value in all runs, so that there is no t-test."""
+        if math.isclose(test.interval.mean, test.against, abs_tol=1e-12):
+            return self("no difference in any run", "hiçbir koşuda fark yok")
+        same = self.amount(test.interval.mean, contrast)
+        return self(f"not tested, because all runs have {same}", f"her koşuda {same} olduğu için sınanmadı")
 
     def outcome(self, result: Result, contrast: Contrast) -> str:
         """The outcome of a comparison in words, for the middle of a sentence: its mean and interval with p, or that no
         difference was found, with the size that could have been found."""
         test = result.test(contrast)
-        if not test.found and test.interval.deviation == 0.0:
-            return self("no difference in any run", "hiçbir koşuda fark yok")
+        if test.interval.deviation == 0.0:
+            return self.untested(test, contrast)
         if not test.found:
             least = self.detectable(test, contrast)
             return self(
@@ -108,19 +133,15 @@ class Words:
                 "probability of 80 %)",
                 f"fark bulunamadı ({self.probability(test.p)}; {least} büyüklüğünde bir fark %80 olasılıkla bulunurdu)",
             )
-        mean, low, high = (
-            self.amount(value, contrast) for value in (test.interval.mean, test.interval.low, test.interval.high)
+        evidence = self(
+            f"95 % interval {self.range(test, contrast)}, {self.probability(test.p)}",
+            f"%95 güven aralığı {self.range(test, contrast)}, {self.probability(test.p)}",
         )
         if contrast.against != 0.0:
             expected = self.amount(contrast.against, contrast)
-            return self(
-                f"a difference from {expected} (95 % interval {low} to {high}, {self.probability(test.p)})",
-                f"{expected} değerinden fark (%95 güven aralığı {low} ile {high} arası, {self.probability(test.p)})",
-            )
-        return self(
-            f"a difference of {mean} (95 % interval {low} to {high}, {self.probability(test.p)})",
-            f"fark {mean} (%95 güven aralığı {low} ile {high} arası, {self.probability(test.p)})",
-        )
+            return self(f"a difference from {expected} ({evidence})", f"{expected} değerinden fark ({evidence})")
+        mean = self.amount(test.interval.mean, contrast)
+        return self(f"a difference of {mean} ({evidence})", f"fark {mean} ({evidence})")
 
     def items(self, texts: Sequence[str]) -> str:
         """Joins texts: "a, b and c"."""
@@ -130,3 +151,12 @@ class Words:
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 LANGUAGES = {"en": Words("en"), "tr": Words("tr")}
+
+
+def words_of(language: str) -> Words:
+    """The words of a language.
+
+    Raises:
+        ValueError: for another one than "en" and "tr".
+    """
+    return LANGUAGES[checks.choice("language", language, tuple(LANGUAGES))]

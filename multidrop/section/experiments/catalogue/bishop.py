@@ -32,9 +32,7 @@ NEAR = 0.01  # the relative distance that counts as having arrived
 
 
 def settings(scale: Scale) -> Sequence[Setting]:
-    return [
-        Setting(f"{s:g}", Text(f"σ = {s:g}", f"σ = {s:g}".replace(".", ",")), {"sigma": s}) for s in scale["sigmas"]
-    ]
+    return [Setting(f"{s:g}", Text.numbers(f"σ = {s:g}"), {"sigma": s}) for s in scale["sigmas"]]
 
 
 def steps_of(scale: Scale) -> list[int]:
@@ -148,7 +146,7 @@ def plot(figure: Figure, result: Result, words: Words) -> None:
     start = result.curve(result.settings[0], "distances")[0][0]
     ideal = start * np.sqrt(steps[0] / steps)
     panel.plot(steps, ideal, color="0.4", linewidth=0.8, label=words("1/√steps", "1/√adım"))
-    panel.axhline(0.01, color="0.4", linewidth=0.8, linestyle=":", label=words("1 %", "%1"))
+    panel.axhline(NEAR, color="0.4", linewidth=0.8, linestyle=":", label=words.number(NEAR, 0, percent=True))
     panel.set_xscale("log")
     panel.set_yscale("log")
     panel.set_xlabel(words("steps in the average", "ortalamadaki adım sayısı"))
@@ -171,9 +169,12 @@ def _linear(result: Result, words: Words) -> str:
         for each in result.settings
         for mean in [result.mean(each, SLOPE)]
     ])  # fmt: skip
-    steps = words.count(steps_of(result.facts.scale)[-1])
+    steps, near_shown = words.count(steps_of(result.facts.scale)[-1]), words.number(NEAR, 0, percent=True)
     if worst.high < NEAR:
-        opening = words("Yes: the noise leads to ridge regression.", "Evet: gürültü sırt bağlanımına götürüyor.")
+        opening = words(
+            f"Yes: the noise leads to ridge regression, to within {near_shown}.",
+            f"Evet: gürültü, {near_shown} payla, sırt bağlanımına götürüyor.",
+        )
     else:
         opening = words("These runs do not settle it.", "Bu koşular buna karar vermeye yetmiyor.")
     other = [words(each.label) for each in result.settings if result.test(slope(each)).found]
@@ -184,15 +185,16 @@ def _linear(result: Result, words: Words) -> str:
         else words("no difference from −1/2 is found", "−1/2'den fark bulunamadı")
     )  # fmt: skip
     return words(
-        f"{opening} Gradient descent on a linear model whose inputs get new Gaussian noise in each step: after {steps} "
-        "steps the averaged weights are at most "
-        f"{words.mean(worst, DISTANCE)} of its length away from the closed form of ridge regression, "
+        f"{opening} A linear model is trained by gradient descent, and its inputs get new Gaussian noise in each step. "
+        f"The mean of its weights over {steps} steps is compared with two exact solutions; distances are relative to "
+        f"their length. It is at most {words.mean(worst, DISTANCE)} away from ridge regression, "
         f"(X'X/n + σ²I)⁻¹X'y/n, and at least {words.mean(near, PLAIN)} from least squares without noise. In theory the "
-        f"distance shrinks as 1/√steps, a slope of −1/2 in the logarithms; measured: {slopes}; {verdict}.",
-        f"{opening} Girdilerine her adımda yeni Gauss gürültüsü eklenen doğrusal modelde gradyan inişi: {steps} "
-        "adımdan sonra ortalama ağırlıkların sırt bağlanımının kapalı çözümüne, (X'X/n + σ²I)⁻¹X'y/n, uzaklığı bu "
-        f"çözümün boyunun en çok {words.mean(worst, DISTANCE)} kadarı; gürültüsüz en küçük karelere uzaklıkları ise "
-        f"en az {words.mean(near, PLAIN)}. Kurama göre uzaklık 1/√adım ile, yani logaritmalarda −1/2 eğimle küçülür; "
+        f"first distance shrinks as 1/√steps, a slope of −1/2 in the logarithms; measured: {slopes}; {verdict}.",
+        f"{opening} Doğrusal bir model gradyan inişiyle eğitiliyor, girdilerine her adımda yeni Gauss gürültüsü "
+        f"ekleniyor. Ağırlıkların {steps} adım üzerinden ortalaması iki kesin çözümle karşılaştırılıyor; uzaklıklar "
+        f"çözümün boyuna göredir. Sırt bağlanımına, (X'X/n + σ²I)⁻¹X'y/n, uzaklık en çok "
+        f"{words.mean(worst, DISTANCE)}; gürültüsüz en küçük karelere uzaklık en az {words.mean(near, PLAIN)}. Kurama "
+        f"göre birinci uzaklık 1/√adım ile, yani logaritmalarda −1/2 eğimle küçülür; "
         f"ölçülen: {slopes}; {verdict}.",
     )
 

@@ -136,12 +136,13 @@ def answer(result: Result, words: Words) -> str:
         "If a random half of the first hidden layer's units is removed at test time and the others are doubled, the "
         f"net without dropout, of accuracy {plain[0]}, classifies {plain[1]} fewer of the test images correctly; that "
         f"with dropout, of accuracy {dropped[0]}, {dropped[1]} fewer: {outcomes[1]}. {verdict} With dropout against "
-        f"without, in the mean absolute correlation of two units: {outcomes[2]}; in the effective rank: {outcomes[3]}.",
+        f"without, in the mean absolute correlation of two units: {outcomes[2]}; in the effective rank, the "
+        f"number of directions over which the activations spread: {outcomes[3]}.",
         "Test zamanında ilk gizli katmanın birimlerinin rastgele yarısı çıkarılıp kalanlar ikiyle çarpılınca, hattan "
         f"düşürmesiz ağ (doğruluk {plain[0]}) test imgelerinin {plain[1]} kadarını, hattan düşürmeyle eğitilen ağ "
         f"(doğruluk {dropped[0]}) ise {dropped[1]} kadarını artık doğru sınıflandıramıyor (net): {outcomes[1]}. "
         f"{verdict} Hattan düşürmeyle eğitilen ağın ötekinden farkı, iki birimin ortalama mutlak ilintisinde: "
-        f"{outcomes[2]}; etkin kertede: {outcomes[3]}.",
+        f"{outcomes[2]}; etkin kertede, yani etkinleştirmelerin yayıldığı yönlerin sayısında: {outcomes[3]}.",
     )
 
 

@@ -23,8 +23,7 @@ def settings(scale: Scale) -> Sequence[Setting]:
 
 
 def setting(p1: float, p2: float) -> Setting:
-    label = Text(f"p1 = {p1:g}, p2 = {p2:g}", f"p1 = {p1:g}, p2 = {p2:g}".replace(".", ","))
-    return Setting(f"{p1:g} {p2:g}", label, {"p1": p1, "p2": p2})
+    return Setting(f"{p1:g} {p2:g}", Text.numbers(f"p1 = {p1:g}, p2 = {p2:g}"), {"p1": p1, "p2": p2})
 
 
 def run(setting: Setting, lab: Lab) -> Measurements:
@@ -109,7 +108,7 @@ def _swaps(result: Result, words: Words) -> str:
         return text
     least = words.detectable(result.test(widest), widest)
     return text + words(
-        f" Where none was found, one of {least} would have been with a probability of at least 80 %.",
+        f" Where none was found, a difference of {least} would have been found with a probability of at least 80 %.",
         f" Bulunamayan yerde {least} büyüklüğünde bir fark en az %80 olasılıkla bulunurdu.",
     )
 

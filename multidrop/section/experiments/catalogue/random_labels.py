@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..experiment import Contrast, Experiment, Measure, Measurements, Scale, Setting, difference
+from ..lab import CLASSES
 from ..plots import curves, dots
 from ..words import Text, Words
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from ..lab import Lab
     from ..result import Result
 
-CLASSES = 10
 TRAIN = Measure("train", Text("training accuracy", "eğitim doğruluğu"), 1, percent=True)
 TEST = Measure("test", Text("test accuracy", "test doğruluğu"), 1, percent=True)
 GAP = Measure("gap", Text("gap", "açık"), 1, percent=True)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import multidrop as md
 
 from ..experiment import Contrast, Experiment, Measure, Measurements, Scale, Setting, difference
+from ..lab import CLASSES
 from ..plots import COLORS, curves, dots
 from ..words import Text, Words
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from ..lab import Lab
     from ..result import Result
 
-CLASSES = 10
 CLEAN = Measure("clean", Text("test accuracy without noise", "gürültüsüz test doğruluğu"), 1, percent=True)
 NOISY = Measure("noisy", Text("test accuracy under noise", "gürültülü test doğruluğu"), 1, percent=True)
 HALF = Measure("half", Text("σ that halves the accuracy's excess over chance",
@@ -62,8 +62,10 @@ def run(setting: Setting, lab: Lab) -> Measurements:
 
 def halving(sigmas: Sequence[float], accuracies: Sequence[float]) -> float:
     """The first σ at which half of the excess over chance is lost, on straight lines between the measured ones; the
-    last σ if no more is lost until there."""
+    last σ if no more is lost until there, and the first one if there is no excess to lose."""
     level = (accuracies[0] + 1 / CLASSES) / 2
+    if accuracies[0] <= level:
+        return sigmas[0]
     for i in range(1, len(sigmas)):
         before, after = accuracies[i - 1], accuracies[i]
         if after <= level:

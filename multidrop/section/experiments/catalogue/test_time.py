@@ -109,10 +109,12 @@ def answer(result: Result, words: Words) -> str:
     k = words.count(many["samples"])
     off = words.items([f"{words(each.label)} {words.mean(result.mean(OFF, each), each)}" for each in JUDGED])
     return words(
-        f"With dropout off: {off}; against that, the mean of {k} samples has {_outcomes(result, many, words)}. "
+        f"With dropout off: {off} (by how much the probability of the predicted class and its accuracy differ); "
+        f"against that, the mean of {k} samples has {_outcomes(result, many, words)}. "
         f"One sample, which is another thinned network each time, has {_outcomes(result, ONCE, words)}. "
         f"{_conclusion(result, many, words)}",
-        f"Hattan düşürme kapalıyken: {off}; buna göre {k} örneklemin ortalamasında {_outcomes(result, many, words)}. "
+        f"Hattan düşürme kapalıyken: {off} (tahmin edilen sınıfın olasılığıyla doğruluğu arasındaki fark); "
+        f"buna göre {k} örneklemin ortalamasında {_outcomes(result, many, words)}. "
         f"Her seferinde başka bir seyreltilmiş ağ olan tek örneklemde {_outcomes(result, ONCE, words)}. "
         f"{_conclusion(result, many, words)}",
     )

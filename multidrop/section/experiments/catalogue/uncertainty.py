@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 import multidrop as md
 
+from ....uncertainty.prediction import entropies
 from ...needs import section_extra
 from ..experiment import Contrast, Experiment, Measure, Measurements, Scale, Setting, difference
 from ..lab import TEST_BATCH
@@ -85,7 +86,7 @@ def judged(net: object, images: npt.NDArray, setting: Setting, lab: Lab) -> Judg
     X = images[:, None].astype(lab.dtype)
     if setting["score"] == PLAIN["score"]:
         p = md.predict(net, X, batch_size=TEST_BATCH)
-        return Judged(p, -(p * np.log(np.maximum(p, np.finfo(np.float64).tiny))).sum(axis=1))
+        return Judged(p, entropies(p))
     key = lab.key("samples")
     found = md.mc_predict(net, X, lab.scale["samples"], key, batch_size=TEST_BATCH, progress=False)
     return Judged(found.mean, getattr(found, setting["score"]))
@@ -151,11 +152,13 @@ def _noise(result: Result, words: Words) -> str:
     return words(
         "An image of noise has a higher score than a test image with a probability (AUROC) of "
         f"{plain} by the entropy with dropout off, {entropy} by the entropy of the samples' mean, and {mutual} by the "
-        f"mutual information; {reached}. Mutual information against entropy with dropout off: {outcome}. "
+        f"mutual information, which is how much the samples disagree; {reached}. "
+        f"Mutual information against entropy with dropout off: {outcome}. "
         f"{_verdict(result, words)}",
         "Bir gürültü imgesinin bir test imgesinden daha belirsiz görünme olasılığı (AUROC), hattan düşürme kapalıyken "
-        f"entropiye göre {plain}, örneklemlerin ortalamasının entropisine göre {entropy}, karşılıklı bilgiye göre "
-        f"{mutual}; {reached}. Karşılıklı bilgi ile hattan düşürme kapalıyken entropi arasında: {outcome}. "
+        f"entropiye göre {plain}, örneklemlerin ortalamasının entropisine göre {entropy}, karşılıklı bilgiye "
+        f"(örneklemlerin ne kadar ayrıştığına) göre {mutual}; {reached}. "
+        f"Karşılıklı bilgi ile hattan düşürme kapalıyken entropi arasında: {outcome}. "
         f"{_verdict(result, words)}",
     )
 
@@ -223,9 +226,11 @@ def _calibration(result: Result, words: Words) -> str:
             "the mean's probabilities are calibrated better", "ortalamanın olasılıkları daha iyi kalibre edilmiştir"
         )
     return words(
-        f"The calibration error is {off} with dropout off and {mean} for the samples' mean, {outcome}: {verdict}. "
+        "The calibration error, by how much the probability of the predicted class and its accuracy differ, is "
+        f"{off} with dropout off and {mean} for the samples' mean, {outcome}: {verdict}. "
         "Sizes and p were chosen by the AUROC of noise, with other seeds but the same test images.",
-        f"Kalibrasyon hatası hattan düşürme kapalıyken {off}, örneklemlerin ortalamasında {mean}, {outcome}: "
+        f"Kalibrasyon hatası, yani tahmin edilen sınıfın olasılığıyla doğruluğu arasındaki fark, hattan düşürme "
+        f"kapalıyken {off}, örneklemlerin ortalamasında {mean}, {outcome}: "
         f"{verdict}. Boyutlar ve p, gürültünün AUROC değerine bakılarak, başka tohumlarla ama aynı test imgeleriyle "
         "seçildi.",
     )

@@ -197,18 +197,21 @@ VERDICTS = {
         "As far as these runs tell, the gains are additive.",
         "Bu koşuların gösterdiği kadarıyla kazançlar toplanıyor.",
     ),
-    "synergy": Text("Both gain more than the sum.", "İkisi birden, toplamdan çok kazandırıyor."),
+    "synergy": Text(
+        "Both together do better than the sum of their effects.",
+        "İkisi birden, etkilerinin toplamından daha iyi sonuç veriyor.",
+    ),
     "diminishing": Text(
         "The returns diminish: both are better than each alone, but gain less than the sum.",
         "Getiri azalıyor: ikisi birden, tek başlarına olduklarından iyi; ama kazanç toplamdan az.",
     ),
     "no more": Text(
-        "The returns diminish: both gain less than the sum, and were not found to be better than the better one alone.",
-        "Getiri azalıyor: kazanç toplamdan az; ikisinin birden, tek başına iyi olandan iyi olduğu da görülmedi.",
+        "The returns diminish: both gain less than the sum, and were not found to be better than each of them alone.",
+        "Getiri azalıyor: kazanç toplamdan az; ikisinin birden, tek başlarına olduklarından iyi olduğu da görülmedi.",
     ),
     "cancelling": Text(
-        "They cancel each other: both together are worse than the better one alone.",
-        "Birbirlerini götürüyorlar: ikisi birden, tek başına iyi olandan kötü.",
+        "They cancel each other: both together are worse than one of them alone.",
+        "Birbirlerini götürüyorlar: ikisi birden, birinin tek başına olduğundan kötü.",
     ),
 }
 

@@ -32,7 +32,8 @@ def settings(scale: Scale) -> Sequence[Setting]:
 
 def setting(member: type[md.family.MaskMember], p: float) -> Setting:
     name = NAMES[member]
-    label = Text(f"{name.en}, p = {p:g}", f"{name.tr}, p = {p:g}".replace(".", ","))
+    label = Text.numbers(f", p = {p:g}")
+    label = Text(name.en + label.en, name.tr + label.tr)
     return Setting(f"{member.__name__} {p:g}", label, {"member": member.__name__, "p": p})
 
 
@@ -117,11 +118,12 @@ def _cost(scale: Scale, words: Words) -> str:
         f"weights; the paper's mask for each example would take {for_each}, and no matrix product of the whole batch. "
         "At test time both compute with all weights: for a given input, a layer's output is then the mean over masks, "
         "exactly in its linear part, approximately after ReLU.",
-        f"Bir eğitim adımında ağırlıklar için, grup ne büyüklükte olursa olsun, {of_weights} rastgele karar gerekir; "
-        f"{batch} örneğin etkinleştirmeleri için {of_activations}. Burada bir gruptaki bütün örnekler aynı ağırlık "
-        f"maskesini paylaşır; makaledeki gibi her örneğe ayrı maske {for_each} karar ister ve bütün grup tek matris "
-        "çarpımıyla hesaplanamaz. Test zamanında ikisi de bütün ağırlıklarla hesaplar: verilen bir girdi için katmanın "
-        "çıktısı maskeler üzerinden ortalamadır; doğrusal kısımda tam olarak, ReLU'dan sonra yaklaşık olarak.",
+        f"Bir eğitim adımında ağırlıklar için, minigrup ne büyüklükte olursa olsun, {of_weights} rastgele karar "
+        f"gerekir; {batch} örneğin etkinleştirmeleri için {of_activations}. Burada bir minigruptaki bütün örnekler "
+        f"aynı ağırlık maskesini paylaşır; makaledeki gibi her örneğe ayrı maske {for_each} karar ister ve bütün "
+        "minigrup tek matris çarpımıyla hesaplanamaz. Test zamanında ikisi de bütün ağırlıklarla hesaplar: verilen bir "
+        "girdi için katmanın çıktısı maskeler üzerinden ortalamadır; doğrusal kısımda tam olarak, ReLU'dan sonra "
+        "yaklaşık olarak.",
     )
 
 
