@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any, TypeAlias
@@ -95,11 +96,18 @@ def host_batch(X: Any) -> Array:
     return np.ascontiguousarray(X).reshape(X.shape)
 
 
+def _paths(layers: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    """The paths that are asked for; None for all."""
+    if layers is None or isinstance(layers, str):
+        return None if layers is None else (layers,)
+    if not isinstance(layers, Iterable):
+        raise ValueError(f"layers: expected paths of layers; got {checks.shown(layers)}")
+    return tuple(layers)
+
+
 def _chosen(layers: str | Iterable[str] | None, existing: Mapping[str, Model]) -> tuple[str, ...] | None:
-    if layers is None:
-        return None
-    chosen = (layers,) if isinstance(layers, str) else tuple(layers) if isinstance(layers, Iterable) else (layers,)
-    for path in chosen:
+    chosen = _paths(layers)
+    for path in chosen or ():
         if not isinstance(path, str) or path not in existing:
             known = ", ".join(map(repr, existing))
             raise ValueError(f"layers: expected paths among {known}; got {checks.shown(path)}")
@@ -158,15 +166,20 @@ class RecordActivations:
 
     Attributes:
         epochs: the numbers of the recorded epochs.
-        means: for each layer, its mean in each of these epochs.
-        variances: for each layer, its variance in each of these epochs.
+        means: for each layer, its mean in each of these epochs; NaN for an epoch in which it did not run.
+        variances: for each layer, its variance in each of these epochs, in the same way.
+
+    Raises:
+        ValueError: for an X without numbers, layers that are no paths, or a bad setting.
+        TypeError: if X is not a batch of numbers.
     """
 
     def __init__(
         self, X: Any, layers: str | Iterable[str] | None = None, *, training: bool = True, of: str = OUTPUT
     ) -> None:
-        self._X = host_batch(X)
-        self._layers = layers if layers is None or isinstance(layers, str) else tuple(layers)
+        self._X, self._layers = host_batch(X), _paths(layers)
+        if not self._X.size:
+            raise ValueError(f"X: expected at least one example; got the shape {self._X.shape}")
         self._training, self._of = checks.flag("training", training), checks.choice("of", of, (OUTPUT, INPUT))
         self.epochs: list[int] = []
         self.means: dict[str, list[float]] = {}
@@ -179,12 +192,12 @@ class RecordActivations:
     def record(self, net: Model, epoch: int = 0) -> None:
         """Records the net as it is now, under the number of an epoch: 0 before training."""
         found = activations(net, self._X, self._layers, training=self._training, of=self._of)
+        statistics = {path: _mean_and_variance(values) for path, values in found.items()}
+        for which, kept in enumerate((self.means, self.variances)):
+            for path in dict.fromkeys([*kept, *statistics]):
+                earlier = kept.setdefault(path, [math.nan] * len(self.epochs))
+                earlier.append(statistics[path][which] if path in statistics else math.nan)
         self.epochs.append(epoch)
-        for path, values in found.items():
-            calls = values if isinstance(values, list) else [values]
-            elements = np.concatenate([np.asarray(each, np.float64).reshape(-1) for each in calls])
-            self.means.setdefault(path, []).append(float(elements.mean()))
-            self.variances.setdefault(path, []).append(float(elements.var()))
 
     def __str__(self) -> str:
         width = max((len(shown_path(path)) for path in self.variances), default=0)
@@ -192,3 +205,10 @@ class RecordActivations:
         for path, values in self.variances.items():
             lines.append(f"  {shown_path(path):{width}}  " + "  ".join(f"{value:.4g}" for value in values))
         return "\n".join(lines)
+
+
+def _mean_and_variance(values: Array | list[Array]) -> tuple[float, float]:
+    """Over all elements of one call or several."""
+    calls = values if isinstance(values, list) else [values]
+    elements = np.concatenate([np.asarray(each, np.float64).reshape(-1) for each in calls])
+    return float(elements.mean()), float(elements.var())

@@ -107,7 +107,8 @@ def test_inputs(backend: Any) -> None:
     ("options", "error", "message"),
     [
         ({"layers": "dropout3"}, ValueError, r"layers: expected paths among '', .*'dropout1'.*; got 'dropout3'"),
-        ({"layers": 3}, ValueError, r"layers: expected paths among .*; got 3"),
+        ({"layers": 3}, ValueError, r"layers: expected paths of layers; got 3"),
+        ({"layers": [3]}, ValueError, r"layers: expected paths among .*; got 3"),
         ({"training": 1}, ValueError, r"training: expected True or False; got 1"),
         ({"of": "gradient"}, ValueError, r"of: expected one of 'output', 'input'; got 'gradient'"),
         ({"X": [[1.0]]}, TypeError, r"X: expected a NumPy array or a tensor; got "),
@@ -148,3 +149,38 @@ def test_variances_over_a_run(backend: Any) -> None:
     for path, values in reference.variances.items():
         assert recorder.variances[path] == pytest.approx(values, rel=1e-10)
     assert str(recorder).splitlines()[1].split()[0] == "dropout1"
+
+
+def test_a_layer_that_does_not_run_in_each_epoch() -> None:
+    """Its numbers stay those of the epochs: NaN stands for an epoch without it."""
+    import multidrop_numpy as backend
+
+    class Some(backend.Sequential):
+        used: tuple[int, ...] = ()
+
+        def forward(self, X: Any) -> Any:
+            for number in self.used:
+                X = self.layers[number](X)
+            return X
+
+    model = Some(backend.ReLU(), backend.ReLU())
+    recorder = md.RecordActivations(X, training=False)
+    for epoch, used in enumerate(((0,), (1,), (0, 1))):
+        model.used = used
+        recorder.record(model, epoch)
+    number = pytest.approx(np.maximum(X, 0).mean())
+    assert recorder.means["0"] == [number, pytest.approx(np.nan, nan_ok=True), number]
+    assert recorder.means["1"] == [pytest.approx(np.nan, nan_ok=True), number, number]
+    assert all(len(values) == 3 for values in recorder.variances.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layers": 3}, "layers: expected paths of layers; got 3"),
+        ({"X": X[:0]}, r"X: expected at least one example; got the shape \(0, 4\)"),
+    ],
+)
+def test_bad_arguments_of_the_recorder(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        md.RecordActivations(**({"X": X} | options))

@@ -60,7 +60,9 @@ def test_a_prediction_shows_itself() -> None:
     html = p._repr_html_()
     assert html.startswith("<table>")
     assert html.count("<tr>") == 5
-    assert repr(md.mc_predict(numpy_net(), X[:0], 2)) == "Prediction (examples: 0, classes: 3, samples: 2)"
+    empty = md.mc_predict(numpy_net(), X[:0], 2)
+    assert repr(empty) == "Prediction (examples: 0, classes: 3, samples: 2)"
+    assert "<td" not in empty._repr_html_()
 
 
 def test_probabilities() -> None:
@@ -76,6 +78,19 @@ def test_probabilities() -> None:
     found, expected = md.mc_predict(whole, X, 4, outputs="probabilities"), md.mc_predict(net, X, 4)
     np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-12)
     np.testing.assert_allclose(found.mutual_information, expected.mutual_information, atol=1e-14)
+
+
+@pytest.mark.parametrize("bad", [np.nan, -0.5])
+def test_what_is_no_probability(bad: float) -> None:
+    import multidrop_numpy as backend
+
+    class Bad(backend.Layer):
+        def forward(self, X: Any) -> Any:
+            return np.full((len(X), 2), [bad, 1.0 - bad])
+
+    net = backend.Sequential(backend.Dropout(0.5, seed=0), Bad())
+    with pytest.raises(ValueError, match=r'^outputs: expected "logits" for a model whose outputs are no prob'):
+        md.mc_predict(net, X, 2, outputs="probabilities")
 
 
 def test_progress() -> None:

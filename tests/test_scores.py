@@ -38,7 +38,7 @@ def test_calibration_error_by_bins(examples: tuple[np.ndarray, np.ndarray], bins
     p, labels = examples
     total = 0.0
     for number in range(bins):
-        within = [i for i in range(len(p)) if number < p[i].max() * bins <= number + 1]
+        within = [i for i in range(len(p)) if number / bins < p[i].max() <= (number + 1) / bins]
         if within:
             accuracy = np.mean([p[i].argmax() == labels[i] for i in within])
             total += len(within) / len(p) * abs(accuracy - np.mean([p[i].max() for i in within]))
@@ -50,6 +50,14 @@ def test_calibration_error_of_examples_by_hand() -> None:
     p = np.array([[0.8, 0.2], [0.8, 0.2], [1.0, 0.0], [0.0, 1.0]])
     assert md.calibration_error(p, [0, 1, 0, 1], bins=10) == pytest.approx(0.15)
     assert md.calibration_error(p[2:], [0, 1]) == 0.0
+
+
+def test_a_confidence_at_the_end_of_a_bin_is_in_it() -> None:
+    """0.55 is the end of the 55th of 100 bins, though 0.55·100 is rounded to more than 55. With 0.545 it is right in
+    half of the cases."""
+    p = np.array([[0.55, 0.45], [0.545, 0.455]])
+    assert 0.55 * 100 > 55.0
+    assert md.calibration_error(p, [0, 1], bins=100) == pytest.approx((0.55 + 0.545) / 2 - 0.5)
 
 
 @given(classified())
@@ -98,6 +106,7 @@ P = [[0.5, 0.5]]
         (lambda: md.calibration_error(P, [2]), "labels: expected classes from 0 to 1; got 2 to 2"),
         (lambda: md.calibration_error(P, [-1]), "labels: expected classes from 0 to 1; got -1 to -1"),
         (lambda: md.calibration_error(P, [0, 1]), r"labels: expected the shape \(1,\); got \(2,\)"),
+        (lambda: md.calibration_error(P, []), r"labels: expected the shape \(1,\); got \(0,\)"),
         (lambda: md.calibration_error(P, [0], bins=0), "bins: "),
         (lambda: md.negative_log_likelihood(np.empty((0, 2)), []), "probabilities: expected the shape"),
         (lambda: md.rejection_curve(P, [0], [0.1, 0.2]), r"uncertainty: expected the shape \(1,\); got \(2,\)"),

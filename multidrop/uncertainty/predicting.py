@@ -94,8 +94,12 @@ def mc_samples(
     mc = runs.sampler(seed, masks, allow_unreached)
 
     def sample(number: int) -> Array:
+        found = []
         with mc:
-            return np.concatenate([runs.run(batch) for start, batch in runs.batches if mc.sample(number, start)])
+            for start, batch in runs.batches:
+                mc.sample(number, start)
+                found.append(runs.run(batch))
+        return np.concatenate(found)
 
     return map(sample, range(samples))
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import checks
+from .. import checks, html
 
 Array = npt.NDArray[np.float64]
 
@@ -70,12 +70,14 @@ class Prediction:
         return self._expected_entropy
 
     def _rows(self) -> list[tuple[str, Array]]:
-        """What is shown, by name."""
+        """What is shown, by name; nothing without examples."""
+        if not self.mean.size:
+            return []
         if self._expected_entropy is None:
             return [("standard deviation", np.sqrt(self.variance))]
         names = ("entropy", "expected_entropy", "mutual_information")
         rows = [(f"{name.replace('_', ' ')} (nats)", getattr(self, name)) for name in names]
-        return [("largest probability", self.mean.max(axis=-1, initial=0.0)), *rows]
+        return [("largest probability", self.mean.max(axis=-1)), *rows]
 
     def _title(self) -> str:
         n, *rest = self.mean.shape
@@ -84,7 +86,7 @@ class Prediction:
         return f"examples: {n}, {what}: {shape}, samples: {self.samples}"
 
     def __repr__(self) -> str:
-        found = [(name, values) for name, values in self._rows() if values.size]
+        found = self._rows()
         width = max((len(name) for name, _ in found), default=0)
         lines = [
             f"  {name:{width}}  mean {values.mean():.4f}, from {values.min():.4f} to {values.max():.4f}"
@@ -93,15 +95,11 @@ class Prediction:
         return "\n".join([f"Prediction ({self._title()})", *lines])
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in ("", "mean", "lowest", "highest"))
-        rows = "".join(
-            f"<tr><th>{name}</th>"
-            + "".join(f"<td>{value:.4f}</td>" for value in (values.mean(), values.min(), values.max()))
-            + "</tr>"
+        rows = [
+            (name, *(f"{value:.4f}" for value in (values.mean(), values.min(), values.max())))
             for name, values in self._rows()
-            if values.size
-        )
-        return f"<table><caption>Prediction ({self._title()})</caption><tr>{head}</tr>{rows}</table>"
+        ]
+        return html.table(("", "mean", "lowest", "highest"), rows, caption=f"Prediction ({self._title()})")
 
 
 class Running:
@@ -160,7 +158,7 @@ def read(output: npt.NDArray[Any], outputs: str) -> Array:
         )
     if outputs == LOGITS:
         return softmax(values)
-    if (np.abs(values.sum(axis=-1) - 1.0) > 0.01).any() or (values < 0.0).any():
+    if not ((np.abs(values.sum(axis=-1) - 1.0) <= 0.01).all() and (values >= 0.0).all()):  # NaN passes no comparison
         raise ValueError(
             'outputs: expected "logits" for a model whose outputs are no probabilities; got "probabilities"'
         )

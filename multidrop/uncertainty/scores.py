@@ -36,7 +36,7 @@ def calibration_error(probabilities: npt.ArrayLike, labels: npt.ArrayLike, bins:
     p, y = _classified(probabilities, labels)
     bins = checks.positive("bins", bins)
     confidence, right = p.max(axis=1), p.argmax(axis=1) == y
-    places = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    places = np.searchsorted(np.arange(1, bins) / bins, confidence)
     apart = np.bincount(places, right.astype(np.float64) - confidence, bins)
     return float(np.abs(apart).sum() / len(y))
 
@@ -89,7 +89,6 @@ class Rejection:
     Attributes:
         kept: the fraction that is kept, (n,): 1/n, 2/n, …, 1.
         accuracy: the accuracy on that fraction, (n,); the last is that on all examples.
-        area: the area under the curve: the mean of the accuracies.
     """
 
     kept: Array
@@ -133,10 +132,10 @@ def _classified(probabilities: Any, labels: Any) -> tuple[Array, npt.NDArray[np.
         raise ValueError(f"probabilities: expected the shape (n, classes), of at least one example; got {p.shape}")
     if not ((p >= 0.0) & (p <= 1.0 + 1e-6)).all():
         raise ValueError("probabilities: expected numbers in [0, 1]; got others (logits, or NaN?)")
+    if y.shape != p.shape[:1]:  # before the type: an empty list is of floats
+        raise ValueError(f"labels: expected the shape {p.shape[:1]}; got {y.shape}")
     if y.dtype.kind not in "iu":
         raise TypeError(f"labels: expected integers; got an array of type {y.dtype}")
-    if y.shape != p.shape[:1]:
-        raise ValueError(f"labels: expected the shape {p.shape[:1]}; got {y.shape}")
     if y.min() < 0 or y.max() >= p.shape[1]:
         raise ValueError(f"labels: expected classes from 0 to {p.shape[1] - 1}; got {y.min()} to {y.max()}")
     return p, y.astype(np.int64)
