@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -86,6 +87,19 @@ def test_an_interrupted_sweep_says_how_to_go_on(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert f"interrupted: 1 of {RUNS} runs are done; they are kept in {tmp_path / 'runs'}" in done.stderr
     assert len(kept(tmp_path)) == 1
+
+
+def test_a_worker_leaves_an_interruption_to_its_parent() -> None:
+    """A terminal sends Ctrl-C to all processes; a worker that waits for a run would print a traceback."""
+    code = f"""
+import os, signal
+from multidrop.section.experiments.runs import follow
+follow({os.getpid()})
+os.kill(os.getpid(), signal.SIGINT)
+print("on")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "on\n", "")
 
 
 def test_a_killed_worker_ends_the_sweep_with_an_error_of_its_own(tmp_path: Path) -> None:

@@ -232,6 +232,20 @@ def test_an_error_leaves_nothing_behind(backend: Any, build: str) -> None:
         assert mc.current == 1
 
 
+@pytest.mark.parametrize("outer", [1, 2])
+def test_a_block_within_itself(outer: int) -> None:
+    """An error, after which the model drops nothing."""
+    net = numpy_net()
+    expected = md.predict(net, X)
+    mc = md.mc_dropout(net)
+    for _ in range(outer):  # one block after another is none within itself
+        with mc:
+            assert not np.array_equal(net(X), expected)
+            with pytest.raises(RuntimeError, match=r"^md\.mc_dropout: expected its block to end before"), mc:
+                pass
+        assert np.array_equal(md.predict(net, X), expected)
+
+
 @pytest.mark.parametrize("name", ["torch", "tensorflow", "mxnet"])
 def test_dropped_weights(need: Any, name: str) -> None:
     """One mask of the weights, of the weights' shape, in both kinds of masks and any batch."""

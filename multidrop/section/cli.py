@@ -197,8 +197,8 @@ def main() -> None:
 
 def _plain(error: OSError) -> str:
     """The message of an error of the system, without its number: "FILE: No such file or directory"."""
-    if error.errno is None or error.strerror != os.strerror(error.errno):
-        return str(error)  # one of this library, in words of its own
+    if error.strerror is None:
+        return str(error)
     return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 

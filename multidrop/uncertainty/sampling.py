@@ -28,7 +28,8 @@ def mc_dropout(model: Model, seed: int | Key = 0, *, masks: str = SHARED, allow_
     Every layer of this library's dropout family is on. Everything else is in evaluation mode: batch norm uses its
     statistics and leaves them unchanged. The layers' own streams and the framework's generators are not used. Within
     the block the model runs eagerly; where it was compiled or hybridized, its program is left unused. At the end, or
-    after an error, the model is as it was.
+    after an error, the model is as it was. The block is for runs of your own: `predict`, `mc_predict` and `mc_samples`
+    run the model too, so call them outside.
 
     The n-th call of a dropout layer in a run, from 0, has the key `Key(seed).fold_in(n)` with call k for sample k, in
     every framework.
@@ -81,6 +82,7 @@ class MonteCarlo:
         self._examples: int | None = None
         self._next = self._start = 0
         self.current: int | None = None
+        self._stack: ExitStack | None = None
 
     def sample(self, number: int, start: int = 0) -> MonteCarlo:
         """Makes the next run the sample of that number; the run after it is the next sample.
@@ -100,6 +102,8 @@ class MonteCarlo:
         return self
 
     def __enter__(self) -> MonteCarlo:
+        if self._stack is not None:  # entered twice, the model would be watched for ever
+            raise RuntimeError("md.mc_dropout: expected its block to end before it begins again; got one within itself")
         with ExitStack() as stack:
             stack.enter_context(self.probe.evaluating())
             stack.enter_context(self.probe.watch(self))
@@ -107,7 +111,9 @@ class MonteCarlo:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        stack, self._stack = self._stack, None
+        assert stack is not None  # it was entered
+        stack.close()
 
     def enter(self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Called before a layer runs: see `multidrop.comparison.watch.Watcher`."""

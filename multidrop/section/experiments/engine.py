@@ -15,7 +15,7 @@ from typing import Any
 from ... import checks
 from ..needs import section_extra
 from .experiment import Measurements
-from .runs import Run, RunError, compute_alone, end_with
+from .runs import Run, RunError, compute_alone, follow
 
 ENGINES = ("joblib", "dask", "ray")
 
@@ -91,7 +91,7 @@ def _on_this_machine(jobs: int | None, address: None) -> Iterator[tuple[int, int
     from joblib import parallel_config
 
     jobs = jobs or cores()
-    with parallel_config("loky", inner_max_num_threads=1, initializer=end_with, initargs=(os.getpid(),)):
+    with parallel_config("loky", inner_max_num_threads=1, initializer=follow, initargs=(os.getpid(),)):
         # For one worker joblib would compute in this process, whose libraries have their threads already.
         yield max(2, jobs), jobs
 

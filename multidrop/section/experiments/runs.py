@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import signal
 import threading
 import time
 from collections.abc import Mapping
@@ -102,9 +103,10 @@ def compute_alone(run: Run) -> tuple[Run, Measurements]:
     return run, compute(run)
 
 
-def end_with(parent: int) -> None:
-    """Has this process, a worker, end with its parent, however that ends: without it, the worker would wait for the
-    next run until its time is out. Called where the worker starts, when the parent may be gone already.
+def follow(parent: int) -> None:
+    """Has this process, a worker, end when its parent does, however that ends, and only then: without it, the worker
+    would wait for the next run until its time is out, and Ctrl-C, which a terminal sends to all processes, would make
+    each worker print a traceback. Called where the worker starts, when the parent may be gone already.
 
     Args:
         parent: the parent's process number.
@@ -115,6 +117,7 @@ def end_with(parent: int) -> None:
             time.sleep(0.5)
         os._exit(1)
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=watch, daemon=True).start()
 
 
