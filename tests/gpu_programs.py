@@ -76,14 +76,22 @@ class Programs:
         return sum(source.count("= torch.ops.multidrop.bits.default(") for source in self.sources)
 
 
-def made(function: Callable[..., Any]) -> tuple[Any, Programs]:
-    """A function of tensors, compiled as for a GPU, and its programs, which it has once it has run."""
+def made(function: Callable[..., Any], positions: str = "cuda") -> tuple[Any, Programs]:
+    """A function of tensors, compiled as for a GPU, and its programs, which it has once it has run.
+
+    Args:
+        function: the function.
+        positions: where the streams and the positions are that a program is given.
+    """
     programs = Programs()
+
+    def place(X: torch.Tensor) -> str:
+        return positions if (X.dtype, X.shape) == (torch.int64, (2,)) else "cuda"
 
     def compiler(graph: Any, example: Sequence[Any]) -> Callable[..., Any]:
         with detect_fake_mode(example) or FakeTensorMode():
             there = [
-                torch.empty_strided(X.shape, X.stride(), dtype=X.dtype, device="cuda")
+                torch.empty_strided(X.shape, X.stride(), dtype=X.dtype, device=place(X))
                 if isinstance(X, torch.Tensor)
                 else X
                 for X in example

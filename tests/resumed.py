@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import placed
+import uninstalled  # noqa: F401  # before multidrop is asked for its backends
 from placed import array
 
 import multidrop as md

@@ -12,6 +12,7 @@ from named import named
 
 import multidrop as md
 from multidrop import checks
+from multidrop.checks import numeric
 from multidrop.spec import masks
 
 NOT_PROBABILITIES = [-0.1, 1.1, float("nan"), float("inf"), None, "0.5", True, [0.5], 1 + 0j, 10**400, 10**5000,
@@ -112,6 +113,18 @@ class _Evil:
         raise RuntimeError("repr")
 
     __float__ = __index__ = __len__ = __iter__ = __getitem__ = __repr__
+
+
+def test_what_has_no_index_is_not_asked_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error of `operator.index` would end a program that torch 2.11 compiles."""
+
+    def index(value: Any) -> int:
+        if not hasattr(type(value), "__index__"):
+            pytest.fail(f"{value} was asked for its index")
+        return int(value)
+
+    monkeypatch.setattr(numeric.operator, "index", index)
+    assert checks.axes((0, -1), 4) == (0, 3)
 
 
 def test_what_is_shown() -> None:

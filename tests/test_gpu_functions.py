@@ -157,12 +157,13 @@ class TestOnGpu:
 
         X = values(5000)
         expected_bits = drop(X, Mask(P, KEY))
-        monkeypatch.setattr(launch, "LAUNCHERS", ())
+        for name in ("SPREAD", "TOGETHER"):
+            monkeypatch.setattr(launch, name, ())
         forget()
         assert same_bits(drop(X, Mask(P, KEY)), expected_bits)
         monkeypatch.undo()
         forget()
-        if triton.__version__.startswith(launch.LAUNCHERS):
+        if triton.__version__.startswith((*launch.SPREAD, *launch.TOGETHER)):
             monkeypatch.setattr(launch, "_by_triton", None)
         assert same_bits(drop(X, Mask(P, KEY)), expected_bits)
         forget()

@@ -114,6 +114,16 @@ class TestBits:
             assert same_bits(dX, expected(torch.ones(SHAPE), mask) * 2.0)
         assert programs.drawn == 2
 
+    def test_positions_on_the_host(self) -> None:
+        """Of a layer that was not moved to the GPU, or a call without a key: no code there can read one."""
+        X, layer = torch.randn(SHAPE, requires_grad=True), Dropout(P, seed=KEY)
+        for drop in (layer, lambda X: functional.dropout_layer(X, P)):
+            function, programs = made(lambda X, drop=drop: drop(X * 2.0), positions="cpu")
+            Y = function(X)
+            (dX,) = torch.autograd.grad(Y, X, torch.ones(SHAPE))
+            assert torch.equal(Y != 0, dX != 0)
+            assert (programs.drawn, programs.read) == (0, 2)
+
 
 class Mixed(nn.Module):
     """A product, a chain with a dropout, and a product."""

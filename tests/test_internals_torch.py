@@ -167,6 +167,14 @@ def test_a_compiled_module_by_another_name() -> None:
     assert internals.uncompiled(module) is module
 
 
+def test_the_flag_of_an_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's public function tells too, but of torch 2.11's compiled programs."""
+    monkeypatch.delattr(torch.compiler, "_is_exporting_flag")
+    for told in (True, False):
+        monkeypatch.setattr(torch.compiler, "is_exporting", lambda told=told: told)
+        assert internals.exports() == told
+
+
 def test_the_handle_of_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch's public stream has it too."""
     monkeypatch.setattr(torch.cuda, "current_stream", lambda index: types.SimpleNamespace(cuda_stream=50 + index))
@@ -178,6 +186,7 @@ def test_the_handle_of_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("torch._inductor.lowering", "register_lowering"),
         ("torch._inductor.ir", "Pointwise"),
+        ("torch._inductor.ir", "MutableBox"),
         ("torch._inductor.virtualized", "ops"),
         ("torch.utils._sympy.functions", "FloorDiv"),
     ],

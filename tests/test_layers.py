@@ -118,6 +118,23 @@ class TestTorch:
         with pytest.raises(RuntimeError, match="dropout1d: Expected 2D or 3D input"):
             functional.dropout1d(torch.ones(4), 0.5)
 
+    def test_functions_that_drop_are_not_asked_for_their_truth(self) -> None:
+        """Dynamo of torch 2.11 knows none of a method, which then is in no compiled program."""
+        import torch
+        from multidrop_torch import functional
+
+        class Drop:
+            def __bool__(self) -> bool:
+                raise AssertionError("the function was asked for its truth")
+
+            def __call__(self, X: Any, axes: tuple[int, ...], inplace: bool) -> Any:
+                return X + 1.0
+
+        X = torch.zeros(2, 3, 4, 4)
+        for function in (functional.dropout, functional.dropout2d):
+            assert torch.equal(function(X, 0.5, True, drop=Drop()), X + 1.0)
+        assert not torch.equal(functional.alpha_dropout(X, 0.5, True, drop=Drop()), X)
+
     @pytest.mark.parametrize("name", ["AlphaDropout", "FeatureAlphaDropout"])
     def test_alpha_dropout_keeps_mean_and_variance(self, name: str) -> None:
         import multidrop_torch

@@ -45,6 +45,20 @@ class TestModule:
         X = tensor(values(member.example_shape)).to(getattr(torch, dtype))
         assert torch.equal(layer(X), expected(torch, member, X, 0, layer))
 
+    def test_a_compiled_program_is_no_export(self, torch: Any) -> None:
+        """Though torch 2.11 says so in both: an export takes and drops in more operators."""
+        found: list[str] = []
+
+        def note(graph: Any, inputs: Any) -> Any:
+            found.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+            return graph.forward
+
+        X = tensor(np.ones((4, 8), np.float32)).requires_grad_()
+        torch.compile(md.Dropout(0.5, seed=3), backend=note, fullgraph=True)(X)
+        assert found == ["multidrop.position.default", "multidrop.dropout.default"]
+        exported = torch.export.export(md.Dropout(0.5, seed=3), (X.detach(),))
+        assert "multidrop.take_exported.default" in {str(node.target) for node in exported.graph.nodes}
+
     @one_of_each
     def test_copies(self, torch: Any, member: Member) -> None:
         """Go their own way from where the layer was."""

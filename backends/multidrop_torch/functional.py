@@ -118,7 +118,7 @@ def dropout(
     """
     check_floating(input)
     p = checks.probability("p", p)
-    return (drop or _drop_by(p))(input, (), inplace) if training else input
+    return _dropping(drop, p)(input, (), inplace) if training else input
 
 
 def dropout1d(
@@ -203,7 +203,7 @@ def _feature_dropout(
     X: Tensor, p: float, training: bool, inplace: bool, drop: Drop | None, axes: Callable[[int], tuple[int, ...]]
 ) -> Tensor:
     p = checks.probability("p", p)
-    return (drop or _drop_by(p))(X, axes(X.ndim), inplace) if training else X
+    return _dropping(drop, p)(X, axes(X.ndim), inplace) if training else X
 
 
 def _alpha_dropout(
@@ -213,7 +213,7 @@ def _alpha_dropout(
     p = checks.probability("p", p)
     if not training:
         return X
-    drop = drop or _drop_by(p)
+    drop = _dropping(drop, p)
     if p == 0.0:
         return drop(X, axes, inplace)  # which takes a call, and is X
     wide = X if X.dtype == torch.float64 else X.float()
@@ -221,8 +221,10 @@ def _alpha_dropout(
     return X.copy_(Y) if inplace else Y
 
 
-def _drop_by(p: float) -> Drop:
-    """Drops by the masks of calls without a key."""
+def _dropping(given: Drop | None, p: float) -> Drop:
+    """The function that is given; without one, one that drops by the masks of calls without a key."""
+    if given is not None:  # and not `or`: torch.compile of torch 2.11 knows no truth of a method
+        return given
 
     def drop(X: Tensor, axes: tuple[int, ...], inplace: bool) -> Tensor:
         return masked_next(X, p, calls.stream, 0, axes, inplace=inplace)

@@ -43,7 +43,7 @@ def take(stream: Tensor | None, X: Tensor, ranks: tuple[int, ...] | None = None)
     """The position of a stream for X, and the stream moves on by one call; without a stream, one that torch's generator
     of X's device draws. With `ranks`, it is that of this rank's place among them, which the program finds whenever it
     runs."""
-    taken: Any = _take_exported if torch.compiler.is_exporting() else _take_once
+    taken: Any = _take_exported if internals.exports() else _take_once
     position: Tensor = taken(calls.near(X.device) if stream is None else stream, stream is not None)
     if stream is None or ranks is None:
         return position
@@ -74,7 +74,7 @@ def without_gradient(X: Tensor) -> bool:
     """Whether a program can do without the gradient of what X goes through. `torch.compile` compiles anew where one is
     wanted later; an exported program may be trained later; within `torch.func` a tensor does not tell."""
     wanted = X.requires_grad and torch.is_grad_enabled()
-    compiled = torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
+    compiled = torch.compiler.is_dynamo_compiling() and not internals.exports()
     return compiled and not wanted and not internals.transforms()
 
 
@@ -82,7 +82,7 @@ def unless_evaluated(X: Tensor, Y: Tensor) -> Tensor:
     """Y; or X in an exported program that torchao's `move_exported_model_to_eval` has changed. That looks for torch's
     own dropout and turns it off: here, one of a 1 with p = 1, which gives 0 and draws nothing. Its counterpart
     `move_exported_model_to_train` puts one with p = 0.5 there, which gives 0 or 2."""
-    if not torch.compiler.is_exporting():
+    if not internals.exports():
         return Y
     one = torch.nn.functional.dropout(torch.ones((), device=X.device), 1.0, True)
     return torch.where(one == 1.0, X, Y)
@@ -139,7 +139,7 @@ def _without_memory(name: str) -> Callable[[Callable[..., Tensor]], None]:
         def _(X: Tensor, *rest: Any) -> Tensor:
             caches.mark()
             export = getattr(X, "fake_mode", None)
-            if export is not None and torch.compiler.is_exporting() and export not in _told:
+            if export is not None and internals.exports() and export not in _told:
                 _told.add(export)
                 exporting.tell(f"multidrop::{name}", "multidrop_torch")
             return function(X, *rest)

@@ -70,9 +70,11 @@ def _integer(value: Any) -> int | None:
     if type(value) is int:
         return value
     try:
-        if not _single(value, "int"):
+        typed = hasattr(value, "dtype")  # of these MXNet's have no `__index__`
+        # What has neither is not tried: torch.compile of torch 2.11 stops at the error.
+        if not (typed or hasattr(type(value), "__index__")) or not _single(value, "int"):
             return None
-        return int(value if hasattr(value, "dtype") else operator.index(value))  # MXNet's arrays have no `__index__`
+        return int(value if typed else operator.index(value))
     except Exception:  # a user's type may raise anything; TensorFlow's tensors raise an AttributeError
         return None
 

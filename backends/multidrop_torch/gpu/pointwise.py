@@ -141,7 +141,8 @@ class _Dropout:
                 ops.bitwise_or(load([self.inductor.integer(word)]), ops.to_dtype(none, torch.int64))
                 for word in range(2)
             )
-            element = ops.bitwise_or(ops.index_expr(at, self.index), none)
+            # An index has the type of its kernel, whatever it is asked for; assembly takes registers of one size.
+            element = ops.to_dtype(ops.bitwise_or(ops.index_expr(at, self.index), none), self.index)
             return ops.inline_asm_elementwise(element, seed, call, asm=text, is_pure=True, **kinds)
 
         return byte
@@ -157,6 +158,8 @@ class _Dropout:
             return False
         if self.inductor.below(math.prod(self.sizes), 2):  # nothing has the shape of a place
             return False
+        if self.position.get_device() != self.X.get_device() and not self.inductor.is_constant(self.position):
+            return False  # the fused code reads the memory of its own GPU alone
         return self.inductor.below(math.prod(self.sizes), SMALL + 1) or _among_pointwise(self.inductor.node())
 
 

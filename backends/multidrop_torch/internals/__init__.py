@@ -53,6 +53,16 @@ dispatch_modes: Callable[[], int] = find("_C._len_torch_dispatch_stack")
 jit_traces: Callable[[], bool] = getattr(torch._C, "_is_tracing", torch.jit.is_tracing)
 """Whether `torch.jit.trace` runs. Without it torch's public function tells the same, in more time."""
 
+
+def exports() -> bool:
+    """Whether `torch.export` traces. In whatever Dynamo of torch 2.11 traces, torch's public function says so, and a
+    compiled program would take its masks in more operators. Without torch's flag that function tells."""
+    try:
+        return torch.compiler._is_exporting_flag
+    except AttributeError:
+        return torch.compiler.is_exporting()
+
+
 transforms: Callable[[], bool] = find("_C._are_functorch_transforms_active")
 """Whether a transform of `torch.func` is active, under which tensors are wrapped. Without it every call refuses."""
 

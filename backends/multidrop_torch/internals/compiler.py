@@ -32,7 +32,7 @@ class Inductor:
         self.assembles = hasattr(TritonOverrides, "inline_asm_elementwise") and torch.version.hip is None
         self.integer: Callable[[int], Any] = sympy.Integer
         self._register, self._graph, self._floor = lowering.register_lowering, V, FloorDiv
-        self._fallbacks = lowering.fallbacks
+        self._fallbacks, self._box, self._computed = lowering.fallbacks, ir.MutableBox, ir.Pointwise
 
     def register(self, operator: Any, function: Callable[..., Any]) -> None:
         """Has it compute an operator by a function of the arguments in its own terms, also where a program has run the
@@ -47,6 +47,12 @@ class Inductor:
     def below(self, size: Any, bound: int) -> bool:
         """Whether a size is known to be below a bound."""
         return bool(self._graph.graph.sizevars.statically_known_lt(size, bound))
+
+    def is_constant(self, X: Any) -> bool:
+        """Whether a tensor is numbers in the code, and no memory."""
+        while isinstance(X, self._box):
+            X = X.data
+        return isinstance(X, self._computed) and not X.get_read_names()
 
     def node(self) -> Any:
         """The node of the graph that it compiles now."""
