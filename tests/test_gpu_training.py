@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 from unittest.mock import patch
 
@@ -26,6 +27,7 @@ from multidrop.spec import masks
 from multidrop.spec.masks import Mask
 
 pytestmark, kernels_alone = gpu_ways.marks, gpu_ways.kernels_alone
+with_numba = pytest.mark.skipif(find_spec("numba") is None, reason="is about the host too, whose kernel Numba compiles")
 
 
 # torch's own: it announces that its check for synchronisation is a prototype, and how it treats gradients' streams.
@@ -141,6 +143,7 @@ class TestTraining:
             torch.cuda.set_sync_debug_mode("default")
         assert all(loss.is_cuda and torch.isfinite(loss) for loss, _ in found)
 
+    @with_numba
     def test_a_run_that_moves_by_its_states(self) -> None:
         """CPU to GPU to CPU: the masks of a run that stayed, and weights that differ by rounding alone. A net that is
         built on the GPU has its streams there, and the host counts on from a state that is set."""
@@ -212,6 +215,7 @@ class TestTraining:
         finally:
             dist.destroy_process_group()
 
+    @with_numba
     def test_from_device_to_device(self) -> None:
         """A run that moves to the GPU and back has the masks of one that stayed."""
         from multidrop_torch import Dropout

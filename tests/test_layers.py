@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from drop_in import IMAGES, images, takes_the_calls_of
-from placed import array, tensor
+from placed import PLACE, array, tensor
 
 import multidrop as md
 from multidrop.spec import masks
@@ -172,7 +172,8 @@ class TestTorch:
         X = torch.ones({"Dropout1d": (4, 6, 5), "Dropout3d": (4, 6, 2, 3, 5)}.get(name, IMAGES))
         layer = getattr(multidrop_torch, name)(0.5, seed=1)
         layer(X)
-        others = [copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)), getattr(multidrop_torch, name)(0.5, seed=2)]
+        pickled = pickle.loads(pickle.dumps(layer)).to(PLACE)  # which is on the host
+        others = [copy.deepcopy(layer), pickled, getattr(multidrop_torch, name)(0.5, seed=2)]
         others[2].load_state_dict(layer.state_dict())
         others[2].load_state_dict(getattr(torch.nn, name)(0.5).state_dict(), strict=True)  # which has none
         others.append(torch.compile(copy.deepcopy(layer), fullgraph=True))
@@ -350,7 +351,8 @@ class TestGluon:
 
 
 class TestNumPy:
-    def test_axes(self) -> None:
+    def test_axes(self, need: Any) -> None:
+        need("numpy")
         import multidrop_numpy
 
         layer, x = multidrop_numpy.Dropout(0.3, (2, 3), seed=7), images()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from members import CLASSES, one_of_each, values
-from placed import tensor
+from placed import PLACE, tensor
 
 import multidrop as md
 from multidrop import Key, family
@@ -65,13 +65,27 @@ class TestModule:
         layer = md.layer(member, seed=3)
         X = tensor(values(member.example_shape))
         layer(X)
-        for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)).to(PLACE)):  # which is on the host
             assert repr(other) == repr(layer)
+            assert other.stream.device == layer.stream.device
             assert torch.equal(other(X), expected(torch, member, X, 1, layer))
         assert [*layer.state_dict()][-1] == "stream"
         assert "stream" not in md.layer(member).state_dict()
         assert layer.eval()(X) is X
         assert layer.stream.tolist() == [3, 1]
+
+    def test_a_copy_is_where_the_layer_is(self, torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Not on the host, where a captured graph refuses it."""
+        from multidrop_torch.keyed import Keyed
+
+        moved: list[Any] = []
+        layer, free = md.Dropout(0.5, seed=3), md.Dropout(0.5)
+        monkeypatch.setattr(Keyed, "_move", lambda self, place: moved.append((self, place)))
+        other = copy.deepcopy(layer)
+        assert moved == [(other, layer.stream.device)]
+        assert other.stream is not layer.stream
+        assert copy.deepcopy(free).stream is None
+        assert len(moved) == 1
 
     @one_of_each
     @pytest.mark.parametrize("reentrant", [False, True])

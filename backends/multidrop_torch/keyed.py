@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -126,6 +127,15 @@ class Keyed(Drawn, nn.Module):
         if type(self.stream) is Tensor:  # and not what stands for one, as under a FakeTensorMode
             state["stream"] = self.stream.cpu().numpy().copy()
         return state
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Keyed:
+        """As of any module, and the position is where the layer's is: `__getstate__` takes it to the host."""
+        made: Keyed = type(self).__new__(type(self))
+        memo[id(self)] = made
+        made.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        if type(self.stream) is Tensor:
+            made._move(self.stream.device)
+        return made
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
