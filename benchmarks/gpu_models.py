@@ -43,6 +43,7 @@ DRAWN = "multidrop, drawn"  # with masks drawn in all fused code, where multidro
 
 def chain(size: int, dtype: torch.dtype, p: float, place: str, backward: bool = False) -> dict[str, Call]:
     """relu(x + b) → dropout → · c, compiled, forward, or with the gradient of x."""
+    torch.compiler.reset()  # which compiles a function eight times, and then runs it as it is
     width = min(size, 1024)
     X = torch.randn(size // width, width, dtype=dtype, device=place, requires_grad=backward)
     b, c = (torch.randn(width, dtype=dtype, device=place) for _ in range(2))

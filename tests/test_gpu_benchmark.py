@@ -16,6 +16,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="it compares with torch's own dropout")
 ROOT = Path(__file__).parents[1]
+# torch's own, when its compiler is imported.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::UserWarning:torch")
 FOLDERS = os.pathsep.join(map(str, (ROOT, ROOT / "backends")))
 
 
@@ -148,3 +150,21 @@ def test_wrong_masks_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu.functional, "dropout_layer", lambda X, *_, **__: X)
     with pytest.raises(RuntimeError, match="mask: expected the specification's"):
         gpu.check()
+
+
+def test_every_chain_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.compile gives up a function that it has compiled eight times, and the benchmark has more chains."""
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks import gpu_models
+
+    graphs: list[Any] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(gpu_models, "compiled", lambda run: torch.compile(run, backend=backend))
+    for count in range(1, 5):
+        for call in gpu_models.chain(64, torch.float32, 0.2, "cpu").values():
+            call()
+        assert len(graphs) == count * len(gpu_models.KINDS)

@@ -85,6 +85,21 @@ class TestPositions:
             assert same_bits(Y, expected(X, Mask(P, Key(7, call), 0, axes)))
             assert key_at(mask.key) == Key(7, call)
 
+    def test_what_a_graph_needs_is_loaded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """By calls before it, whose backward passes have the host's key where those within it read a position."""
+        loaded: list[Any] = []
+        program = gpu.program
+        monkeypatch.setattr(gpu, "program", lambda *what: (loaded.append(what), program(*what))[1])
+        gpu._plan.cache_clear()
+        for X in (values(48, 70).T, values(3, 5, 6, 7).permute(3, 1, 0, 2), values(300)):
+            stream = self.followed(Key(7))
+            _, mask = gpu.take_and_drop(values(*X.shape), P, 0, (), stream)
+            assert type(mask.key) is Key
+            drop(X, mask)
+            before = set(loaded)
+            drop(X, mask._replace(key=position(Key(7))))
+            assert set(loaded) == before
+
     @staticmethod
     def followed(key: Key) -> Any:
         stream = position(key)

@@ -170,8 +170,8 @@ def bits(count: int, mask: Mask, device: torch.device) -> Tensor:
         high, low, _ = _numbers(p, False)
         position, seed, call, source = _named(key, Y)
         types = (torch.uint8, torch.int64)
-        constants = (SIZE, source, _ties("plane", p, Y.get_device()))
-        launch = program(KERNELS, "plane", types, Y.get_device(), constants, SIZE_WARPS)
+        ties = _ties("plane", p, Y.get_device())
+        launch = _either("plane", types, Y.get_device(), (SIZE,), source, (ties,), SIZE_WARPS)
         launch(-(-n // SIZE), (Y, position), n, first, seed, call, high, low)
     return Y
 
@@ -268,6 +268,15 @@ def _named(key: Key | Tensor, Y: Tensor) -> tuple[Tensor, int, int, int]:
     return Y, key.seed, key.call, 0
 
 
+def _either(
+    name: str, types: tuple[torch.dtype, ...], index: int, first: tuple[Any, ...], source: int, rest: Any, warps: int
+) -> Program:
+    """A program by its key's source, which is among its constants. Where the host has the key, it comes with what reads
+    a position: a backward pass does so while a graph is captured, when nothing can be loaded."""
+    found, _ = (program(KERNELS, name, types, index, (*first, each, *rest), warps) for each in (source, 1))
+    return found
+
+
 def _anyhow(X: Tensor, Y: Tensor, mask: Mask, relu: bool) -> None:
     """From X to Y, which lie alike and without gaps, and may be one."""
     if not Y.numel():
@@ -299,9 +308,9 @@ def _tile(X: Tensor, Y: Tensor, dimensions: Dimensions, mask: Mask, relu: bool) 
     high, low, scale = _numbers(p, double)
     aligned = (X.data_ptr() | Y.data_ptr() | columns) % 16 == 0
     position, seed, call, source = _named(key, Y)
-    constants = (TILE_COLUMNS, TILE_BLOCKS, source, relu, double, _ties("tile", p, Y.get_device()), aligned)
+    rest = relu, double, _ties("tile", p, Y.get_device()), aligned
     types = (X.dtype, X.dtype, torch.int64)
-    launch = program(KERNELS, "tile", types, Y.get_device(), constants, TILE_WARPS)
+    launch = _either("tile", types, Y.get_device(), (TILE_COLUMNS, TILE_BLOCKS), source, rest, TILE_WARPS)
     programs = -(-columns // TILE_COLUMNS) * -(-rows // (8 * TILE_BLOCKS)) * matrices
     numbers = columns, rows, step // 8, outer // 8, start // 8, seed, call, high, low, scale
     launch(programs, (X, Y, position), *numbers)
