@@ -56,8 +56,9 @@ class TestModule:
         X = tensor(np.ones((4, 8), np.float32)).requires_grad_()
         torch.compile(md.Dropout(0.5, seed=3), backend=note, fullgraph=True)(X)
         assert found == ["multidrop.position.default", "multidrop.dropout.default"]
-        exported = torch.export.export(md.Dropout(0.5, seed=3), (X.detach(),))
-        assert "multidrop.take_exported.default" in {str(node.target) for node in exported.graph.nodes}
+        if PLACE == "cpu":  # elsewhere torch has a default device, of which its export may know nothing
+            exported = torch.export.export(md.Dropout(0.5, seed=3), (X.detach(),))
+            assert "multidrop.take_exported.default" in {str(node.target) for node in exported.graph.nodes}
 
     @one_of_each
     def test_copies(self, torch: Any, member: Member) -> None:
