@@ -93,7 +93,9 @@ def test_levels_of_vmap() -> None:
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """`torch._C` has nothing that is looked up in a call."""
-    monkeypatch.setattr(internals, "torch", types.SimpleNamespace(_C=None, autograd=torch.autograd))
+    monkeypatch.setattr(
+        internals, "torch", types.SimpleNamespace(_C=None, autograd=torch.autograd, compiler=torch.compiler)
+    )
 
 
 def test_the_level_of_forward_mode(monkeypatch: pytest.MonkeyPatch) -> None:
