@@ -16,10 +16,11 @@ import multidrop as md
 from .. import checks
 from ..dispatch import BackendError, available_backends, declared_backends, install_hint, load
 from . import figure
+from .curves import is_relative
 from .devices import on_device
 from .history import CURVES, History
 from .progress import Display
-from .results import RELATIVE, Results, comparison, resumed
+from .results import Results, comparison, resumed
 from .terminal import FAILED, INTERRUPTED, complain, plain_console
 from .training import Diverged
 
@@ -164,7 +165,7 @@ def _compare(histories: Sequence[History]) -> None:
     width = len(histories) + 1
     largest = []
     for first, (field, label) in zip(range(1, len(names), width), CURVES, strict=True):
-        relative = "relative " if field in RELATIVE else ""
+        relative = "relative " if is_relative(field) else ""
         table = Table(title=label, title_justify="left")
         table.add_column("epoch", justify="right")
         for history in histories:
@@ -172,7 +173,7 @@ def _compare(histories: Sequence[History]) -> None:
         table.add_column(f"largest {relative}difference", justify="right")
         for line in lines:
             *values, difference = line[first : first + width]
-            form = ".6f" if field in RELATIVE else ".4f"
+            form = ".6f" if relative else ".4f"
             table.add_row(str(line[0]), *(format(value, form) for value in values), _small(difference))
         console.print(table)
         worst = max(line[first + width - 1] for line in lines)
