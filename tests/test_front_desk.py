@@ -301,3 +301,14 @@ def test_overwriting_leaves_nothing_of_the_earlier_run(here: Path) -> None:
 def test_a_folder_that_holds_folders_of_results_is_free(here: Path) -> None:
     Results(None, False, ["numpy"], {}).add(history(1))
     assert Results(Path(), False, ["numpy"], {}).folder == Path()
+
+
+def test_a_narrow_terminal_cuts_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = io.StringIO()
+    monkeypatch.setattr(commands.console, "file", output)
+    monkeypatch.setattr(commands.console, "width", 40)
+    backends = ("numpy", "torch", "tensorflow", "mxnet")
+    commands._compare([History({"backend": name}, history(1).epochs) for name in backends])
+    lines = [line.replace("│", " ").split() for line in output.getvalue().splitlines()]
+    assert ["1", *["1.000000"] * 4, "0"] in lines
+    assert ["1", *["0.5000"] * 4, "0"] in lines
