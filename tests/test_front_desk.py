@@ -312,3 +312,12 @@ def test_a_narrow_terminal_cuts_no_number(monkeypatch: pytest.MonkeyPatch) -> No
     lines = [line.replace("│", " ").split() for line in output.getvalue().splitlines()]
     assert ["1", *["1.000000"] * 4, "0"] in lines
     assert ["1", *["0.5000"] * 4, "0"] in lines
+
+
+def test_a_checkpoint_without_a_name(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "declared_backends", lambda: ("numpy", "torch"))
+    monkeypatch.setattr(commands, "_left_out", lambda name: False)
+    monkeypatch.setattr(commands, "load", lambda name: dispatch.load("numpy"))
+    for backend in ("numpy", "all"):
+        status, _, errors = run(*TRAIN, "--backend", backend, "--checkpoint", "/")
+        assert (status, errors[:54]) == (2, "multidrop: checkpoint: expected the path of a file, a ")

@@ -146,6 +146,12 @@ def test_texts_are_drawn_as_they_are(tmp_path: Path) -> None:
         assert "$x_$" in figure.get_supxlabel() or "$a_$" in figure.axes[0].get_title()
 
 
+def test_a_label_with_an_underscore_hides_no_style() -> None:
+    """Matplotlib's own labels of lines begin like this."""
+    (legend,) = md.plot_histories([run("_a"), run("_b")]).legends
+    assert [text.get_text() for text in legend.texts] == ["_a", "_b", "training, while it learns", "test"]
+
+
 def test_runs_without_a_common_epoch(tmp_path: Path) -> None:
     """Are drawn, without a warning: a run that diverges in its first epoch has no other history."""
     runs = [run(name, 0, epochs=0, backend=name) for name in ("numpy", "torch")]

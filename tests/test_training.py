@@ -248,6 +248,14 @@ def test_what_is_told_of_any_batches_can_be_saved(tmp_path: Path) -> None:
     assert [settings[name] for name in ("data", "batch_size", "dtype")] == ["somewhere", None, "float32"]
 
 
+def test_resuming_needs_a_checkpoint() -> None:
+    """A run that began again would look like one that was resumed."""
+    batches = [(np.zeros((2, 4), np.float32), np.array([0, 1]))]
+    for resume, message in ((True, "expected a checkpoint to resume from too"), ("no", "expected True or False")):
+        with pytest.raises(ValueError, match=f"resume: {message}; got "):
+            md.train(md.Net(num_inputs=4, num_outputs=2), batches, batches, 1, resume=resume)  # type: ignore[arg-type]
+
+
 def test_a_label_is_a_string() -> None:
     """Any other could be saved, and not be read again."""
     batches = [(np.zeros((2, 4), np.float32), np.array([0, 1]))]

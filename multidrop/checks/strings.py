@@ -114,10 +114,10 @@ def path(name: str, value: object, expected: str = "a path, a string or a Path")
     Raises:
         ValueError: if it is neither a string nor a `Path`, or contains the character NUL.
     """
-    text = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(text, str) or "\0" in text:
+    given = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(given, str) or "\0" in given:
         raise ValueError(f"{name}: expected {expected}; got {shown(value)}")
-    return Path(text)
+    return Path(given)
 
 
 def file_path(name: str, value: object) -> Path:

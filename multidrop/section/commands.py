@@ -102,7 +102,10 @@ def _left_out(name: str) -> bool:
 
 
 def _of_backend(checkpoint: Path | None, name: str) -> Path | None:
-    return checkpoint.with_suffix(f".{name}{checkpoint.suffix}") if checkpoint and name else checkpoint
+    if checkpoint is None or not name:
+        return checkpoint
+    checkpoint = checks.file_path("checkpoint", checkpoint)
+    return checkpoint.with_suffix(f".{name}{checkpoint.suffix}")
 
 
 def _end(error: BaseException, options: TrainOptions, results: Results) -> NoReturn:

@@ -278,7 +278,7 @@ def _legend(figure: Figure, panels: Sequence[Axes], groups: Mapping[str, Any]) -
     lines = [line for panel in panels[:2] for line in panel.get_lines()]
     named = {label: line for line in lines if not (label := str(line.get_label())).startswith("_")}
     if len(groups) > 1:
-        drawn = {line.get_linestyle() for line in named.values()}
+        drawn = {line.get_linestyle() for line in lines}
         colors = zip(groups, COLORS * (1 + len(groups) // len(COLORS)), strict=False)
         named = {label: Line2D([], [], color=color, lw=3) for label, color in colors}
         styles = [(what, style) for _, what, style in PANELS[LOSS] if style in drawn]

@@ -114,7 +114,8 @@ def train(
 
     Raises:
         ValueError: for a number of epochs below 1, a negative or infinite rate, a label that is not a string, a
-            checkpoint that is not a path, settings that JSON cannot represent, or another display.
+            checkpoint that is not a path, `resume` without a checkpoint, settings that JSON cannot represent, or
+            another display.
         TypeError: if the batches are tensors of a different framework than the net's, or for a callback that cannot be
             called or that returns neither None nor a bool.
         CheckpointError: if the checkpoint cannot be written or read, exists without `resume`, or belongs to a run with
@@ -126,6 +127,8 @@ def train(
     num_epochs, test_every = checks.positive("num_epochs", num_epochs), checks.positive("test_every", test_every)
     settings = checks.json_object("settings", settings or {})
     label = "" if label is None else checks.string("label", label)
+    if checks.flag("resume", resume) and checkpoint is None:
+        raise ValueError("resume: expected a checkpoint to resume from too; got None")
     if checkpoint is not None:
         checkpoint = checks.file_path("checkpoint", checkpoint)
     lr, weight_decay = checks.at_least_zero("lr", lr), checks.at_least_zero("weight_decay", weight_decay)
