@@ -85,6 +85,13 @@ def test_both_readmes_have_the_same_names_and_parts() -> None:
         assert names == re.findall(pattern, turkish, re.MULTILINE)
 
 
+@pytest.mark.parametrize("readme", ["README.md", "README.tr.md"])
+def test_the_layout_names_every_module(readme: str) -> None:
+    (layout,) = re.findall(r"```\n(multidrop/ .*?)```", (ROOT / readme).read_text(encoding="utf-8"), re.DOTALL)
+    modules = {path.stem for path in (ROOT / "multidrop").iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert {name for name in modules if not name.startswith("_")} - set(re.findall(r"\w+", layout)) == set()
+
+
 def test_readme_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, need: object) -> None:
     """Each Python block of the README, with the frameworks that it names."""
     monkeypatch.chdir(tmp_path)
