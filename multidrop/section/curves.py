@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .. import checks, files
-from .needs import section_extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -252,10 +251,9 @@ def _draw_largest(panel: Axes, groups: Mapping[str, Sequence[History]]) -> None:
 @contextmanager
 def _figure(count: int) -> Iterator[tuple[Figure, list[Axes]]]:
     """A figure with a number of panels, on white in any notebook and with any style in force."""
-    with section_extra("a plot"):
-        from matplotlib import style
+    from .picture import Figure  # first: it says what to install if Matplotlib is missing
 
-        from .picture import Figure
+    from matplotlib import style  # isort: skip
 
     with style.context(["default", {"lines.scale_dashes": False}]):  # so that the dashes of equal curves coincide
         figure = Figure(figsize=(1.2 + 4.2 * count, 4.2), layout="constrained", facecolor="white")

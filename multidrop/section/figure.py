@@ -12,7 +12,6 @@ import numpy as np
 from ..spec.keys import Key
 from ..spec.masks import keep_mask
 from .history import write_figure
-from .needs import section_extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,8 +34,7 @@ def draw_dropout(path: str | Path | None = None, seed: int = SEED, p: float = 0.
         ValueError: for a bad path, an extension that Matplotlib does not support, or a bad seed or probability.
         OSError: if the file cannot be written; the previous file is unchanged.
     """
-    with section_extra("a figure"):
-        from .picture import Figure
+    from .picture import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained", facecolor="white")
     before, after = figure.subplots(1, 2)
