@@ -238,14 +238,14 @@ def test_lists_are_no_batches(backend: Any) -> None:
 class Described(list[Any]):
     """Batches that describe themselves, but not as `Batches` do."""
 
-    source, batch_size, dtype = Path("somewhere"), None, np.dtype("float32")
+    source, batch_size, dtype = Path("somewhere"), np.int64(2), np.dtype("float32")
 
 
 def test_what_is_told_of_any_batches_can_be_saved(tmp_path: Path) -> None:
     batches = Described([(np.zeros((2, 4), np.float32), np.array([0, 1]))])
     md.train(md.Net(num_inputs=4, num_outputs=2), batches, batches, 1).to_json(tmp_path / "history.json")
     settings = md.History.from_json(tmp_path / "history.json").settings
-    assert [settings[name] for name in ("data", "batch_size", "dtype")] == ["somewhere", None, "float32"]
+    assert [settings[name] for name in ("data", "batch_size", "dtype")] == ["somewhere", 2, "float32"]
 
 
 def test_resuming_needs_a_checkpoint() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import numbers
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -288,10 +289,10 @@ def _in_order(batches: BatchIterable) -> BatchIterable:
     return batches
 
 
-def _fact(batches: BatchIterable, name: str) -> str | int | None:
+def _fact(batches: BatchIterable, name: str) -> Any:
     """What a history says of the batches. Other classes than `Batches` may have anything by that name."""
     value = getattr(batches, name, None)
-    return value if value is None or isinstance(value, str | int) else str(value)
+    return value if value is None or isinstance(value, str | numbers.Integral) else str(value)
 
 
 def _check_finite(epoch: Epoch, lr: float, history: History) -> None:
