@@ -39,11 +39,12 @@ class _Finder:
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         module = importlib.import_module(self._home(spec.name))
-        self._own = module.__spec__  # which the import system is about to replace
+        spec.loader_state = module.__spec__  # which the import system is about to replace by `spec`
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._own
+        if module.__spec__ is not None:
+            module.__spec__ = module.__spec__.loader_state
 
     @staticmethod
     def _home(fullname: str) -> str:

@@ -266,3 +266,18 @@ def test_settings_are_compared_as_json_has_them(path: Path) -> None:
     for bad in (3, b"x", "a\0b"):
         with pytest.raises(ValueError, match="checkpoint: expected the path of a file"):
             resumed(bad)  # type: ignore[arg-type]  # on purpose
+
+
+def test_a_path_that_cannot_be_a_checkpoint(tmp_path: Path) -> None:
+    """Is named; nobody is told to delete a folder."""
+    with pytest.raises(md.CheckpointError, match=r": expected the path of a file; got that of a folder"):
+        resumed(tmp_path)
+    with pytest.raises(md.CheckpointError, match=r"could not be written \(File name too long\)"):
+        resumed(tmp_path / ("x" * 300))
+
+
+def test_a_header_in_another_form_is_not_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "_place", lambda data: None)
+    with pytest.raises(md.CheckpointError, match="this version of safetensors writes its header differently"):
+        checkpoints.save(path, {}, {})
+    assert not path.exists()

@@ -26,6 +26,7 @@ def multidrop(*arguments: str, cwd: Path, **environment: str) -> subprocess.Comp
         [sys.executable, "-W", "error", "-m", "multidrop", *arguments],
         capture_output=True,
         text=True,
+        errors="replace",
         cwd=cwd,
         env={**clean, "COLUMNS": "160", **environment},
         check=False,
@@ -209,3 +210,20 @@ def test_a_mode_that_shows_help(tmp_path: Path) -> None:
         done = multidrop(*arguments, cwd=tmp_path)
         assert "Usage" in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_an_output_without_all_characters(tmp_path: Path, encoding: str) -> None:
+    """As a pipe on Windows is: a sign that it lacks is a question mark, and no error."""
+    for arguments in (("train", "--help"), ("backends",), ("experiment", "list")):
+        done = multidrop(*arguments, cwd=tmp_path, PYTHONIOENCODING=encoding)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a name that is not Unicode")
+def test_a_folder_whose_name_is_not_unicode(tmp_path: Path) -> None:
+    options = ("--data", "mini", "--epochs", "1", "--hidden", "4", "4", "--out", "x\udcff")
+    done = multidrop("train", *options, cwd=tmp_path, PYTHONIOENCODING="utf-8")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("results in x?\n")

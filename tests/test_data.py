@@ -7,6 +7,7 @@ import dataclasses
 import gzip
 import hashlib
 import http.server
+import sys
 import threading
 import tracemalloc
 from collections.abc import Iterator
@@ -318,3 +319,26 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
         fashion_mnist.load("full")
     with pytest.warns(UserWarning, match="mini edition"):
         assert fashion_mnist.load("auto").edition is MINI
+
+
+def test_paths_that_cannot_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hold no data, like paths that do not exist."""
+    name = "x" * 300
+    with pytest.raises(md.DataError, match=f"there is no folder {name}"):
+        fashion_mnist.load(name)
+    monkeypatch.setenv("MULTIDROP_CACHE", name)
+    with pytest.warns(UserWarning, match=r"using its mini edition"):
+        assert fashion_mnist.load("auto").edition is MINI
+
+
+def test_a_download_without_rich(server: list[str], own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shows no bar."""
+    monkeypatch.setitem(sys.modules, "rich.progress", None)
+    assert fashion_mnist.load("full").folder == own_cache
+
+
+def test_image_sets_compare_by_identity() -> None:
+    images = fashion_mnist.load("mini")
+    assert images == images
+    assert images != fashion_mnist.load("mini")
+    assert len({images, images}) == 1

@@ -161,6 +161,22 @@ class TestTorch:
         assert len(copies) == 2
         assert {data[0].shape for data in copies} == {(6000, 1, 28, 28), (1000, 1, 28, 28)}
 
+    def test_data_sets_that_share_their_images(self, torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Keep their own labels on the device."""
+        from multidrop_torch import Trainer, training
+
+        X = np.random.default_rng(0).random((64, 4), np.float32)
+        losses = []
+        for kept in (False, True):
+            if kept:
+                resident = lambda trainer, *data: training.kept_on(torch.device("cpu"), *data)  # noqa: E731
+                monkeypatch.setattr(Trainer, "resident", resident)
+            md.manual_seed(1)
+            batches = [md.batches(X, np.full(64, label), 16) for label in (0, 1)]
+            history = md.train(md.Net(num_inputs=4, num_outputs=2), *batches, num_epochs=1)
+            losses.append((history.epochs[0].train_loss, history.epochs[0].test_loss))
+        assert losses[0] == losses[1]
+
     def test_data_that_is_too_large_stays_on_the_host(self, torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         from multidrop.section.data import minibatches
 

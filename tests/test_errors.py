@@ -332,3 +332,8 @@ def test_training_arguments(backend: Any, arguments: dict[str, Any]) -> None:
     train_iter, test_iter = md.load_data_fashion_mnist(256, "mini")
     with pytest.raises(ValueError, match=f"{name}: expected"):
         md.train(md.Net(), train_iter, test_iter, **arguments)
+
+
+def test_numbers_that_json_cannot_hold() -> None:
+    with pytest.raises(ValueError, match="settings: expected names and values that JSON can hold; got "):
+        checks.json_object("settings", {"x": Fraction(10**400)})

@@ -115,7 +115,7 @@ def test_a_destination_that_cannot_be(write: Any, path: Path, tmp_path: Path, pl
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("bad", [None, 3, b"x", object(), "a\0b"], ids=named)
+@pytest.mark.parametrize("bad", [None, 3, b"x", object(), "a\0b", "", "/", Path()], ids=named)
 @pytest.mark.parametrize("name", [name for name in WRITERS if name not in ("bytes", "function")])
 def test_what_is_no_path(name: str, bad: Any) -> None:
     if bad is None and name in ("curves", "figure"):

@@ -275,3 +275,49 @@ def test_a_framework_without_a_release(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert hint("python_version >= '3'") == 'pip install "multidrop[mxnet]"'
     assert re.fullmatch(r"mxnet has no release for Python 3\.\d+ on .+", hint("python_version < '3'"))
+
+
+def test_overwriting_leaves_nothing_of_the_earlier_run(here: Path) -> None:
+    """A comparison, or another backend's results, would look like this run's."""
+    both = Results(DEFAULT, False, ["numpy", "torch"], {})
+    runs = [History({"backend": name}, history(1).epochs) for name in ("numpy", "torch")]
+    for each in runs:
+        both.add(each)
+    both.compare(runs)
+    mine = [DEFAULT / "notes.txt", DEFAULT / "others" / "history.csv"]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+    Results(DEFAULT, True, ["numpy"], {}).add(history(2))
+    left = {str(path.relative_to(DEFAULT)) for path in DEFAULT.rglob("*") if path.is_file()}
+    assert left == {"history.json", "history.csv", "curves.png", "notes.txt", "others/history.csv"}
+    again = Results(DEFAULT, True, ["numpy", "torch"], {})
+    again.add(runs[0])
+    assert not (DEFAULT / "history.json").exists()
+    again.add(runs[1])
+    assert (DEFAULT / "numpy" / "history.json").exists()
+
+
+def test_a_folder_that_holds_folders_of_results_is_free(here: Path) -> None:
+    Results(None, False, ["numpy"], {}).add(history(1))
+    assert Results(Path(), False, ["numpy"], {}).folder == Path()
+
+
+def test_a_narrow_terminal_cuts_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = io.StringIO()
+    monkeypatch.setattr(commands.console, "file", output)
+    monkeypatch.setattr(commands.console, "width", 40)
+    backends = ("numpy", "torch", "tensorflow", "mxnet")
+    commands._compare([History({"backend": name}, history(1).epochs) for name in backends])
+    lines = [line.replace("│", " ").split() for line in output.getvalue().splitlines()]
+    assert ["1", *["1.000000"] * 4, "0"] in lines
+    assert ["1", *["0.5000"] * 4, "0"] in lines
+
+
+def test_a_checkpoint_without_a_name(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "declared_backends", lambda: ("numpy", "torch"))
+    monkeypatch.setattr(commands, "_left_out", lambda name: False)
+    monkeypatch.setattr(commands, "load", lambda name: dispatch.load("numpy"))
+    for backend in ("numpy", "all"):
+        status, _, errors = run(*TRAIN, "--backend", backend, "--checkpoint", "/")
+        assert (status, errors[:54]) == (2, "multidrop: checkpoint: expected the path of a file, a ")

@@ -129,6 +129,35 @@ def test_differences_are_paired_by_seed() -> None:
     assert curves(md.plot_difference(run("a"), run("b", shift=0.25)).axes[0])["test"] == pytest.approx([0.25] * 3)
 
 
+def test_seeds_of_any_type_pair() -> None:
+    for first, second in ((1, "x"), ([1], [2])):
+        a = [run("without", seed, shift) for seed, shift in ((first, 0.0), (second, 0.5))]  # type: ignore[arg-type]
+        b = [run("with", seed, shift) for seed, shift in ((second, 0.5), (first, 0.0))]  # type: ignore[arg-type]
+        assert curves(md.plot_difference(a, b).axes[0])["test"] == pytest.approx([0] * 3)
+
+
+def test_texts_are_drawn_as_they_are(tmp_path: Path) -> None:
+    """Matplotlib would read dollar signs as mathematics, and fail where it cannot."""
+    first, second = run("$a_$", data="$x_$"), run("b")
+    for figure in (
+        md.plot_histories([first, second], tmp_path / "runs.png"),
+        md.plot_difference(second, first, tmp_path / "difference.png"),
+    ):
+        assert "$x_$" in figure.get_supxlabel() or "$a_$" in figure.axes[0].get_title()
+
+
+def test_a_label_with_an_underscore_hides_no_style() -> None:
+    """Matplotlib's own labels of lines begin like this."""
+    (legend,) = md.plot_histories([run("_a"), run("_b")]).legends
+    assert [text.get_text() for text in legend.texts] == ["_a", "_b", "training, while it learns", "test"]
+
+
+def test_runs_without_a_common_epoch(tmp_path: Path) -> None:
+    """Are drawn, without a warning: a run that diverges in its first epoch has no other history."""
+    runs = [run(name, 0, epochs=0, backend=name) for name in ("numpy", "torch")]
+    assert len(md.plot_histories(runs, tmp_path / "runs.png").axes) == 3
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -137,6 +166,8 @@ def test_differences_are_paired_by_seed() -> None:
         (lambda: md.plot_histories(run("a"), spread="x"), ValueError, "spread: expected one of 'range', 'deviation'"),
         (lambda: md.plot_difference([run("a")] * 2, run("b")), ValueError, "b: expected as many runs as a has, 2"),
         (lambda: md.plot_difference(run("a", 1), run("b", 2)), ValueError, r"b: expected runs with the seeds of a, "),
+        (lambda: md.plot_difference([run("a", 1), run("a")], [run("b")] * 2), ValueError, r"each once, \[1, None\]"),
+        (lambda: md.plot_difference([run("a", 1)] * 2, [run("b", 1), run("b", 2)]), ValueError, r"each once, \[1, 1\]"),
         (lambda: md.plot_difference(run("a"), None), TypeError, "b: expected a History or a list of them; got None"),  # type: ignore[arg-type]
     ],
 )  # fmt: skip

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,3 +115,35 @@ for call in (lambda: history.plot(), lambda: md.train(md.Net(), train_iter, test
     plot, checkpoint = done.stdout.splitlines()
     assert plot.startswith("a plot needs matplotlib")
     assert checkpoint.startswith("a checkpoint needs safetensors")
+
+
+def test_type_checkers_see_the_public_names() -> None:
+    """Each from the module that it is imported from."""
+    tree = ast.parse(Path(md.__file__).read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    seen = {}
+    for line in block.body:
+        assert isinstance(line, ast.ImportFrom)
+        for name in line.names:
+            assert name.name == name.asname
+            seen[name.name] = ".".join(filter(None, ("multidrop", line.module)))
+    assert sorted(seen) == md.__all__
+    for name, module in seen.items():
+        assert getattr(importlib.import_module(module), name, None) is getattr(md, name)
+
+
+def test_former_names_that_two_threads_import() -> None:
+    """The import system creates one module, another one, and then executes both."""
+    finder = moved._Finder()
+    names = ("multidrop.masks", "multidrop.philox")
+    made = []
+    for name in names:
+        spec = finder.find_spec(name)
+        assert spec is not None
+        made.append((finder.create_module(spec), spec))
+    for module, spec in made:
+        module.__spec__ = spec  # as the import system does
+    for module, _ in made:
+        finder.exec_module(module)
+        assert module.__spec__ is not None
+        assert module.__spec__.name == module.__name__

@@ -167,6 +167,8 @@ def test_outputs_belong_to_their_code() -> None:
     assert [printed(cell) for cell in code(kept)] == ["1\n"]
     with pytest.raises(ValueError, match="expected the code that was executed"):
         tool.with_outputs(tool.notebook(after.replace("1", "2"), "en", "numpy"), executed)
+    with pytest.raises(ValueError, match=r"expected the code that was executed, None; got 'print\(2\)'"):
+        tool.with_outputs(tool.notebook(f"{after}\n```python\nprint(2)\n```", "en", "numpy"), executed)
 
 
 def test_times_are_left_out() -> None:

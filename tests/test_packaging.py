@@ -76,6 +76,22 @@ def test_both_readmes_give_the_same_commands() -> None:
     assert "README.md" in turkish
 
 
+def test_both_readmes_have_the_same_names_and_parts() -> None:
+    """In the same order: the code in the first column of each table, headings, and paragraphs that begin in bold."""
+    english, turkish = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.tr.md"))
+    for pattern in (r"^\| (`[^|]*?) \|", r"^(#+) ", r"^(\*\*)\w"):
+        names = re.findall(pattern, english, re.MULTILINE)
+        assert names
+        assert names == re.findall(pattern, turkish, re.MULTILINE)
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.tr.md"])
+def test_the_layout_names_every_module(readme: str) -> None:
+    (layout,) = re.findall(r"```\n(multidrop/ .*?)```", (ROOT / readme).read_text(encoding="utf-8"), re.DOTALL)
+    modules = {path.stem for path in (ROOT / "multidrop").iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert {name for name in modules if not name.startswith("_")} - set(re.findall(r"\w+", layout)) == set()
+
+
 def test_readme_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, need: object) -> None:
     """Each Python block of the README, with the frameworks that it names."""
     monkeypatch.chdir(tmp_path)

@@ -226,3 +226,38 @@ def test_losses_of_zero_do_not_differ() -> None:
     epoch = Epoch(1, 0.0, 1.0, 1.0, 1.0, 1.0)
     (_, line) = comparison([md.History({"backend": name}, [epoch]) for name in ("numpy", "torch")])
     assert line[3] == 0.0
+
+
+def test_lists_are_no_batches(backend: Any) -> None:
+    X, y = np.zeros((2, 4), np.float32), np.array([0, 1])
+    for batch in ((X.tolist(), y), (X, y.tolist())):
+        with pytest.raises(TypeError, match=rf"batches: expected tensors of {backend.name}, .* got \[.* \(list\)"):
+            md.train(md.Net(num_inputs=4, num_outputs=2), [batch], [(X, y)], num_epochs=1)
+
+
+class Described(list[Any]):
+    """Batches that describe themselves, but not as `Batches` do."""
+
+    source, batch_size, dtype = Path("somewhere"), np.int64(2), np.dtype("float32")
+
+
+def test_what_is_told_of_any_batches_can_be_saved(tmp_path: Path) -> None:
+    batches = Described([(np.zeros((2, 4), np.float32), np.array([0, 1]))])
+    md.train(md.Net(num_inputs=4, num_outputs=2), batches, batches, 1).to_json(tmp_path / "history.json")
+    settings = md.History.from_json(tmp_path / "history.json").settings
+    assert [settings[name] for name in ("data", "batch_size", "dtype")] == ["somewhere", 2, "float32"]
+
+
+def test_resuming_needs_a_checkpoint() -> None:
+    """A run that began again would look like one that was resumed."""
+    batches = [(np.zeros((2, 4), np.float32), np.array([0, 1]))]
+    for resume, message in ((True, "expected a checkpoint to resume from too"), ("no", "expected True or False")):
+        with pytest.raises(ValueError, match=f"resume: {message}; got "):
+            md.train(md.Net(num_inputs=4, num_outputs=2), batches, batches, 1, resume=resume)  # type: ignore[arg-type]
+
+
+def test_a_label_is_a_string() -> None:
+    """Any other could be saved, and not be read again."""
+    batches = [(np.zeros((2, 4), np.float32), np.array([0, 1]))]
+    with pytest.raises(ValueError, match=r"label: expected a string; got 3 \(int\)"):
+        md.train(md.Net(num_inputs=4, num_outputs=2), batches, batches, 1, label=3)  # type: ignore[arg-type]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import pickle
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -268,3 +270,25 @@ def test_what_compiles(need: Any) -> None:
     assert not mxnet_backend.Trainer(block, 0.1).compiles
     block[0].hybridize()
     assert mxnet_backend.Trainer(block, 0.1).compiles
+
+
+def test_a_run_whose_rate_has_another_name_in_the_settings() -> None:
+    with pytest.raises(md.Diverged, match=r"try a learning rate below 1e\+30"):
+        md.train(net(), arrays(), arrays(), 2, lr=1e30, settings={"lr": "a schedule"})
+
+
+@pytest.mark.parametrize("kind", [md.Interrupted, md.Diverged])
+def test_an_end_crosses_processes(kind: Any) -> None:
+    """As exceptions of workers do, with its history."""
+    again = pickle.loads(pickle.dumps(kind("why", md.History({"backend": "numpy"}))))
+    assert (type(again), str(again), again.history.label) == (kind, "why", "numpy")
+
+
+def test_a_terminal_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trains unseen, unless a display is asked for."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setitem(sys.modules, "rich", None)
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    assert len(md.train(net(), arrays(), arrays(), 1).epochs) == 1
+    with pytest.raises(ImportError, match=r"output on a terminal needs rich"):
+        md.train(net(), arrays(), arrays(), 1, display=True)

@@ -24,6 +24,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import nbformat
@@ -179,10 +180,11 @@ def with_outputs(book: NotebookNode, executed: NotebookNode) -> NotebookNode:
     Raises:
         ValueError: if its code is different.
     """
-    code = [cell for cell in executed.cells if cell.cell_type == "code"]
-    for cell, done in zip((cell for cell in book.cells if cell.cell_type == "code"), code, strict=True):
-        if cell.source != done.source:
-            raise ValueError(f"expected the code that was executed, {done.source!r}; got {cell.source!r}")
+    code = [[cell for cell in each.cells if cell.cell_type == "code"] for each in (book, executed)]
+    for source, ran in zip_longest(*([cell.source for cell in each] for each in code)):
+        if source != ran:
+            raise ValueError(f"expected the code that was executed, {ran!r}; got {source!r}")
+    for cell, done in zip(*code, strict=True):
         cell.outputs, cell.execution_count = done.outputs, done.execution_count
     return book
 

@@ -31,9 +31,11 @@ from .numeric import (
 )
 from .strings import (
     choice,
+    file_path,
     flag,
     json_object,
     path,
+    string,
     suggestion,
     text,
 )
@@ -46,6 +48,7 @@ __all__ = [
     "axis_numbers",
     "choice",
     "dimensions",
+    "file_path",
     "flag",
     "floating",
     "host_array",
@@ -62,6 +65,7 @@ __all__ = [
     "shape",
     "shown",
     "span",
+    "string",
     "suggestion",
     "text",
     "word64",

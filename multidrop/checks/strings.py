@@ -37,6 +37,18 @@ def text(name: str, value: str) -> bytes:
         raise ValueError(f"{name}: expected a string without unpaired surrogates; got {shown(value)}") from None
 
 
+def string(name: str, value: object) -> str:
+    """Returns a string that UTF-8 can encode.
+
+    Raises:
+        ValueError: if it is not a string, or contains an unpaired surrogate.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"{name}: expected a string; got {shown(value)}")
+    text(name, value)
+    return value
+
+
 def choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     """Returns one of `choices`.
 
@@ -96,16 +108,30 @@ def _within(word: str, text: str) -> bool:
     return all(letter in rest for letter in word)
 
 
-def path(name: str, value: object, expected: str = "the path of a file, a string or a Path") -> Path:
-    """Returns the path of a file, which need not exist, as a `Path`.
+def path(name: str, value: object, expected: str = "a path, a string or a Path") -> Path:
+    """Returns the path of a file or a folder, which need not exist, as a `Path`.
 
     Raises:
         ValueError: if it is neither a string nor a `Path`, or contains the character NUL.
     """
-    text = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(text, str) or "\0" in text:
+    given = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(given, str) or "\0" in given:
         raise ValueError(f"{name}: expected {expected}; got {shown(value)}")
-    return Path(text)
+    return Path(given)
+
+
+def file_path(name: str, value: object) -> Path:
+    """Returns the path of a file, which need not exist, as a `Path`.
+
+    Raises:
+        ValueError: if it is neither a string nor a `Path`, contains the character NUL, or ends in no name, as "" and
+            "/" do.
+    """
+    expected = "the path of a file, a string or a Path"
+    found = path(name, value, expected)
+    if not found.name:
+        raise ValueError(f"{name}: expected {expected}; got {shown(value)}")
+    return found
 
 
 def json_object(name: str, value: Any) -> dict[str, Any]:
@@ -115,7 +141,7 @@ def json_object(name: str, value: Any) -> dict[str, Any]:
         ValueError: if it is not a mapping of strings to values that JSON can represent.
     """
     if isinstance(value, Mapping):
-        with suppress(TypeError, RecursionError):
+        with suppress(TypeError, OverflowError, RecursionError):  # OverflowError: a fraction beyond all floats
             return {_text(key): _of_json(item) for key, item in value.items()}
     raise ValueError(f"{name}: expected names and values that JSON can hold; got {shown(value)}")
 

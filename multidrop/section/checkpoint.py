@@ -55,11 +55,12 @@ def save(path: str | Path, state: State, facts: Mapping[str, Any]) -> None:
     with section_extra("a checkpoint"):
         from safetensors.numpy import save as serialize
 
-    path = checks.path("path", path)
+    path = checks.file_path("path", path)
     content = json.dumps({"format": FORMAT, "digest": _NO_DIGEST, "facts": checks.json_object("facts", facts)})
     data = serialize({name: np.asarray(array, order="C") for name, array in state.items()}, {"multidrop": content})
     place = _place(data)
-    assert place is not None, "safetensors writes its header in a different format than expected"
+    if place is None:
+        raise CheckpointError(f"{path}: cannot be written: this version of safetensors writes its header differently")
     digest = hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest().encode()
     try:
         files.write(path, b"".join((data[: place[0]], digest, data[place[1] :])))
@@ -74,7 +75,7 @@ def load(path: str | Path) -> tuple[State, dict[str, Any]]:
         ValueError: for a bad path.
         CheckpointError: if the file cannot be read, is truncated or altered, or is not a checkpoint of this library.
     """
-    path = checks.path("path", path)
+    path = checks.file_path("path", path)
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from functools import wraps
@@ -178,6 +179,8 @@ def main() -> None:
     from .data import DataError
     from .experiments import RunError
 
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")  # a terminal or a pipe that lacks λ, or a path's bytes, shows a "?"
     # TensorFlow's start-up messages are noise here, unless the user has set their level. Set for child processes too.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import NoReturn
 
 import typer
-from rich.table import Table
 
 import multidrop as md
 
 from .. import checks
 from ..dispatch import BackendError, available_backends, declared_backends, install_hint, load
 from . import figure
+from .curves import is_relative
 from .devices import on_device
 from .history import CURVES, History
 from .progress import Display
-from .results import RELATIVE, Results, comparison, resumed
-from .terminal import FAILED, INTERRUPTED, complain, plain_console
+from .results import Results, comparison, resumed
+from .terminal import FAILED, INTERRUPTED, aligned, complain, plain_console
 from .training import Diverged
 
 console = plain_console()
@@ -102,7 +102,10 @@ def _left_out(name: str) -> bool:
 
 
 def _of_backend(checkpoint: Path | None, name: str) -> Path | None:
-    return checkpoint.with_suffix(f".{name}{checkpoint.suffix}") if checkpoint and name else checkpoint
+    if checkpoint is None or not name:
+        return checkpoint
+    checkpoint = checks.file_path("checkpoint", checkpoint)
+    return checkpoint.with_suffix(f".{name}{checkpoint.suffix}")
 
 
 def _end(error: BaseException, options: TrainOptions, results: Results) -> NoReturn:
@@ -164,20 +167,18 @@ def _compare(histories: Sequence[History]) -> None:
     width = len(histories) + 1
     largest = []
     for first, (field, label) in zip(range(1, len(names), width), CURVES, strict=True):
-        relative = "relative " if field in RELATIVE else ""
-        table = Table(title=label, title_justify="left")
-        table.add_column("epoch", justify="right")
-        for history in histories:
-            table.add_column(history.settings["backend"], justify="right")
-        table.add_column(f"largest {relative}difference", justify="right")
+        relative = "relative " if is_relative(field) else ""
+        backends = (history.settings["backend"] for history in histories)
+        rows = [("epoch", *backends, f"largest {relative}difference")]
         for line in lines:
             *values, difference = line[first : first + width]
-            form = ".6f" if field in RELATIVE else ".4f"
-            table.add_row(str(line[0]), *(format(value, form) for value in values), _small(difference))
-        console.print(table)
+            form = ".6f" if relative else ".4f"
+            rows.append((str(line[0]), *(format(value, form) for value in values), _small(difference)))
+        console.print(f"\n{label}", style="bold")
+        console.print("\n".join(aligned(rows)), soft_wrap=True)
         worst = max(line[first + width - 1] for line in lines)
         largest.append(f"{label} {_small(worst)}{' (relative)' if relative else ''}")
-    console.print(f"largest difference between two backends: {', '.join(largest)}", soft_wrap=True)
+    console.print(f"\nlargest difference between two backends: {', '.join(largest)}", soft_wrap=True)
 
 
 def _small(difference: float) -> str:
@@ -208,11 +209,9 @@ def backends() -> None:
     """Prints which backends are installed, which are broken, and what to install."""
     states = {name: _state(name) for name in declared_backends()}
     rows = [("backend", "version", "state"), *((name, state.version, state.text) for name, state in states.items())]
-    names, versions = (max(len(row[column]) for row in rows) for column in (0, 1))
-    for number, (name, version, text) in enumerate(rows):
-        # Lines, and not a table: a command to copy stays in one piece, however narrow the terminal is.
-        style = "bold" if number == 0 else None
-        console.print(f"{name:{names}}  {version:{versions}}  {text}", style=style, soft_wrap=True)
+    heading, *lines = aligned(rows, texts=3)
+    console.print(heading, style="bold", soft_wrap=True)
+    console.print("\n".join(lines), soft_wrap=True)  # so that a command to copy stays in one piece
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .. import checks, files
-from .needs import section_extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from .history import History
-
-    with section_extra("a plot"):
-        from matplotlib.figure import Figure
 
 LOSS, ACCURACY = "loss (nats)", "accuracy"
 # The curves of each panel: the field of an epoch, the label, the style of the line.
@@ -124,7 +121,7 @@ def plot_difference(
     with _figure(2) as (figure, panels):
         for panel, (title, curves) in zip(panels, PANELS.items(), strict=True):
             _set_axes(panel, f"difference in {title}")
-            panel.set_title(names, fontsize="medium")
+            panel.set_title(names, fontsize="medium", parse_math=False)
             panel.axhline(0, color="0.4", lw=1)
             for place, (name, what, style) in enumerate(curves):
                 values: Values = {}
@@ -158,14 +155,14 @@ def _grouped(runs: Sequence[History]) -> dict[str, list[History]]:
 
 
 def _paired(a: Sequence[History], b: Sequence[History]) -> list[tuple[History, History]]:
-    seeds: list[list[Any]] = [[run.settings.get("seed") for run in runs] for runs in (a, b)]
-    if None in (*seeds[0], *seeds[1]):
-        if len(a) != len(b):
-            raise ValueError(f"b: expected as many runs as a has, {len(a)}; got {len(b)}")
+    if len(a) != len(b):
+        raise ValueError(f"b: expected as many runs as a has, {len(a)}; got {len(b)}")
+    of_a, of_b = ([run.settings.get("seed") for run in runs] for runs in (a, b))
+    if all(seed is None for seed in (*of_a, *of_b)):
         return list(zip(a, b, strict=True))
-    if sorted(seeds[0]) != sorted(seeds[1]) or len(set(seeds[0])) < len(a):
-        raise ValueError(f"b: expected runs with the seeds of a, each once, {seeds[0]}; got {seeds[1]}")
-    return [(run, b[seeds[1].index(seed)]) for run, seed in zip(a, seeds[0], strict=True)]
+    if any(seeds.count(seed) != 1 for seeds in (of_a, of_b) for seed in of_a):
+        raise ValueError(f"b: expected runs with the seeds of a, each once, {of_a}; got {of_b}")
+    return [(run, b[of_b.index(seed)]) for run, seed in zip(a, of_a, strict=True)]
 
 
 def _equal_but_backend(a: History, b: History) -> bool:
@@ -207,15 +204,22 @@ def _draw(panel: Axes, values: Values, spread: str, **style: Any) -> None:
         )
 
 
+def is_relative(name: str) -> bool:
+    """Whether differences of a curve, given by the field of an epoch, are relative to its values."""
+    return name.endswith("loss")
+
+
+def largest_difference(name: str, values: Sequence[float]) -> float:
+    """The largest difference between two values of a curve; of a loss, relative to the largest value."""
+    scale = max(map(abs, values)) if is_relative(name) else 1.0
+    return (max(values) - min(values)) / (scale or 1.0)
+
+
 def _largest(groups: Mapping[str, Sequence[History]], name: str) -> dict[int, float]:
     """The largest difference between the means of any two groups, by epoch; relative for a loss."""
     means = [{epoch: _mean(v) for epoch, v in _values(group, name).items()} for group in groups.values()]
-    found = {}
-    for epoch in sorted(set.intersection(*(set(of_group) for of_group in means))):
-        values = [of_group[epoch] for of_group in means]
-        scale = max(map(abs, values)) if name.endswith("loss") else 1.0
-        found[epoch] = (max(values) - min(values)) / (scale or 1.0)
-    return found
+    epochs = sorted(set.intersection(*(set(of_group) for of_group in means)))
+    return {epoch: largest_difference(name, [of_group[epoch] for of_group in means]) for epoch in epochs}
 
 
 def _coincide(groups: Mapping[str, Sequence[History]]) -> bool:
@@ -229,7 +233,7 @@ def _draw_largest(panel: Axes, groups: Mapping[str, Sequence[History]]) -> None:
     curves = (("train_loss", "training loss", 0), ("test_loss", "test loss", 1), ("test_accuracy", "test accuracy", 2))
     for name, label, number in curves:
         if found := _largest(groups, name):
-            relative = f"{label}, relative" if name.endswith("loss") else label
+            relative = f"{label}, relative" if is_relative(name) else label
             heights = [value or EQUAL for value in found.values()]
             marker, top = "o^s"[number], max(top, *heights)
             panel.plot(
@@ -240,16 +244,16 @@ def _draw_largest(panel: Axes, groups: Mapping[str, Sequence[History]]) -> None:
     ticks = [10.0**power for power in range(-15, 3, 3) if 10.0**power <= max(10 * top, 1e-6)]
     panel.set_yticks([EQUAL, *ticks], ["0", *(f"$10^{{{round(math.log10(tick))}}}$" for tick in ticks)])
     panel.minorticks_off()
-    panel.legend(fontsize="small")
+    if top:  # there is an epoch that all runs have
+        panel.legend(fontsize="small")
 
 
 @contextmanager
 def _figure(count: int) -> Iterator[tuple[Figure, list[Axes]]]:
     """A figure with a number of panels, on white in any notebook and with any style in force."""
-    with section_extra("a plot"):
-        from matplotlib import style
+    from .picture import Figure  # first: it says what to install if Matplotlib is missing
 
-        from .picture import Figure
+    from matplotlib import style  # isort: skip
 
     with style.context(["default", {"lines.scale_dashes": False}]):  # so that the dashes of equal curves coincide
         figure = Figure(figsize=(1.2 + 4.2 * count, 4.2), layout="constrained", facecolor="white")
@@ -272,18 +276,20 @@ def _legend(figure: Figure, panels: Sequence[Axes], groups: Mapping[str, Any]) -
     lines = [line for panel in panels[:2] for line in panel.get_lines()]
     named = {label: line for line in lines if not (label := str(line.get_label())).startswith("_")}
     if len(groups) > 1:
-        drawn = {line.get_linestyle() for line in named.values()}
+        drawn = {line.get_linestyle() for line in lines}
         colors = zip(groups, COLORS * (1 + len(groups) // len(COLORS)), strict=False)
         named = {label: Line2D([], [], color=color, lw=3) for label, color in colors}
         styles = [(what, style) for _, what, style in PANELS[LOSS] if style in drawn]
         named |= {what: Line2D([], [], color="0.3", linestyle=style) for what, style in styles}
     columns = min(len(named), 4)
-    figure.legend(list(named.values()), list(named), loc="outside upper center", ncols=columns, frameon=False)
+    legend = figure.legend(list(named.values()), list(named), loc="outside upper center", ncols=columns, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a label is shown as it is, dollar signs too
 
 
 def _caption(figure: Figure, runs: Sequence[History], text: str) -> None:
-    source = runs[0].settings.get("data")
-    figure.supxlabel("\n".join(filter(None, (text, source))), fontsize="small", color="0.3")
+    source = str(runs[0].settings.get("data") or "")  # of another class of batches, it may be anything
+    figure.supxlabel("\n".join(filter(None, (text, source))), fontsize="small", color="0.3", parse_math=False)
 
 
 def _written(figure: Figure, path: str | Path | None) -> Figure:
@@ -307,7 +313,7 @@ def write_figure(path: str | Path, figure: Figure) -> None:
         ValueError: for a bad path, or an extension that Matplotlib does not support.
         OSError: if the file cannot be written; the previous file is unchanged.
     """
-    path = checks.path("path", path)
+    path = checks.file_path("path", path)
     if not path.suffix:
         path = path.with_name(f"{path.name.rstrip('.')}.{figure.canvas.get_default_filetype()}")
     form = path.suffix[1:].lower()

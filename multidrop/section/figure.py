@@ -12,13 +12,10 @@ import numpy as np
 from ..spec.keys import Key
 from ..spec.masks import keep_mask
 from .history import write_figure
-from .needs import section_extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    with section_extra("a figure"):
-        from matplotlib.figure import Figure
+    from matplotlib.figure import Figure
 
 INPUTS, HIDDEN, OUTPUTS = 4, 5, 3
 SEED = 3
@@ -34,11 +31,10 @@ def draw_dropout(path: str | Path | None = None, seed: int = SEED, p: float = 0.
         p: the probability that a hidden unit is dropped.
 
     Raises:
-        ValueError: for a bad path, or an extension that Matplotlib does not support.
+        ValueError: for a bad path, an extension that Matplotlib does not support, or a bad seed or probability.
         OSError: if the file cannot be written; the previous file is unchanged.
     """
-    with section_extra("a figure"):
-        from .picture import Figure
+    from .picture import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained", facecolor="white")
     before, after = figure.subplots(1, 2)

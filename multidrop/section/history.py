@@ -176,7 +176,7 @@ class History:
             OSError: if the file cannot be written; the previous file is unchanged.
         """
         content = json.dumps(self.to_dict(), indent=2) + "\n"
-        files.write(checks.path("path", path), content.encode())
+        files.write(checks.file_path("path", path), content.encode())
 
     @classmethod
     def from_json(cls, path: str | Path) -> History:
@@ -186,7 +186,7 @@ class History:
             ValueError: if the file is not such a history; the message names the file.
             OSError: if it cannot be read.
         """
-        path = checks.path("path", path)
+        path = checks.file_path("path", path)
         content = path.read_bytes()
         try:
             return cls.from_dict(json.loads(content))
@@ -222,7 +222,7 @@ def write_csv(path: str | Path, rows: Iterable[Iterable[Any]]) -> None:
     """Writes a CSV file, atomically."""
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
-    files.write(checks.path("path", path), text.getvalue().encode())
+    files.write(checks.file_path("path", path), text.getvalue().encode())
 
 
 def _epoch(number: int, row: Any) -> Epoch:

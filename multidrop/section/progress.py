@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,11 @@ class Display:
         """
         if isinstance(display, Display):
             return display
-        return cls.automatic() if display is None or checks.flag("display", display) else cls()
+        if display is None:
+            with suppress(ImportError):  # without Rich, a run that nobody asked to show trains unseen
+                return cls.automatic()
+            return cls()
+        return cls.automatic() if checks.flag("display", display) else cls()
 
     @classmethod
     def automatic(cls) -> Display:

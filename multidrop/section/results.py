@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -9,15 +10,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from ..dispatch import declared_backends
 from . import checkpoint as checkpoints
+from .curves import largest_difference
 from .history import CURVES, History, plot, write_csv
 from .needs import section_extra
 
 DEFAULT = Path("multidrop-out")
 HISTORY, COMPARISON = "history.json", "comparison.csv"
 NAMES = (HISTORY, "history.csv", COMPARISON, "curves.png")
-RELATIVE = ("train_loss", "test_loss")
-"""The curves whose differences are relative."""
 
 
 class Results:
@@ -62,9 +63,13 @@ class Results:
         """Writes the results of one run, and returns their folder."""
         if not self._written and self._default:
             self.folder = self._free()  # another process may have used the folder meanwhile
-        self._written = True
         folder = self._of(history.settings["backend"])
         folder.mkdir(parents=True, exist_ok=True)
+        if not self._written and self._overwrite:
+            for path in _results(self.folder):
+                if path.parent != folder or path.name == COMPARISON:  # the others are about to be replaced
+                    path.unlink()
+        self._written = True
         history.to_json(folder / HISTORY)
         history.to_csv(folder / "history.csv")
         plot([history], folder / "curves.png")
@@ -84,8 +89,7 @@ class Results:
 
     def _open(self, folder: Path) -> bool:
         """Whether this run may write into a folder: it has no results, or results of this run, which is resumed."""
-        folders = [folder, *(path for path in sorted(_listed(folder)) if path.is_dir())]
-        if self._overwrite or not any((place / name).exists() for place in folders for name in NAMES):
+        if self._overwrite or not _results(folder):
             return True
         several = len(self._backends) > 1
         found = {name: folder / name / HISTORY if several else folder / HISTORY for name in self._resumed}
@@ -94,8 +98,10 @@ class Results:
         )
 
 
-def _listed(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else []
+def _results(folder: Path) -> list[Path]:
+    """The results that a folder holds, of a run in one or in several backends."""
+    places = (folder, *(folder / backend for backend in declared_backends()))
+    return [path for place in places for name in NAMES if (path := place / name).exists()]
 
 
 def _continues(resumed: History, path: Path) -> bool:
@@ -108,7 +114,7 @@ def _continues(resumed: History, path: Path) -> bool:
 
 def resumed(checkpoint: Path | None) -> History | None:
     """The history in a checkpoint; None if there is no such file, or none that `train` will accept."""
-    if checkpoint is None or not checkpoint.exists():
+    if checkpoint is None or not os.path.isfile(checkpoint):
         return None
     with suppress(checkpoints.CheckpointError, ValueError):  # which `train` reports
         return History.from_dict(checkpoints.load(checkpoint)[1].get("history") or {})
@@ -125,8 +131,6 @@ def comparison(histories: Sequence[History]) -> list[list[Any]]:
         line: list[Any] = [epochs[0].epoch]
         for field, _ in CURVES:
             values = [getattr(epoch, field) for epoch in epochs]
-            difference = max(values) - min(values)
-            scale = max(map(abs, values)) if field in RELATIVE else 1.0
-            line += [*values, difference / scale if scale else 0.0]
+            line += [*values, largest_difference(field, values)]
         lines.append(line)
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ class RunFile:
                 f"generator decides: {layers}. Build layers of multidrop after manual_seed(n) or with seed=n; replace "
                 "others by md.convert(net, seed=n)"
             )
-        if not self.path.exists():
+        if os.path.isdir(self.path):
+            raise CheckpointError(f"{self.path}: expected the path of a file; got that of a folder")
+        if not os.path.exists(self.path):  # or it may not be looked at, which `save` reports
             self.save(history)
             return
         if not resume:

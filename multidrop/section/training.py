@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import numbers
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -31,29 +32,32 @@ AHEAD = 1000
 """The most batches for which a device may compute ahead of the host: each holds two scalars on the device."""
 
 
-class Interrupted(KeyboardInterrupt):
+class _Ended(BaseException):
+    """Ends a run, and has the epochs that were done before as `history`."""
+
+    def __init__(self, message: str, history: History) -> None:
+        super().__init__(message)
+        self.history = history
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.history)  # by default pickle calls the class with the message alone
+
+
+class Interrupted(_Ended, KeyboardInterrupt):
     """Raised by `train` for a KeyboardInterrupt (Ctrl-C). The weights are those of the last step.
 
     Attributes:
         history: the epochs that were done before, as a `History`.
     """
 
-    def __init__(self, message: str, history: History) -> None:
-        super().__init__(message)
-        self.history = history
 
-
-class Diverged(RuntimeError):
+class Diverged(_Ended, RuntimeError):
     """Raised by `train` after an epoch whose training or test loss is infinite or NaN. A checkpoint keeps the epoch
     before it.
 
     Attributes:
         history: the epochs before the one that diverged, as a `History`.
     """
-
-    def __init__(self, message: str, history: History) -> None:
-        super().__init__(message)
-        self.history = history
 
 
 def train(
@@ -110,8 +114,9 @@ def train(
         The history of all epochs, including those before the run was resumed.
 
     Raises:
-        ValueError: for a number of epochs below 1, a negative or infinite rate, a checkpoint that is not a path,
-            settings that JSON cannot represent, or another display.
+        ValueError: for a number of epochs below 1, a negative or infinite rate, a label that is not a string, a
+            checkpoint that is not a path, `resume` without a checkpoint, settings that JSON cannot represent, or
+            another display.
         TypeError: if the batches are tensors of a different framework than the net's, or for a callback that cannot be
             called or that returns neither None nor a bool.
         CheckpointError: if the checkpoint cannot be written or read, exists without `resume`, or belongs to a run with
@@ -122,8 +127,11 @@ def train(
     """
     num_epochs, test_every = checks.positive("num_epochs", num_epochs), checks.positive("test_every", test_every)
     settings = checks.json_object("settings", settings or {})
+    label = "" if label is None else checks.string("label", label)
+    if checks.flag("resume", resume) and checkpoint is None:
+        raise ValueError("resume: expected a checkpoint to resume from too; got None")
     if checkpoint is not None:
-        checkpoint = checks.path("checkpoint", checkpoint)
+        checkpoint = checks.file_path("checkpoint", checkpoint)
     lr, weight_decay = checks.at_least_zero("lr", lr), checks.at_least_zero("weight_decay", weight_decay)
     train_accuracy = checks.flag("train_accuracy", train_accuracy)
     callbacks, chosen = _callbacks(callbacks), Display.chosen(display)
@@ -134,14 +142,14 @@ def train(
         {
             "backend": backend.name,
             "version": backend.version,
-            "data": getattr(train_iter, "source", None),
-            "batch_size": getattr(train_iter, "batch_size", None),
-            "dtype": getattr(train_iter, "dtype", None),
+            "data": _fact(train_iter, "source"),
+            "batch_size": _fact(train_iter, "batch_size"),
+            "dtype": _fact(train_iter, "dtype"),
             "lr": lr,
             "weight_decay": weight_decay,
             **settings,
         },
-        label=label or "",
+        label=label,
     )
     file = None
     if checkpoint is not None:
@@ -161,7 +169,7 @@ def train(
                 epoch = run.epoch(number, callbacks, shown)
                 if number % test_every == 0 or number == num_epochs:
                     epoch = run.tested(epoch)
-                _check_finite(epoch, history)
+                _check_finite(epoch, lr, history)
                 history.epochs.append(epoch)
                 if file is not None:
                     file.save(history)
@@ -199,7 +207,7 @@ class _Run:
     ) -> None:
         self.net, self.backend, self.trainer = net, backend, trainer
         self.train_iter, self.test_iter, self.train_accuracy = train_iter, test_iter, train_accuracy
-        self._kept: dict[int, Pass | None] = {}  # by the array of the examples, which the batches hold
+        self._kept: dict[tuple[Any, ...], tuple[Pass | None, Any, Any]] = {}
 
     def epoch(self, number: int, callbacks: Iterable[Callback], shown: Display) -> Epoch:
         """Makes one pass over the training data."""
@@ -235,10 +243,11 @@ class _Run:
         trainer: Any = self.trainer
         if type(batches) is not Batches or batches.backend is not self.backend or not hasattr(trainer, "resident"):
             return batches
-        data = id(batches.images)
+        data = (id(batches.images), id(batches.labels), batches.dtype, batches.grey)
         if data not in self._kept:
-            self._kept[data] = batches.kept(trainer)
-        made = self._kept[data]
+            # With the arrays, so that no others get their ids.
+            self._kept[data] = batches.kept(trainer), batches.images, batches.labels
+        made, *_ = self._kept[data]
         return batches if made is None else batches.by(made)
 
 
@@ -280,13 +289,18 @@ def _in_order(batches: BatchIterable) -> BatchIterable:
     return batches
 
 
-def _check_finite(epoch: Epoch, history: History) -> None:
+def _fact(batches: BatchIterable, name: str) -> Any:
+    """What a history says of the batches. Other classes than `Batches` may have anything by that name."""
+    value = getattr(batches, name, None)
+    return value if value is None or isinstance(value, str | numbers.Integral) else str(value)
+
+
+def _check_finite(epoch: Epoch, lr: float, history: History) -> None:
     losses = {"training": epoch.train_loss} | ({"test": epoch.test_loss} if epoch.tested else {})
     for name, loss in losses.items():
         if not math.isfinite(loss):
             raise Diverged(
-                f"diverged in epoch {epoch.epoch}: the {name} loss is {loss}; try a learning rate below "
-                f"{history.settings['lr']:g}",
+                f"diverged in epoch {epoch.epoch}: the {name} loss is {loss}; try a learning rate below {lr:g}",
                 history,
             )
 
@@ -313,10 +327,11 @@ def _tensors(backend: Backend, *values: Any) -> tuple[Tensor, ...]:
     for value in values:
         if isinstance(value, np.ndarray):
             value = backend.tensor(value)
-        elif backend_of(value, "batches") is not backend:
-            raise TypeError(
-                f"batches: expected tensors of {backend.name}, as the net is, or NumPy arrays; got tensors of "
-                f"{backend_of(value).name}: load the data after set_backend({backend.name!r})"
-            )
+        elif not isinstance(value, tuple(backend.types)):
+            other = backend_of(value, "batches")
+            came = checks.shown(value)
+            if isinstance(value, tuple(other.types)):
+                came = f"tensors of {other.name}: load the data after set_backend({backend.name!r})"
+            raise TypeError(f"batches: expected tensors of {backend.name}, as the net is, or NumPy arrays; got {came}")
         tensors.append(value)
     return tuple(tensors)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ... import files
-from ..needs import section_extra
+from ..terminal import plain_console
 
 # The publisher's two addresses, and below the published size and MD5 of each archive.
 ADDRESSES = (
@@ -60,7 +60,7 @@ def fetch(names: list[str]) -> Path:
     """Downloads the files that the cache lacks, with a progress bar, and returns the cache's folder.
 
     A file appears in the cache only when it is complete and its MD5 is the published one. A download reads no more than
-    the published size, and takes half an hour at most.
+    the published size, and takes at most half an hour from each address.
 
     Raises:
         DownloadError: if a file cannot be downloaded from any address, or the cache cannot be written.
@@ -142,12 +142,14 @@ def _cause(error: BaseException) -> str:
 
 @contextmanager
 def _bar(name: str, size: int) -> Iterator[Callable[[int], None]]:
-    """Shows a progress bar on standard error, and yields a function to call with each number of bytes received."""
-    with section_extra("a download's progress bar"):
-        from rich.console import Console
+    """Shows a progress bar on standard error, and yields a function to call with each number of bytes received. Shows
+    nothing if Rich is not installed."""
+    try:
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
+    except ImportError:
+        yield lambda count: None
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=plain_console(stderr=True)) as progress:
         task = progress.add_task(name, total=size)
         yield lambda count: progress.advance(task, count)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import math
+import os
 import struct
 import warnings
 import zlib
@@ -21,13 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ... import checks
-from ...dispatch import current
 from ...spec.keys import Key
-from ...streams import seeds_for
-from ..architecture import DTYPES
 from . import download
 from .image_set import ImageSet
-from .minibatches import Batches
+from .minibatches import Batches, checked
 
 CLASSES = (
     "T-shirt/top",
@@ -133,9 +131,7 @@ def load_data_fashion_mnist(
         ValueError: for a batch size below 1, an unknown dtype, a bad seed, or an unknown `data`.
         DataError: if the data is missing, truncated or altered.
     """
-    batch_size = checks.positive("batch_size", batch_size)
-    dtype = checks.choice("dtype", dtype, DTYPES)
-    seeds_for(current().name, seed)
+    checked(batch_size, dtype, seed)  # before the data are downloaded
     return _load(data).batches(batch_size, seed=seed, dtype=dtype)
 
 
@@ -145,7 +141,7 @@ def _load(data: str | Path) -> ImageSet:
     if data == "mini":
         return read_set(MINI_FOLDER, MINI)
     if data not in ("auto", "full"):
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise DataError(f"data: expected {expected}; there is no folder {folder}")
         return read_set(folder, FULL)
     places = [DEBIAN_FOLDER]
@@ -178,7 +174,8 @@ def read_set(folder: Path, edition: Edition) -> ImageSet:
 
 
 def _path(folder: Path, name: str) -> Path | None:
-    return next((path for path in (folder / f"{name}.gz", folder / name) if path.is_file()), None)
+    # `Path.is_file` raises an error where the folder may not be looked into.
+    return next((path for path in (folder / f"{name}.gz", folder / name) if os.path.isfile(path)), None)
 
 
 def _read(folder: Path, name: str, edition: Edition) -> npt.NDArray[np.uint8]:

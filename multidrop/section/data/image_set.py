@@ -10,11 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ... import checks
-from ...dispatch import current
 from ...spec.keys import Key, as_key
-from ...streams import seeds_for
-from ..architecture import DTYPES
-from .minibatches import Batches
+from .minibatches import Batches, checked
 
 if TYPE_CHECKING:
     from .fashion_mnist import Edition
@@ -23,7 +20,7 @@ Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)  # `==` of arrays is no bool
 class ImageSet:
     """Images of shape (n, 28, 28) and labels of shape (n,), both uint8, for training and for testing. Each method
     returns another set; what a method draws depends on its seed alone, and is the same in every framework.
@@ -101,25 +98,14 @@ class ImageSet:
     def batches(
         self, batch_size: int, *, seed: int | Key | None = None, dtype: str = "float32"
     ) -> tuple[Batches, Batches]:
-        """Minibatches of the current backend's tensors.
-
-        Args:
-            batch_size: the number of examples in a batch.
-            seed: the seed of the shuffling, an integer or a `Key`. Without it `manual_seed` gives the key, or the
-                framework's own generator if `manual_seed` was not called.
-            dtype: "float32" or "float64".
-
-        Returns:
-            train_iter, which passes over the training images in a new order each time, and test_iter, which keeps the
-            order of the data; both are `Batches`.
+        """Minibatches of the current backend's tensors, as `load_data_fashion_mnist` returns them, with the same
+        arguments.
 
         Raises:
             ValueError: for a batch size below 1, an unknown dtype, or a bad seed.
         """
-        batch_size = checks.positive("batch_size", batch_size)
-        dtype = checks.choice("dtype", dtype, DTYPES)
-        backend = current()
-        key = seeds_for(backend.name, seed).next("batches") or backend.draw_key()
+        batch_size, dtype, backend, take_key = checked(batch_size, dtype, seed)
+        key = take_key()
         options: dict[str, Any] = {"dtype": dtype, "source": str(self)}
         return (
             Batches(*self.train, batch_size, backend, key=key, **options),

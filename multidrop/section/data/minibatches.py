@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -78,7 +78,8 @@ class Batches:
         None if the trainer does not keep it, or if it is larger than `LARGEST`."""
         if self.images.nbytes > LARGEST:
             return None
-        X, values = self.images[:, None] if self.grey else self.images, None
+        X = self.images[:, None] if self.grey else self.images
+        values = None
         if X.dtype == np.uint8:
             values = np.arange(256).astype(self.dtype) / np.asarray(255, self.dtype)
         else:
@@ -138,18 +139,23 @@ def batches(
         raise ValueError(f"y: expected a label for each example, of shape ({len(X)},); got {checks.shown(y)}")
     if y.min() < 0:
         raise ValueError(f"y: expected integers of at least 0; got {y.min()}")
-    batch_size, dtype = checks.positive("batch_size", batch_size), checks.choice("dtype", dtype, DTYPES)
-    source = f"own data, {len(X):,} examples" if source is None else source
-    if not isinstance(source, str):
-        raise ValueError(f"source: expected a string; got {checks.shown(source)}")
-    checks.text("source", source)
+    batch_size, dtype, backend, take_key = checked(batch_size, dtype, seed)
+    source = f"own data, {len(X):,} examples" if source is None else checks.string("source", source)
     shuffle = seed is not None if shuffle is None else checks.flag("shuffle", shuffle)
-    backend = current()
-    seeds = seeds_for(backend.name, seed)
     if seed is not None and not shuffle:
         raise ValueError(f"seed: expected None with shuffle=False; got {checks.shown(seed)}")
-    key = (seeds.next("batches") or backend.draw_key()) if shuffle else None  # last: a failing call takes no key
+    key = take_key() if shuffle else None  # last: a failing call takes no key
     return Batches(X, y, batch_size, backend, key=key, dtype=dtype, source=source, grey=False)
+
+
+def checked(batch_size: int, dtype: str, seed: int | Key | None) -> tuple[int, str, Backend, Callable[[], Key]]:
+    """Checks the arguments that functions of minibatches share. Returns the first two, the current backend, and a
+    function that takes the key of the shuffling."""
+    batch_size = checks.positive("batch_size", batch_size)
+    dtype = checks.choice("dtype", dtype, DTYPES)
+    backend = current()
+    seeds = seeds_for(backend.name, seed)
+    return batch_size, dtype, backend, lambda: seeds.next("batches") or backend.draw_key()
 
 
 def _on_host(data: Any, name: str) -> Any:
