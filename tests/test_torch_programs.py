@@ -291,10 +291,10 @@ class TestProgramsOnDisk:
             assert torch.compiler.config.cache_key_tag == f"mine multidrop-{md.__version__}-{digest():08x}"
 
     def test_other_sources_have_another_tag(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        (tmp_path / "gpu").mkdir()
         tags = set()
         for text in ("", "# changed"):
             for name in caches.SOURCES:
+                (tmp_path / name).parent.mkdir(exist_ok=True)
                 (tmp_path / name).write_text(text)
             monkeypatch.setattr(caches, "__file__", str(tmp_path / "caches.py"))
             caches._tag.cache_clear()

@@ -15,7 +15,8 @@ import torch
 
 from multidrop import __version__ as version
 
-SOURCES = "programs.py", "gpu/assembly.py", "gpu/pointwise.py"  # what a compiled program is made of
+# What a compiled program is made of.
+SOURCES = "programs.py", "gpu/assembly.py", "gpu/pointwise.py", "internals/compiler.py"
 
 
 def mark() -> None:
